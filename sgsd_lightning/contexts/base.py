@@ -1,0 +1,37 @@
+"""The contract of a context builder: problems in, what each of their teachers sees out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sgsd_lightning.types import Problem, TeacherContext
+
+
+class ContextBuilder(ABC):
+    """Builds the pool of teacher contexts of every problem in a batch."""
+
+    @abstractmethod
+    def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
+        """One list a problem; the weights of each non-empty list add up to 1.
+
+        The result for a problem must depend on that problem and the builder's state alone, never on its neighbours.
+        """
+
+    def prepare(self) -> None:
+        """Load what :meth:`build` needs, and raise a clear error for what is wrong with it, before training starts."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What a checkpoint must hold so that :meth:`build` goes on as before: strings, numbers and tensors only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of a checkpoint; called after :meth:`prepare`."""
+
+
+class NoContext(ContextBuilder):
+    """No teachers: for objectives that need none, such as a policy gradient."""
+
+    def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
+        return [[] for _ in problems]

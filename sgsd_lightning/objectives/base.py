@@ -1,0 +1,38 @@
+"""The contract of an objective: scores and verdicts in, a loss and its diagnostics out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveResult:
+    """What an objective makes of one micro-batch of B rollouts and K contexts."""
+
+    loss: Tensor
+    """Scalar: the mean over all B rollouts, dropped and neutral ones included as 0."""
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars to log, detached, named ``objective/...``."""
+    stance_score: Tensor | None = None
+    """[B, K] detached, nats per token."""
+    polarity: Tensor | None = None
+    """[B, K] detached: +1 helpful, -1 misleading, 0 neutral or absent."""
+
+
+class Objective(ABC):
+    """A loss over token scores. Holds settings, no weights."""
+
+    @property
+    @abstractmethod
+    def score_request(self) -> ScoreRequest:
+        """What the scorer has to measure for this objective."""
+
+    @abstractmethod
+    def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
+        """Evaluate on B rollouts; ``verdicts`` are in the order of the rows of ``scores``."""

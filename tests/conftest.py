@@ -1,0 +1,34 @@
+"""Shared fixtures: where the project's external test data lies, and quiet, deterministic torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real problems, traces and banks; the test skips where it is absent."""
+    return _shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """The folder of the authors' numbers; the test skips where it is absent."""
+    return _shared_folder("golden")
+
+
+def _shared_folder(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder ../shared/{name} beside the checkout, which is absent")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
