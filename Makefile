@@ -1,0 +1,40 @@
+# Each target sets up what it needs in .venv, so that any of them is the first command on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: setup demo demo-seeds test test-slow lint format clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[report,dev]'
+	touch $@
+
+demo: setup  ## train SGSD on the toy world and show what it does: runs/demo/
+	$(BIN)/sgsd demo --out runs/demo
+
+demo-seeds: setup  ## the same on three seeds (about a quarter of an hour)
+	$(BIN)/sgsd demo --seeds 0,1,2 --out runs/demo-seeds
+
+test: setup  ## everything but the long studies
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist runs

@@ -1,0 +1,155 @@
+"""The DataModule: problems in, batches of problems out, in an order that depends on the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from sgsd_lightning.data.sources import ProblemSource
+from sgsd_lightning.types import Problem
+
+
+class ProblemLoader:
+    """Batches of one process's share of the problems, resumable in the middle of an epoch.
+
+    Every process walks the same global order and takes its own slice of each global batch, so that the problems of a
+    step do not depend on the number of processes. An epoch's tail that does not fill a global batch is left out when
+    training. At evaluation every problem comes once, and the shares of the processes may differ in size.
+
+    Args:
+        problems: all problems.
+        batch_size: problems in one batch of one process.
+        rank: this process, counted from 0.
+        world_size: number of processes.
+        seed: what the training order derives from; None keeps the order and the tail.
+    """
+
+    def __init__(
+        self, problems: Sequence[Problem], batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int | None = None
+    ) -> None:
+        self.problems = problems
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.epoch = 0
+        self.num_batches_done = 0
+
+    def __len__(self) -> int:
+        global_batch = self.batch_size * self.world_size
+        if self.seed is not None:
+            return len(self.problems) // global_batch
+        share = len(range(self.rank, len(self.problems), self.world_size))
+        return -(-share // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Problem]]:
+        order = self._order()
+        while self.num_batches_done < len(self):
+            start = self.num_batches_done * self.batch_size
+            self.num_batches_done += 1
+            yield [self.problems[index] for index in order[start : start + self.batch_size]]
+        self.num_batches_done = 0
+        self.epoch += 1
+
+    def _order(self) -> list[int]:
+        """This process's problems of the epoch: every ``world_size``-th of the global order."""
+        if self.seed is None:
+            return list(range(self.rank, len(self.problems), self.world_size))
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        shuffled = torch.randperm(len(self.problems), generator=generator).tolist()
+        return shuffled[self.rank :: self.world_size]
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands; the same on every process, since Lightning saves that of rank 0 for all."""
+        return {"epoch": self.epoch, "num_batches_done": self.num_batches_done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` stood."""
+        self.epoch = state["epoch"]
+        self.num_batches_done = state["num_batches_done"]
+
+
+class ProblemDataModule(LightningDataModule):
+    """Problems to train on, to validate on and to test on.
+
+    Args:
+        train: the training problems.
+        validation: the problems of ``sgsd validate`` and of validation while training.
+        test: the problems of ``sgsd test`` and ``sgsd predict``; None takes those of validation.
+        batch_size: problems in one training batch of one process; each gives ``samples_per_prompt`` rollouts.
+        evaluation_batch_size: problems in one batch of evaluation.
+        seed: what the order of the training problems derives from.
+    """
+
+    def __init__(
+        self,
+        train: ProblemSource | None = None,
+        validation: ProblemSource | None = None,
+        test: ProblemSource | None = None,
+        batch_size: int = 4,
+        evaluation_batch_size: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("evaluation_batch_size", evaluation_batch_size)):
+            if value < 1:
+                raise ValueError(f"data.{name} must be at least 1; got {value}")
+        self.sources = {"train": train, "validation": validation, "test": test or validation}
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.seed = seed
+        self.problems: dict[str, list[Problem]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs, so that a bad file stops the run before a model is loaded."""
+        needed = {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",))
+        for split in needed:
+            source = self.sources[split]
+            if split not in self.problems and source is not None:
+                self.problems[split] = source.load()
+        if needed[0] not in self.problems:
+            raise ValueError(f"sgsd {stage} needs problems: data.init_args.{needed[0]} is not set")
+        self._check_batch_size()
+
+    def keep(self, split: str, problems: list[Problem]) -> None:
+        """Replace the problems of a split, after some were dropped."""
+        self.problems[split] = problems
+        self._check_batch_size()
+
+    def train_dataloader(self) -> ProblemLoader:
+        """Shuffled by (seed, epoch)."""
+        rank, world_size = self._rank()
+        return ProblemLoader(
+            self.problems["train"], self.batch_size, rank=rank, world_size=world_size, seed=self.seed
+        )
+
+    def val_dataloader(self) -> ProblemLoader | list[Any]:
+        """In the order of the source; empty where no validation problems are set."""
+        return self._evaluation_loader("validation") if "validation" in self.problems else []
+
+    def test_dataloader(self) -> ProblemLoader:
+        """In the order of the source."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> ProblemLoader:
+        """The test problems."""
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> ProblemLoader:
+        rank, world_size = self._rank()
+        return ProblemLoader(self.problems[split], self.evaluation_batch_size, rank=rank, world_size=world_size)
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _check_batch_size(self) -> None:
+        world_size = self._rank()[1]
+        problems = self.problems.get("train")
+        if problems is not None and len(problems) < self.batch_size * world_size:
+            raise ValueError(
+                f"data.batch_size {self.batch_size} x {world_size} processes needs at least "
+                f"{self.batch_size * world_size} training problems; there are {len(problems)}"
+            )

@@ -1,0 +1,210 @@
+"""Where problems come from: JSON Lines files, and anything that the `datasets` library reads."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgsd_lightning.types import Problem
+
+
+class ProblemSource(ABC):
+    """A finite, ordered list of problems."""
+
+    @abstractmethod
+    def load(self) -> list[Problem]:
+        """Read and check every problem; the same list at each call."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProblemFields:
+    """Which field of a record holds what. Dots go into nested records and lists: ``prompt.0.content``."""
+
+    problem: str = "problem"
+    answer: str = "answer"
+    problem_id: str = "id"
+    """Where a record lacks it, the record's place in the source serves."""
+    solution: str = "solution"
+    """Optional in every record."""
+
+
+class JsonlProblems(ProblemSource):
+    """Problems from a JSON Lines file, one object a line.
+
+    Args:
+        path: the file.
+        fields: the names of the fields.
+        limit: take only the first so many; None takes all.
+    """
+
+    def __init__(self, path: str, fields: ProblemFields | None = None, limit: int | None = None) -> None:
+        self.path = Path(path)
+        self.fields = fields or ProblemFields()
+        self.limit = limit
+
+    def load(self) -> list[Problem]:
+        """Read the file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: naming the file, the line and the field of the first thing that is wrong.
+        """
+        if not self.path.is_file():
+            raise FileNotFoundError(f"problem file {self.path} does not exist (looked in {Path.cwd()})")
+        problems = [
+            problem_from_record(record, self.fields, where=f"{self.path}:{number}", default_id=f"{self.path.stem}-{number}")
+            for number, record in self._records()
+        ]
+        return check_problems(problems, str(self.path))
+
+    def _records(self) -> list[tuple[int, Any]]:
+        records: list[tuple[int, Any]] = []
+        with self.path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if self.limit is not None and len(records) >= self.limit:
+                    break
+                if line.strip():
+                    records.append((number, self._parse(line, number)))
+        return records
+
+    def _parse(self, line: str, number: int) -> Any:
+        try:
+            return json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{self.path}:{number}: not JSON ({error.msg} at column {error.colno}); "
+                "the file must hold one JSON object a line"
+            ) from error
+
+
+class DatasetProblems(ProblemSource):
+    """Problems from the Hugging Face hub or from local parquet, CSV or Arrow files, read by `datasets`.
+
+    Args:
+        path: a data set's name on the hub (``BytedTsinghua-SIA/DAPO-Math-17k``), or a format such as ``parquet``
+            together with ``data_files``.
+        name: the data set's configuration.
+        split: the split to read.
+        data_files: files for a format.
+        fields: the names of the fields.
+        drop_prefix: text that is removed from the start of every problem, where a source puts instructions there.
+        drop_suffix: the same at the end.
+        deduplicate: keep only the first of several records with the same problem text.
+        limit: take only the first so many; None takes all.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        split: str = "train",
+        data_files: str | list[str] | None = None,
+        fields: ProblemFields | None = None,
+        drop_prefix: str = "",
+        drop_suffix: str = "",
+        deduplicate: bool = False,
+        limit: int | None = None,
+    ) -> None:
+        self.path = path
+        self.name = name
+        self.split = split
+        self.data_files = data_files
+        self.fields = fields or ProblemFields()
+        self.drop_prefix = drop_prefix
+        self.drop_suffix = drop_suffix
+        self.deduplicate = deduplicate
+        self.limit = limit
+
+    def load(self) -> list[Problem]:
+        """Read the data set; needs the extra ``data``.
+
+        Raises:
+            ImportError: if `datasets` is not installed.
+            ValueError: naming the data set, the row and the field of the first thing that is wrong.
+        """
+        try:
+            import datasets
+        except ImportError as error:
+            raise ImportError(
+                f"reading {self.path!r} needs the package datasets: pip install 'sgsd-lightning[data]'"
+            ) from error
+        records = datasets.load_dataset(self.path, self.name, split=self.split, data_files=self.data_files)
+        where = f"{self.path}[{self.split}]"
+        problems: dict[str, Problem] = {}
+        for number, record in enumerate(records):
+            if self.limit is not None and len(problems) >= self.limit:
+                break
+            problem = problem_from_record(
+                record, self.fields, where=f"{where} row {number}", default_id=f"row-{number}", trim=self._trim
+            )
+            problems.setdefault(problem.text if self.deduplicate else str(number), problem)
+        return check_problems(list(problems.values()), where)
+
+    def _trim(self, text: str) -> str:
+        return text.removeprefix(self.drop_prefix).removesuffix(self.drop_suffix).strip()
+
+
+def problem_from_record(
+    record: Any,
+    fields: ProblemFields,
+    *,
+    where: str,
+    default_id: str,
+    trim: Any = str.strip,
+) -> Problem:
+    """Turn one record into a Problem.
+
+    Raises:
+        ValueError: naming ``where`` and the field that is missing, empty or of the wrong type.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: a problem must be a JSON object; got {type(record).__name__}")
+    solution = _lookup(record, fields.solution)
+    problem_id = _lookup(record, fields.problem_id)
+    return Problem(
+        problem_id=default_id if problem_id is None else str(problem_id),
+        text=trim(_text(record, fields.problem, "problem", where)),
+        answer=_text(record, fields.answer, "answer", where).strip(),
+        solution=solution if isinstance(solution, str) else None,
+    )
+
+
+def check_problems(problems: list[Problem], where: str) -> list[Problem]:
+    """Refuse an empty list and repeated ids (rollout seeds and tables are keyed by id)."""
+    if not problems:
+        raise ValueError(f"{where} holds no problem")
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.problem_id in seen:
+            raise ValueError(f"{where}: the problem id {problem.problem_id!r} stands twice; ids must be unique")
+        seen.add(problem.problem_id)
+    return problems
+
+
+def _text(record: Mapping[str, Any], field: str, role: str, where: str) -> str:
+    value = _lookup(record, field)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if value is None:
+        raise ValueError(
+            f"{where}: the field {field!r} (the {role}) is missing; found {sorted(map(str, record))}. "
+            f"Name the right one under fields.{role}"
+        )
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: the field {field!r} (the {role}) must be a non-empty text; got {value!r}")
+    return value
+
+
+def _lookup(record: Any, path: str) -> Any:
+    for key in path.split("."):
+        if isinstance(record, Mapping):
+            record = record.get(key)
+        elif isinstance(record, Sequence) and not isinstance(record, str) and key.isdigit() and int(key) < len(record):
+            record = record[int(key)]
+        else:
+            return None
+    return record
