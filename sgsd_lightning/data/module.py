@@ -35,8 +35,9 @@ class ProblemLoader:
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
-        self.epoch = 0
+        self.epoch = -1
         self.num_batches_done = 0
+        self._is_resumed = False
 
     def __len__(self) -> int:
         global_batch = self.batch_size * self.world_size
@@ -46,13 +47,21 @@ class ProblemLoader:
         return -(-share // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Problem]]:
+        self._start_epoch()
         order = self._order()
         while self.num_batches_done < len(self):
             start = self.num_batches_done * self.batch_size
+            # counted before it is handed out: a checkpoint written after this batch's step then counts it
             self.num_batches_done += 1
             yield [self.problems[index] for index in order[start : start + self.batch_size]]
-        self.num_batches_done = 0
-        self.epoch += 1
+
+    def _start_epoch(self) -> None:
+        """Begin the next epoch, or go on with the one that a checkpoint was in the middle of."""
+        goes_on = self._is_resumed and self.num_batches_done < len(self)
+        self._is_resumed = False
+        if not goes_on:
+            self.epoch += 1
+            self.num_batches_done = 0
 
     def _order(self) -> list[int]:
         """This process's problems of the epoch: every ``world_size``-th of the global order."""
@@ -70,6 +79,7 @@ class ProblemLoader:
         """Go on where ``state`` stood."""
         self.epoch = state["epoch"]
         self.num_batches_done = state["num_batches_done"]
+        self._is_resumed = True
 
 
 class ProblemDataModule(LightningDataModule):

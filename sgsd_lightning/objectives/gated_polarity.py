@@ -1,0 +1,135 @@
+"""SGSD's objective: distil what helpful teachers say, reverse what misleading ones say, ignore the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from sgsd_kernels import GatedPolarityOutput, gated_polarity, gated_support
+from torch import Tensor
+
+from sgsd_lightning.objectives.base import Objective, ObjectiveResult
+from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+
+PolarityRule = Literal["validated", "imitate"]
+
+
+class GatedPolarity(Objective):
+    """The gated objective of arXiv 2605.28791 over K teachers and one rollout each.
+
+    Equation, with r = teacher logprob - student logprob (r > 0: the teacher likes the token more)::
+
+        stance_score  s_k = sum_t m_t clip(r_kt, -C, C) / n
+        stance        a_k = sign(s_k) if |s_k| > theta else 0
+        polarity      rho_k = outcome * a_k
+        gated loss    l(r) = log 2 - log(1 + exp(-r^2 / (2 tau)))
+        L = mean over rollouts of  sum_k w_k rho_k sum_t m_t l(r_kt) / n
+
+    Args:
+        gate_temperature: tau > 0, in nats squared; smaller ignores strong disagreement sooner.
+        log_ratio_clip: C > 0, in nats; bounds one token's say in the stance.
+        stance_threshold: theta >= 0, in nats per token; a weaker stance is neutral.
+        support_top_k: -1 compares full-vocabulary log-probabilities (the paper's setting). Above 0, both
+            distributions are restricted to the teacher's top-k tokens plus the sampled one, and the gate reads their
+            KL divergence instead of r.
+        polarity: ``validated`` as above; ``imitate`` takes every teacher as helpful, whatever the verifier says
+            (an ablation that trusts the bank blindly).
+    """
+
+    def __init__(
+        self,
+        gate_temperature: float = 1.0,
+        log_ratio_clip: float = 3.0,
+        stance_threshold: float = 0.05,
+        support_top_k: int = -1,
+        polarity: PolarityRule = "validated",
+    ) -> None:
+        rules = {
+            "gate_temperature": (gate_temperature > 0, "above 0", gate_temperature),
+            "log_ratio_clip": (log_ratio_clip > 0, "above 0", log_ratio_clip),
+            "stance_threshold": (stance_threshold >= 0, "0 or more", stance_threshold),
+            "support_top_k": (
+                support_top_k == -1 or support_top_k > 0,
+                "-1 (full vocabulary) or above 0",
+                support_top_k,
+            ),
+            "polarity": (polarity in get_args(PolarityRule), f"one of {get_args(PolarityRule)}", polarity),
+        }
+        for name, (is_valid, rule, value) in rules.items():
+            if not is_valid:
+                raise ValueError(f"objective.{name} must be {rule}; got {value!r}")
+        self.gate_temperature = gate_temperature
+        self.log_ratio_clip = log_ratio_clip
+        self.stance_threshold = stance_threshold
+        self.support_top_k = support_top_k
+        self.polarity: PolarityRule = polarity
+
+    @property
+    def score_request(self) -> ScoreRequest:
+        return ScoreRequest(entropy=True, support_top_k=self.support_top_k)
+
+    def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
+        output = self._evaluate(scores, _outcomes(verdicts, scores.student_logprob.device))
+        return ObjectiveResult(
+            loss=_mean(output.rollout_loss),
+            metrics=_metrics(output, scores),
+            stance_score=output.stance_score.detach(),
+            polarity=output.polarity.detach(),
+        )
+
+    def _evaluate(self, scores: TokenScores, outcome: Tensor) -> GatedPolarityOutput:
+        settings = {
+            "gate_temperature": self.gate_temperature,
+            "log_ratio_clip": self.log_ratio_clip,
+            "stance_threshold": self.stance_threshold,
+        }
+        if scores.support is None:
+            return gated_polarity(
+                scores.student_logprob,
+                scores.teacher_logprob,
+                scores.loss_mask,
+                scores.context_weight,
+                outcome,
+                polarity=self.polarity,
+                **settings,
+            )
+        return gated_support(
+            scores.support.student_logprob,
+            scores.support.teacher_logprob,
+            scores.support.target_slot,
+            scores.loss_mask,
+            scores.context_weight,
+            outcome,
+            polarity=self.polarity,
+            **settings,
+        )
+
+
+def _outcomes(verdicts: Sequence[Verdict], device: torch.device) -> Tensor:
+    return torch.tensor([verdict.outcome for verdict in verdicts], dtype=torch.float32, device=device)
+
+
+def _metrics(output: GatedPolarityOutput, scores: TokenScores) -> dict[str, Tensor]:
+    """Means over the teachers that are there, without a device synchronisation."""
+    is_present = scores.context_weight > 0  # [B, K]
+    has_signal = ((output.polarity != 0) & is_present).any(dim=-1)
+    means = {
+        "stance_score": output.stance_score,
+        "stance_score_raw": output.raw_stance_score,
+        "gated_loss": output.gated_loss,
+        "clipped_token_frac": output.clipped_token_frac,
+        "helpful_frac": output.polarity > 0,
+        "misleading_frac": output.polarity < 0,
+        "neutral_frac": output.polarity == 0,
+    }
+    metrics = {f"objective/{name}": _mean(value.detach().float(), where=is_present) for name, value in means.items()}
+    metrics["objective/active_rollout_frac"] = _mean(has_signal.float())
+    return metrics
+
+
+def _mean(values: Tensor, where: Tensor | None = None) -> Tensor:
+    """The mean, 0 where there is nothing to average."""
+    if where is None:
+        return values.sum() / max(1, values.numel())
+    return torch.where(where, values, 0.0).sum() / where.sum().clamp(min=1)
