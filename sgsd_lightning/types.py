@@ -154,3 +154,17 @@ class TokenScores:
     teacher_entropy: Tensor | None = None
     """[B, K, T] float32 nats."""
     support: SupportScores | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord:
+    """What one micro-batch of training went through, for tables, ledgers and pictures."""
+
+    rollouts: Sequence[Rollout]
+    verdicts: Sequence[Verdict]
+    contexts: Sequence[Sequence[TeacherContext]]
+    """Per rollout, K_b of them; empty for a dropped one."""
+    stance_score: Sequence[Sequence[float]]
+    """Per rollout and context, nats per token; empty where the objective measures none."""
+    polarity: Sequence[Sequence[int]]
+    """Per rollout and context: +1, -1, 0."""

@@ -1,0 +1,116 @@
+"""A table of what was sampled and what each teacher made of it: one JSON line a rollout, a few rows for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.types import Rollout, StepRecord, Verdict
+
+COLUMNS = ("problem_id", "completion", "reward", "outcome", "finish_reason", "teachers")
+
+
+class RolloutTable(Callback):
+    """Writes ``rollouts.jsonl`` (training) and ``evaluation.jsonl`` into the run folder.
+
+    Args:
+        every_n_steps: record the rollouts of every so many optimizer steps; 0 records none.
+        num_rows: how many rollouts of a step become a table in TensorBoard and W&B; the files take all.
+    """
+
+    def __init__(self, every_n_steps: int = 10, num_rows: int = 8) -> None:
+        if every_n_steps < 0:
+            raise ValueError(f"rollout_table.every_n_steps must be 0 (off) or more; got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self.num_rows = num_rows
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: SelfDistillation, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        record = pl_module.step_record
+        step = trainer.global_step
+        if record is None or not self.every_n_steps or step % self.every_n_steps or not record.rollouts:
+            return
+        rows = [{"step": step, **row} for row in training_rows(record)]
+        _append(trainer, "rollouts", rows)
+        if trainer.is_global_zero:
+            self._log_table(trainer, "rollouts", rows[: self.num_rows], step)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any) -> None:
+        self._record_evaluation(trainer, pl_module)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any) -> None:
+        self._record_evaluation(trainer, pl_module)
+
+    def _record_evaluation(self, trainer: Trainer, pl_module: SelfDistillation) -> None:
+        if not trainer.sanity_checking:
+            rows = [rollout_row(rollout, verdict) for rollout, verdict in pl_module.evaluation_record]
+            _append(trainer, "evaluation", [{"step": trainer.global_step, **row} for row in rows])
+
+    def _log_table(self, trainer: Trainer, name: str, rows: list[dict[str, Any]], step: int) -> None:
+        cells = [[_cell(row.get(column, "")) for column in COLUMNS] for row in rows]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(name, markdown_table(cells), step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_table(name, columns=list(COLUMNS), data=cells, step=step)
+
+
+def training_rows(record: StepRecord) -> Iterator[dict[str, Any]]:
+    """One row a rollout of a training step, with a list of its teachers."""
+    for index, (rollout, verdict) in enumerate(zip(record.rollouts, record.verdicts, strict=True)):
+        teachers = [
+            {"sources": list(context.source_ids), "weight": context.weight}
+            | ({"stance_score": record.stance_score[index][k]} if record.stance_score else {})
+            | ({"polarity": record.polarity[index][k]} if record.polarity else {})
+            for k, context in enumerate(record.contexts[index])
+        ]
+        yield {**rollout_row(rollout, verdict), "teachers": teachers}
+
+
+def rollout_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+    """What a person wants to know of a judged rollout."""
+    return {
+        "problem_id": rollout.problem.problem_id,
+        "problem": rollout.problem.text,
+        "reference_answer": rollout.problem.answer,
+        "completion": rollout.completion_text,
+        "completion_tokens": len(rollout.completion_ids),
+        "finish_reason": str(rollout.finish_reason),
+        "group_index": rollout.group_index,
+        "answer": verdict.answer,
+        "reward": verdict.reward,
+        "outcome": verdict.outcome,
+    }
+
+
+def markdown_table(cells: list[list[str]]) -> str:
+    """A Markdown table under :data:`COLUMNS`; line breaks and bars inside cells are escaped."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in cells]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(f"{'+'.join(teacher['sources'])}: {teacher.get('polarity', 0):+d}" for teacher in value)
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", "<br>")
+
+
+def _append(trainer: Trainer, name: str, rows: list[dict[str, Any]]) -> None:
+    """Each process writes a file of its own, so that no line is torn."""
+    suffix = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+    path = Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
