@@ -1,0 +1,66 @@
+"""The command `sgsd`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+INPUT_ERRORS = (ValueError, OSError, ImportError)
+USAGE = """usage: sgsd COMMAND [options]
+
+commands that read a configuration (--config NAME_OR_FILE, then dotted overrides such as --model.objective.gate_temperature=2):
+  fit            train                                   --ckpt_path last resumes
+  validate       avg@k and pass@k on the validation problems
+  test           the same on the test problems
+  predict        sample completions of the test problems
+  audit-prompts  show what student, teachers and evaluation read, and warn of misalignment
+  export         write the policy as a Hugging Face folder   --folder OUT --ckpt_path CHECKPOINT
+
+others:
+  demo           build the toy world, train, evaluate, and draw what happened   --out FOLDER
+  configs        list the shipped configurations
+
+`sgsd COMMAND --help` explains a command. SGSD_TRACEBACK=1 shows where an error came from.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the process's exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    try:
+        _dispatch(arguments[0], arguments[1:])
+    except INPUT_ERRORS as error:
+        if not _is_ours(error) or os.environ.get("SGSD_TRACEBACK"):
+            raise
+        print(f"sgsd: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _dispatch(command: str, rest: list[str]) -> None:
+    if command == "demo":
+        from sgsd_lightning.cli.demo import main as run_demo
+
+        run_demo(rest)
+    elif command == "configs":
+        from sgsd_lightning.cli.configs import shipped_configs
+
+        for name, path in shipped_configs().items():
+            print(f"{name:32s} {path}")
+    else:
+        from sgsd_lightning.cli.configs import resolve_config_arguments
+        from sgsd_lightning.cli.lightning_cli import run
+
+        run([command.replace("-", "_"), *resolve_config_arguments(rest)])
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether our own code raised this, as a message to the user: only then is a traceback of no use."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).resolve().is_relative_to(PACKAGE)

@@ -1,0 +1,47 @@
+"""Configurations by name: the ones that come with the package work from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def config_folder() -> Path:
+    """The folder of the shipped configurations: inside an installed package, beside it in a checkout."""
+    installed = PACKAGE / "configs"
+    return installed if installed.is_dir() else PACKAGE.parent / "configs"
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name to file of every shipped configuration."""
+    return {path.stem: path for path in sorted(config_folder().glob("*.yaml"))}
+
+
+def resolve_config(value: str) -> str:
+    """A file that exists stays as it is; otherwise ``name``, ``name.yaml`` or ``configs/name.yaml`` names a shipped one.
+
+    Raises:
+        FileNotFoundError: if neither exists, listing the shipped names.
+    """
+    if Path(value).is_file():
+        return value
+    shipped = shipped_configs()
+    name = Path(value).stem
+    if name in shipped and str(Path(value).parent) in (".", "configs"):
+        return str(shipped[name])
+    raise FileNotFoundError(f"--config {value}: no such file, and no shipped configuration of that name; there are {', '.join(shipped)}")
+
+
+def resolve_config_arguments(arguments: list[str]) -> list[str]:
+    """Replace the values of ``--config``/``-c`` in a command line."""
+    resolved: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if resolved and resolved[-1] in ("--config", "-c"):
+            resolved.append(resolve_config(argument))
+        elif flag in ("--config", "-c") and equals:
+            resolved.append(f"{flag}={resolve_config(value)}")
+        else:
+            resolved.append(argument)
+    return resolved
