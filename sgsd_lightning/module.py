@@ -44,7 +44,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         if self.samples_per_problem < 1:
-            raise ValueError(f"evaluation.samples_per_problem must be at least 1; got {self.samples_per_problem}")
+            raise ValueError(
+                f"evaluation.samples_per_problem must be at least 1; got {self.samples_per_problem}"
+            )
 
 
 class SelfDistillation(LightningModule):
@@ -281,7 +283,9 @@ class SelfDistillation(LightningModule):
         self.teacher_weights.prepare(self.model, self.policy)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer([parameter for parameter in self.model.parameters() if parameter.requires_grad])
+        optimizer = self.optimizer(
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        )
         if self.lr_scheduler is None:
             return optimizer
         return {
@@ -322,7 +326,11 @@ class SelfDistillation(LightningModule):
 
     def _frozen_names(self) -> set[str]:
         """Names in the state dict of parameters that are not trained; none when everything is."""
-        return {f"model.{name}" for name, parameter in self.model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+        return {
+            f"model.{name}"
+            for name, parameter in self.model.named_parameters(remove_duplicate=False)
+            if not parameter.requires_grad
+        }
 
 
 def _record(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:

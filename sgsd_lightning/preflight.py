@@ -23,7 +23,9 @@ def check_answers(problems: Sequence[Problem], verifier: Verifier) -> None:
         ValueError: naming the first problems whose answers cannot be used, and why.
     """
     complaints = [(problem, verifier.check_answer(problem.answer)) for problem in problems]
-    wrong = [f"{problem.problem_id} ({problem.answer!r}: {why})" for problem, why in complaints if why is not None]
+    wrong = [
+        f"{problem.problem_id} ({problem.answer!r}: {why})" for problem, why in complaints if why is not None
+    ]
     if wrong:
         raise ValueError(
             f"{len(wrong)} of {len(problems)} problems have an answer that the verifier cannot parse: "
@@ -40,12 +42,16 @@ def keep_fitting_problems(
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
     lengths = {
-        problem.problem_id: max(len(prompts.student(tokenizer, problem)), len(prompts.evaluation(tokenizer, problem)))
+        problem.problem_id: max(
+            len(prompts.student(tokenizer, problem)), len(prompts.evaluation(tokenizer, problem))
+        )
         for problem in problems
     }
     fitting = [problem for problem in problems if lengths[problem.problem_id] <= prompts.max_prompt_tokens]
     too_long = [
-        f"{problem_id} ({length} tokens)" for problem_id, length in lengths.items() if length > prompts.max_prompt_tokens
+        f"{problem_id} ({length} tokens)"
+        for problem_id, length in lengths.items()
+        if length > prompts.max_prompt_tokens
     ]
     if too_long and (prompts.over_long_prompts == "refuse" or not fitting):
         raise ValueError(
@@ -54,12 +60,21 @@ def keep_fitting_problems(
             "prompts.over_long_prompts to drop"
         )
     if too_long:
-        log.warning("dropped %d of %d over-long %s problems: %s", len(too_long), len(problems), split, _shortened(too_long))
+        log.warning(
+            "dropped %d of %d over-long %s problems: %s",
+            len(too_long),
+            len(problems),
+            split,
+            _shortened(too_long),
+        )
     return fitting
 
 
 def check_teacher_prompts(
-    problems: Sequence[Problem], builder: ContextBuilder, prompts: ChatPrompts, tokenizer: PreTrainedTokenizerBase
+    problems: Sequence[Problem],
+    builder: ContextBuilder,
+    prompts: ChatPrompts,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Every teacher prompt must fit, unless over-long ones are to be dropped.
 

@@ -41,7 +41,11 @@ def build_teacher_pool(
     A problem's contexts are built and rendered once, however many rollouts it has. A teacher whose prompt is over-long
     is left out and counted; the weights of the others are scaled to add up to 1 again.
     """
-    kept = [(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True) if not verdict.is_dropped]
+    kept = [
+        (rollout, verdict)
+        for rollout, verdict in zip(rollouts, verdicts, strict=True)
+        if not verdict.is_dropped
+    ]
     problems = list({rollout.problem.problem_id: rollout.problem for rollout, _ in kept}.values())
     rendered: dict[str, list[tuple[TeacherContext, tuple[int, ...]]]] = {}
     num_over_long = 0
@@ -60,7 +64,10 @@ def build_teacher_pool(
 
 
 def _fitting(
-    problem: Problem, contexts: Sequence[TeacherContext], prompts: ChatPrompts, tokenizer: PreTrainedTokenizerBase
+    problem: Problem,
+    contexts: Sequence[TeacherContext],
+    prompts: ChatPrompts,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[tuple[TeacherContext, tuple[int, ...]]]:
     rendered = [(context, prompts.teacher(tokenizer, problem, context)) for context in contexts]
     fitting = [(context, ids) for context, ids in rendered if not prompts.is_over_long(ids)]

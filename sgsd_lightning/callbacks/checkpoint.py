@@ -41,6 +41,10 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step, while the loops still stand where a resumed run takes them up."""
         super().on_train_end(trainer, pl_module)
-        if self._last_global_step_saved != trainer.global_step and self.dirpath is not None and not trainer.fast_dev_run:
+        if (
+            self._last_global_step_saved != trainer.global_step
+            and self.dirpath is not None
+            and not trainer.fast_dev_run
+        ):
             trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
             self._last_global_step_saved = trainer.global_step

@@ -30,7 +30,9 @@ def resolve_config(value: str) -> str:
     name = Path(value).stem
     if name in shipped and str(Path(value).parent) in (".", "configs"):
         return str(shipped[name])
-    raise FileNotFoundError(f"--config {value}: no such file, and no shipped configuration of that name; there are {', '.join(shipped)}")
+    raise FileNotFoundError(
+        f"--config {value}: no such file, and no shipped configuration of that name; there are {', '.join(shipped)}"
+    )
 
 
 def resolve_config_arguments(arguments: list[str]) -> list[str]:

@@ -10,7 +10,13 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sgsd_lightning.audit import audit
-from sgsd_lightning.callbacks import AlignmentAudit, RolloutTable, RunCheckpoint, RunStatistics, default_loggers
+from sgsd_lightning.callbacks import (
+    AlignmentAudit,
+    RolloutTable,
+    RunCheckpoint,
+    RunStatistics,
+    default_loggers,
+)
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
@@ -98,7 +104,12 @@ class SelfDistillationCLI(LightningCLI):
         last = Path(config.checkpoint.dirpath) / "last.ckpt"
         if config.get("ckpt_path") == "last":
             config.ckpt_path = str(_existing(last))
-        elif self.subcommand == "fit" and not config.get("ckpt_path") and last.exists() and not config.trainer.fast_dev_run:
+        elif (
+            self.subcommand == "fit"
+            and not config.get("ckpt_path")
+            and last.exists()
+            and not config.trainer.fast_dev_run
+        ):
             raise FileExistsError(
                 f"{run_folder} already holds a run ({last}). Resume it with --ckpt_path last, remove it, or choose "
                 "another folder with --trainer.default_root_dir"
@@ -140,5 +151,7 @@ def _require_writable(folder: Path) -> None:
 
 def _existing(checkpoint: Path) -> Path:
     if not checkpoint.is_file():
-        raise FileNotFoundError(f"--ckpt_path last: there is no {checkpoint}; start the run without --ckpt_path first")
+        raise FileNotFoundError(
+            f"--ckpt_path last: there is no {checkpoint}; start the run without --ckpt_path first"
+        )
     return checkpoint

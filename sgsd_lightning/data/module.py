@@ -28,7 +28,13 @@ class ProblemLoader:
     """
 
     def __init__(
-        self, problems: Sequence[Problem], batch_size: int, *, rank: int = 0, world_size: int = 1, seed: int | None = None
+        self,
+        problems: Sequence[Problem],
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int | None = None,
     ) -> None:
         self.problems = problems
         self.batch_size = batch_size
@@ -57,7 +63,7 @@ class ProblemLoader:
 
     def _start_epoch(self) -> None:
         """Begin the next epoch, or go on with the one that a checkpoint was in the middle of."""
-        goes_on = self._is_resumed and self.num_batches_done < len(self)
+        goes_on = self._is_resumed and 0 < self.num_batches_done < len(self)
         self._is_resumed = False
         if not goes_on:
             self.epoch += 1
@@ -150,7 +156,9 @@ class ProblemDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> ProblemLoader:
         rank, world_size = self._rank()
-        return ProblemLoader(self.problems[split], self.evaluation_batch_size, rank=rank, world_size=world_size)
+        return ProblemLoader(
+            self.problems[split], self.evaluation_batch_size, rank=rank, world_size=world_size
+        )
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,19 @@ class JsonlProblems(ProblemSource):
         if not self.path.is_file():
             raise FileNotFoundError(f"problem file {self.path} does not exist (looked in {Path.cwd()})")
         problems = [
-            problem_from_record(record, self.fields, where=f"{self.path}:{number}", default_id=f"{self.path.stem}-{number}")
+            problem_from_record(
+                record, self.fields, where=f"{self.path}:{number}", default_id=f"{self.path.stem}-{number}"
+            )
             for number, record in self._records()
         ]
         return check_problems(problems, str(self.path))
 
-    def _records(self) -> list[tuple[int, Any]]:
-        records: list[tuple[int, Any]] = []
+    def _records(self) -> Iterator[tuple[int, Any]]:
+        """Line number and content of the non-blank lines, up to the limit."""
         with self.path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if self.limit is not None and len(records) >= self.limit:
-                    break
-                if line.strip():
-                    records.append((number, self._parse(line, number)))
-        return records
+            filled = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+            for number, line in islice(filled, self.limit):
+                yield number, self._parse(line, number)
 
     def _parse(self, line: str, number: int) -> Any:
         try:
@@ -139,7 +139,11 @@ class DatasetProblems(ProblemSource):
             if self.limit is not None and len(problems) >= self.limit:
                 break
             problem = problem_from_record(
-                record, self.fields, where=f"{where} row {number}", default_id=f"row-{number}", trim=self._trim
+                record,
+                self.fields,
+                where=f"{where} row {number}",
+                default_id=f"row-{number}",
+                trim=self._trim,
             )
             problems.setdefault(problem.text if self.deduplicate else str(number), problem)
         return check_problems(list(problems.values()), where)
@@ -154,7 +158,7 @@ def problem_from_record(
     *,
     where: str,
     default_id: str,
-    trim: Any = str.strip,
+    trim: Callable[[str], str] = str.strip,
 ) -> Problem:
     """Turn one record into a Problem.
 
@@ -180,7 +184,9 @@ def check_problems(problems: list[Problem], where: str) -> list[Problem]:
     seen: set[str] = set()
     for problem in problems:
         if problem.problem_id in seen:
-            raise ValueError(f"{where}: the problem id {problem.problem_id!r} stands twice; ids must be unique")
+            raise ValueError(
+                f"{where}: the problem id {problem.problem_id!r} stands twice; ids must be unique"
+            )
         seen.add(problem.problem_id)
     return problems
 
@@ -203,7 +209,12 @@ def _lookup(record: Any, path: str) -> Any:
     for key in path.split("."):
         if isinstance(record, Mapping):
             record = record.get(key)
-        elif isinstance(record, Sequence) and not isinstance(record, str) and key.isdigit() and int(key) < len(record):
+        elif (
+            isinstance(record, Sequence)
+            and not isinstance(record, str)
+            and key.isdigit()
+            and int(key) < len(record)
+        ):
             record = record[int(key)]
         else:
             return None

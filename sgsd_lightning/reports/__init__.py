@@ -1,1 +1,1 @@
-"""TBD."""
+"""Pictures and pages from a run's logs. Needs the extra `report`."""

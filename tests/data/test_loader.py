@@ -1,0 +1,71 @@
+"""The order of problems: the same on any number of processes, resumable anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgsd_lightning.data import ProblemLoader
+from sgsd_lightning.types import Problem
+
+PROBLEMS = [Problem(problem_id=str(i), text=f"q{i}", answer="0") for i in range(11)]
+
+
+def ids(batches: list[list[Problem]]) -> list[list[str]]:
+    return [[problem.problem_id for problem in batch] for batch in batches]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_global_batch_holds_the_same_problems_on_any_number_of_processes(world_size: int) -> None:
+    per_rank = 2
+    alone = ProblemLoader(PROBLEMS, per_rank * world_size, seed=5)
+    ranks = [
+        ProblemLoader(PROBLEMS, per_rank, rank=rank, world_size=world_size, seed=5)
+        for rank in range(world_size)
+    ]
+    together = [
+        sorted(sum(batches, [])) for batches in zip(*(ids(list(rank)) for rank in ranks), strict=True)
+    ]
+    assert together == [sorted(batch) for batch in ids(list(alone))]
+    assert len(together) == len(PROBLEMS) // (per_rank * world_size)
+
+
+def test_epochs_differ_and_derive_from_the_seed() -> None:
+    loader = ProblemLoader(PROBLEMS, 2, seed=1)
+    first, second = ids(list(loader)), ids(list(loader))
+    assert first != second
+    again = ProblemLoader(PROBLEMS, 2, seed=1)
+    assert [ids(list(again)), ids(list(again))] == [first, second]
+    assert ids(list(ProblemLoader(PROBLEMS, 2, seed=2))) != first
+
+
+@pytest.mark.parametrize("num_done", [0, 1, 4, 5, 7])
+def test_a_resumed_loader_goes_on_where_it_stood(num_done: int) -> None:
+    whole = ProblemLoader(PROBLEMS, 2, seed=3)
+    expected = ids([*whole, *whole])
+    loader = ProblemLoader(PROBLEMS, 2, seed=3)
+    seen: list[list[str]] = []
+    state = loader.state_dict()
+    while len(seen) < num_done:
+        for batch in loader:
+            seen += ids([batch])
+            state = loader.state_dict()
+            if len(seen) == num_done:
+                break
+    resumed = ProblemLoader(PROBLEMS, 2, seed=3)
+    resumed.load_state_dict(state)
+    while len(seen) < len(expected):
+        seen += ids(list(resumed))
+    assert seen == expected
+
+
+def test_evaluation_keeps_the_order_and_the_tail_on_every_pass() -> None:
+    loader = ProblemLoader(PROBLEMS, 4)
+    first = ids(list(loader))
+    assert sum(first, []) == [problem.problem_id for problem in PROBLEMS]
+    next(iter(loader))
+    assert ids(list(loader)) == first
+
+
+def test_evaluation_shares_cover_every_problem_once() -> None:
+    shares = [sum(ids(list(ProblemLoader(PROBLEMS, 3, rank=rank, world_size=4))), []) for rank in range(4)]
+    assert sorted(sum(shares, []), key=int) == [problem.problem_id for problem in PROBLEMS]

@@ -1,0 +1,47 @@
+"""avg@k and pass@k against enumeration."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from sgsd_lightning.metrics import AverageAtK, PassAtK
+
+
+def enumerated_pass_at_k(correct: torch.Tensor, k: int) -> float:
+    """The share of all k-subsets of each problem's samples that hold a correct one."""
+    shares = []
+    for row in correct.tolist():
+        subsets = list(combinations(row, k))
+        shares.append(sum(any(subset) for subset in subsets) / len(subsets))
+    return sum(shares) / len(shares)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3, 8])
+@pytest.mark.parametrize("k", [1, 2, 8])
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(num_samples: int, k: int) -> None:
+    if k > num_samples:
+        with pytest.raises(
+            ValueError, match=f"pass@{k} needs at least {k} samples a problem; got {num_samples}"
+        ):
+            PassAtK(k).update(torch.ones(2, num_samples, dtype=torch.bool))
+        return
+    correct = torch.rand(13, num_samples) < 0.4
+    metric = PassAtK(k)
+    metric.update(correct[:5])
+    metric.update(correct[5:])
+    assert metric.compute().item() == pytest.approx(enumerated_pass_at_k(correct, k), abs=1e-12)
+
+
+def test_average_at_k_counts_problems_not_batches() -> None:
+    metric = AverageAtK()
+    metric.update(torch.tensor([[True, False]]))
+    metric.update(torch.tensor([[True, True], [False, False], [False, False]]))
+    assert metric.compute().item() == pytest.approx((0.5 + 1 + 0 + 0) / 4)
+
+
+def test_k_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be at least 1; got 0"):
+        PassAtK(0)
