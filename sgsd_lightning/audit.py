@@ -65,9 +65,7 @@ def _describe_prompt(module: SelfDistillation, role: PromptRole, prompt_ids: Seq
     tokenizer = module.tokenizer
     boundary = prompt_ids[-NUM_BOUNDARY_TOKENS:]
     pieces = " ".join(f"{token_id}={tokenizer.decode([token_id])!r}" for token_id in boundary)
-    special = Counter(
-        tokenizer.decode([token_id]) for token_id in prompt_ids if token_id in tokenizer.all_special_ids
-    )
+    special = Counter(tokenizer.decode([token_id]) for token_id in prompt_ids if token_id in tokenizer.all_special_ids)
     return "\n".join(
         [
             f"== {role} prompt: {len(prompt_ids)} tokens, template arguments {module.prompts.template_args[role]} ==",
@@ -82,9 +80,7 @@ def _prompt_warnings(module: SelfDistillation, role: PromptRole, prompt_ids: Seq
     warnings = []
     bos = module.tokenizer.bos_token_id
     if bos is not None and list(prompt_ids[:2]) == [bos, bos]:
-        warnings.append(
-            f"the {role} prompt starts with two beginning-of-sequence tokens: the template adds one itself"
-        )
+        warnings.append(f"the {role} prompt starts with two beginning-of-sequence tokens: the template adds one itself")
     if module.prompts.is_over_long(tuple(prompt_ids)):
         warnings.append(
             f"the {role} prompt has {len(prompt_ids)} tokens, over prompts.max_prompt_tokens = "
@@ -105,9 +101,7 @@ def _template_warnings(module: SelfDistillation) -> list[str]:
 
 def _privileged_text_warnings(module: SelfDistillation, problem: Problem, text: str) -> list[str]:
     """The rendered context must come before the last user turn ends, that is, not in the assistant's turn."""
-    context_messages = module.prompts.messages(
-        PromptRole.TEACHER, problem, module.contexts.build([problem])[0][0]
-    )
+    context_messages = module.prompts.messages(PromptRole.TEACHER, problem, module.contexts.build([problem])[0][0])
     rendered = module.tokenizer.apply_chat_template(
         list(context_messages),
         tokenize=False,
@@ -116,15 +110,13 @@ def _privileged_text_warnings(module: SelfDistillation, problem: Problem, text: 
     )
     probe = text.strip()
     if probe and probe not in rendered:
-        return [
-            "the privileged text does not stand in the teacher's user turn: the chat template moves or changes it"
-        ]
+        return ["the privileged text does not stand in the teacher's user turn: the chat template moves or changes it"]
     return []
 
 
 def _trial_step(module: SelfDistillation, problem: Problem) -> tuple[Rollout, TeacherPool, TokenScores]:
     rollouts = module.sample([problem])[:1]
-    verdicts = [verdict_without_drop for verdict_without_drop in module.verifier.verify(rollouts)]
+    verdicts = module.verifier.verify(rollouts)
     pool = build_teacher_pool(rollouts, verdicts, module.contexts, module.prompts, module.tokenizer)
     with torch.no_grad():
         return rollouts[0], pool, module.score(pool)
@@ -144,9 +136,7 @@ def _describe_mask(module: SelfDistillation, rollout: Rollout, scores: TokenScor
     )
 
 
-def _describe_first_token(
-    module: SelfDistillation, rollout: Rollout, pool: TeacherPool, scores: TokenScores
-) -> str:
+def _describe_first_token(module: SelfDistillation, rollout: Rollout, pool: TeacherPool, scores: TokenScores) -> str:
     ratios = _first_log_ratios(scores)
     first = module.tokenizer.decode([rollout.completion_ids[0]])
     lines = [f"== log-ratio (teacher - student) of the first completion token {first!r}, nats =="]
@@ -180,6 +170,7 @@ def _score_warnings(rollout: Rollout, scores: TokenScores) -> list[str]:
         gap = (scores.student_logprob[0, :length].cpu() - rollout.logprobs).abs().max().item()
         if gap > 0.1:
             warnings.append(
-                f"sampler and scorer disagree by up to {gap:.3f} nats on the same tokens: they do not compute the same model"
+                f"sampler and scorer disagree by up to {gap:.3f} nats on the same tokens: "
+                "they do not compute the same model"
             )
     return warnings

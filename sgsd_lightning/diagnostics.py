@@ -19,9 +19,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) ->
         "rollout/reward_mean": _mean(rewards),
         "rollout/accepted_frac": _mean([verdict.outcome > 0 for verdict in verdicts]),
         "rollout/answer_found_frac": _mean([verdict.answer is not None for verdict in verdicts]),
-        "rollout/truncated_frac": _mean(
-            [rollout.finish_reason is FinishReason.TRUNCATED for rollout in rollouts]
-        ),
+        "rollout/truncated_frac": _mean([rollout.finish_reason is FinishReason.TRUNCATED for rollout in rollouts]),
         "rollout/dropped_frac": _mean([verdict.is_dropped for verdict in verdicts]),
         "rollout/equal_rewards_frac": float(len(set(rewards)) <= 1),
         "rollout/completion_tokens_mean": _mean(num_tokens),

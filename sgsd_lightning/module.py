@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from sgsd_kernels import Implementation
@@ -17,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sgsd_lightning.contexts import ContextBuilder
 from sgsd_lightning.data import ChatPrompts, ProblemDataModule
 from sgsd_lightning.diagnostics import average, rollout_metrics, score_metrics
-from sgsd_lightning.metrics import AverageAtK, PassAtK
+from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
 from sgsd_lightning.objectives import Objective, ObjectiveResult
 from sgsd_lightning.policy import LiveTeacher, LossMaskRule, PolicySource, Scorer, TeacherWeights
 from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
@@ -30,23 +28,6 @@ from sgsd_lightning.verifiers import MathAnswer, Verifier
 
 CHECKPOINT_KEY = "sgsd_lightning"
 PROGRESS_BAR_METRICS = {"objective/loss", "rollout/reward_mean", "objective/helpful_frac"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationSettings:
-    """How ``validate`` and ``test`` sample."""
-
-    samples_per_problem: int = 4
-    """The k of avg@k and pass@k."""
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    contexts: ContextBuilder | None = None
-    """None evaluates plain prompts. A builder shows each problem's contexts, one a sample in turn (Base+Skill)."""
-
-    def __post_init__(self) -> None:
-        if self.samples_per_problem < 1:
-            raise ValueError(
-                f"evaluation.samples_per_problem must be at least 1; got {self.samples_per_problem}"
-            )
 
 
 class SelfDistillation(LightningModule):
@@ -125,9 +106,7 @@ class SelfDistillation(LightningModule):
         """The last batch of evaluation, for callbacks."""
         self.timer = PhaseTimer()
         self._window: list[dict[str, float | Tensor]] = []
-        self._evaluation_window: list[dict[str, float]] = []
-        self.average_at_k = AverageAtK()
-        self.pass_at_k = PassAtK(self.evaluation.samples_per_problem)
+        self.sampled_evaluation = SampledEvaluation(self.evaluation.samples_per_problem)
 
     def training_step(self, problems: list[Problem], batch_idx: int) -> Tensor:
         """One micro-batch: sample, verify, build the teacher pool, score, objective, loss."""
@@ -221,9 +200,7 @@ class SelfDistillation(LightningModule):
         requests = [
             RolloutRequest(
                 problem=problem,
-                prompt_ids=self.prompts.evaluation(
-                    self.tokenizer, problem, pool[index % len(pool)] if pool else None
-                ),
+                prompt_ids=self.prompts.evaluation(self.tokenizer, problem, pool[index % len(pool)] if pool else None),
                 seed=derive_seed("evaluation", self.seed, problem.problem_id, index),
                 group_index=index,
             )
@@ -235,20 +212,11 @@ class SelfDistillation(LightningModule):
 
     def _evaluate(self, problems: Sequence[Problem]) -> None:
         self.evaluation_record = self._sample_and_judge(problems)
-        accepted = [verdict.reward > 0 for _, verdict in self.evaluation_record]
-        correct = torch.tensor(accepted, device=self.device).view(len(problems), -1)  # [problems, k]
-        self.average_at_k.update(correct)
-        self.pass_at_k.update(correct)
-        self._evaluation_window.append(rollout_metrics(*zip(*self.evaluation_record, strict=True)))
+        self.sampled_evaluation.update(self.evaluation_record)
 
     def _log_evaluation(self, prefix: str) -> None:
-        self.log(f"{prefix}/avg@k", self.average_at_k.compute().float(), prog_bar=True)
-        self.log(f"{prefix}/pass@k", self.pass_at_k.compute().float())
-        for name, value in average(self._evaluation_window).items():
-            self.log(f"{prefix}/{name.removeprefix('rollout/')}", value)
-        self._evaluation_window = []
-        self.average_at_k.reset()
-        self.pass_at_k.reset()
+        for name, value in self.sampled_evaluation.take().items():
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "avg@k")
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
@@ -283,9 +251,7 @@ class SelfDistillation(LightningModule):
         self.teacher_weights.prepare(self.model, self.policy)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        )
+        optimizer = self.optimizer([parameter for parameter in self.model.parameters() if parameter.requires_grad])
         if self.lr_scheduler is None:
             return optimizer
         return {
@@ -299,7 +265,7 @@ class SelfDistillation(LightningModule):
         self.teacher_weights.update(self.model, self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the bank and the teacher's weights; leave out frozen weights, which come back from the policy's source."""
+        """Add the bank and the teacher's weights; leave out frozen weights, which the policy's source gives back."""
         frozen = self._frozen_names()
         checkpoint["state_dict"] = {
             name: value for name, value in checkpoint["state_dict"].items() if name not in frozen

@@ -23,9 +23,7 @@ def check_answers(problems: Sequence[Problem], verifier: Verifier) -> None:
         ValueError: naming the first problems whose answers cannot be used, and why.
     """
     complaints = [(problem, verifier.check_answer(problem.answer)) for problem in problems]
-    wrong = [
-        f"{problem.problem_id} ({problem.answer!r}: {why})" for problem, why in complaints if why is not None
-    ]
+    wrong = [f"{problem.problem_id} ({problem.answer!r}: {why})" for problem, why in complaints if why is not None]
     if wrong:
         raise ValueError(
             f"{len(wrong)} of {len(problems)} problems have an answer that the verifier cannot parse: "
@@ -42,9 +40,7 @@ def keep_fitting_problems(
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
     lengths = {
-        problem.problem_id: max(
-            len(prompts.student(tokenizer, problem)), len(prompts.evaluation(tokenizer, problem))
-        )
+        problem.problem_id: max(len(prompts.student(tokenizer, problem)), len(prompts.evaluation(tokenizer, problem)))
         for problem in problems
     }
     fitting = [problem for problem in problems if lengths[problem.problem_id] <= prompts.max_prompt_tokens]

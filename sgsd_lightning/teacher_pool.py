@@ -41,11 +41,7 @@ def build_teacher_pool(
     A problem's contexts are built and rendered once, however many rollouts it has. A teacher whose prompt is over-long
     is left out and counted; the weights of the others are scaled to add up to 1 again.
     """
-    kept = [
-        (rollout, verdict)
-        for rollout, verdict in zip(rollouts, verdicts, strict=True)
-        if not verdict.is_dropped
-    ]
+    kept = [(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True) if not verdict.is_dropped]
     problems = list({rollout.problem.problem_id: rollout.problem for rollout, _ in kept}.values())
     rendered: dict[str, list[tuple[TeacherContext, tuple[int, ...]]]] = {}
     num_over_long = 0

@@ -10,7 +10,7 @@ import torch
 
 
 class PhaseTimer:
-    """Adds up milliseconds a phase; waits for the GPU at the end of each, so that work is charged where it was issued."""
+    """Adds up milliseconds a phase; waits for the GPU at the end of each, so that it is charged where it was issued."""
 
     def __init__(self) -> None:
         self.phase_ms: dict[str, float] = {}

@@ -23,9 +23,7 @@ def enumerated_pass_at_k(correct: torch.Tensor, k: int) -> float:
 @pytest.mark.parametrize("k", [1, 2, 8])
 def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(num_samples: int, k: int) -> None:
     if k > num_samples:
-        with pytest.raises(
-            ValueError, match=f"pass@{k} needs at least {k} samples a problem; got {num_samples}"
-        ):
+        with pytest.raises(ValueError, match=f"pass@{k} needs at least {k} samples a problem; got {num_samples}"):
             PassAtK(k).update(torch.ones(2, num_samples, dtype=torch.bool))
         return
     correct = torch.rand(13, num_samples) < 0.4

@@ -42,14 +42,10 @@ class RolloutTable(Callback):
         if trainer.is_global_zero:
             self._log_table(trainer, "rollouts", rows[: self.num_rows], step)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any) -> None:
         self._record_evaluation(trainer, pl_module)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any) -> None:
         self._record_evaluation(trainer, pl_module)
 
     def _record_evaluation(self, trainer: Trainer, pl_module: SelfDistillation) -> None:

@@ -20,9 +20,7 @@ class RunStatistics(Callback):
         self._step_start = time.perf_counter()
         self._num_tokens = 0
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: SelfDistillation, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: SelfDistillation, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._step_start = time.perf_counter()
             self._num_tokens = 0

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 USAGE = """usage: sgsd COMMAND [options]
 
-commands that read a configuration (--config NAME_OR_FILE, then dotted overrides such as --model.objective.gate_temperature=2):
+commands that read a configuration (--config NAME_OR_FILE, then overrides: --model.init_args.samples_per_prompt=4):
   fit            train                                   --ckpt_path last resumes
   validate       avg@k and pass@k on the validation problems
   test           the same on the test problems

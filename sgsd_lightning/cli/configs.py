@@ -19,7 +19,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def resolve_config(value: str) -> str:
-    """A file that exists stays as it is; otherwise ``name``, ``name.yaml`` or ``configs/name.yaml`` names a shipped one.
+    """A file that exists stays as it is; else ``name``, ``name.yaml`` or ``configs/name.yaml`` names a shipped one.
 
     Raises:
         FileNotFoundError: if neither exists, listing the shipped names.

@@ -151,7 +151,5 @@ def _require_writable(folder: Path) -> None:
 
 def _existing(checkpoint: Path) -> Path:
     if not checkpoint.is_file():
-        raise FileNotFoundError(
-            f"--ckpt_path last: there is no {checkpoint}; start the run without --ckpt_path first"
-        )
+        raise FileNotFoundError(f"--ckpt_path last: there is no {checkpoint}; start the run without --ckpt_path first")
     return checkpoint

@@ -138,9 +138,7 @@ class ProblemDataModule(LightningDataModule):
     def train_dataloader(self) -> ProblemLoader:
         """Shuffled by (seed, epoch)."""
         rank, world_size = self._rank()
-        return ProblemLoader(
-            self.problems["train"], self.batch_size, rank=rank, world_size=world_size, seed=self.seed
-        )
+        return ProblemLoader(self.problems["train"], self.batch_size, rank=rank, world_size=world_size, seed=self.seed)
 
     def val_dataloader(self) -> ProblemLoader | list[Any]:
         """In the order of the source; empty where no validation problems are set."""
@@ -156,9 +154,7 @@ class ProblemDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> ProblemLoader:
         rank, world_size = self._rank()
-        return ProblemLoader(
-            self.problems[split], self.evaluation_batch_size, rank=rank, world_size=world_size
-        )
+        return ProblemLoader(self.problems[split], self.evaluation_batch_size, rank=rank, world_size=world_size)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

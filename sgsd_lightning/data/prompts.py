@@ -1,4 +1,4 @@
-"""What the model reads: editable prompt texts, the chat template, and the only place that turns text into prompt ids."""
+"""What the model reads: editable prompt texts and the chat template; the only place that makes prompt ids of text."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ class ChatPrompts:
         self.template_args: Mapping[PromptRole, dict[str, Any]] = {
             PromptRole.STUDENT: student_args,
             PromptRole.TEACHER: student_args if teacher_template_args is None else teacher_template_args,
-            PromptRole.EVALUATION: student_args
-            if evaluation_template_args is None
-            else evaluation_template_args,
+            PromptRole.EVALUATION: student_args if evaluation_template_args is None else evaluation_template_args,
         }
         self.system_text = system_text
         self.max_prompt_tokens = max_prompt_tokens
@@ -86,9 +84,7 @@ class ChatPrompts:
         """The student's prompt ids, up to where its answer starts."""
         return self.render(tokenizer, self.messages(PromptRole.STUDENT, problem), PromptRole.STUDENT)
 
-    def teacher(
-        self, tokenizer: PreTrainedTokenizerBase, problem: Problem, context: TeacherContext
-    ) -> tuple[int, ...]:
+    def teacher(self, tokenizer: PreTrainedTokenizerBase, problem: Problem, context: TeacherContext) -> tuple[int, ...]:
         """A teacher's prompt ids."""
         return self.render(tokenizer, self.messages(PromptRole.TEACHER, problem, context), PromptRole.TEACHER)
 
@@ -105,9 +101,7 @@ class ChatPrompts:
         system = [{"role": "system", "content": self.system_text}] if self.system_text else []
         return [*system, {"role": "user", "content": user}]
 
-    def render(
-        self, tokenizer: PreTrainedTokenizerBase, messages: Messages, role: PromptRole
-    ) -> tuple[int, ...]:
+    def render(self, tokenizer: PreTrainedTokenizerBase, messages: Messages, role: PromptRole) -> tuple[int, ...]:
         """Apply the chat template and tokenize, once: the template's special tokens are the only ones added."""
         encoding = tokenizer.apply_chat_template(
             list(messages),

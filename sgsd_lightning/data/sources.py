@@ -184,9 +184,7 @@ def check_problems(problems: list[Problem], where: str) -> list[Problem]:
     seen: set[str] = set()
     for problem in problems:
         if problem.problem_id in seen:
-            raise ValueError(
-                f"{where}: the problem id {problem.problem_id!r} stands twice; ids must be unique"
-            )
+            raise ValueError(f"{where}: the problem id {problem.problem_id!r} stands twice; ids must be unique")
         seen.add(problem.problem_id)
     return problems
 
@@ -209,12 +207,7 @@ def _lookup(record: Any, path: str) -> Any:
     for key in path.split("."):
         if isinstance(record, Mapping):
             record = record.get(key)
-        elif (
-            isinstance(record, Sequence)
-            and not isinstance(record, str)
-            and key.isdigit()
-            and int(key) < len(record)
-        ):
+        elif isinstance(record, Sequence) and not isinstance(record, str) and key.isdigit() and int(key) < len(record):
             record = record[int(key)]
         else:
             return None

@@ -123,9 +123,7 @@ def _metrics(output: GatedPolarityOutput, scores: TokenScores) -> dict[str, Tens
         "misleading_frac": output.polarity < 0,
         "neutral_frac": output.polarity == 0,
     }
-    metrics = {
-        f"objective/{name}": _mean(value.detach().float(), where=is_present) for name, value in means.items()
-    }
+    metrics = {f"objective/{name}": _mean(value.detach().float(), where=is_present) for name, value in means.items()}
     metrics["objective/active_rollout_frac"] = _mean(has_signal.float())
     return metrics
 

@@ -26,9 +26,7 @@ METHOD_COLORS = {"sgsd": "#1d4ed8", "imitate": "#c2410c", "base": "#111827", "ba
 
 def draw_demo(folder: Path, summary: Mapping[str, Any]) -> Path:
     """Draw ``demo.png`` from the logs of a demo's runs; returns its path."""
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(13, 6), width_ratios=[1, 1.15], layout="constrained"
-    )
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 6), width_ratios=[1, 1.15], layout="constrained")
     _draw_accuracy(left, folder, summary)
     _draw_polarity(right, count_polarity(folder / "sgsd" / "rollouts.jsonl"))
     path = folder / "demo.png"
@@ -39,9 +37,7 @@ def draw_demo(folder: Path, summary: Mapping[str, Any]) -> Path:
 
 def validation_curve(run_folder: Path) -> list[tuple[int, float]]:
     """(optimizer step, avg@k) at every validation of a run, from its newest metrics file."""
-    versions = sorted(
-        (run_folder / "metrics").glob("version_*"), key=lambda path: int(path.name.split("_")[1])
-    )
+    versions = sorted((run_folder / "metrics").glob("version_*"), key=lambda path: int(path.name.split("_")[1]))
     points: dict[int, float] = {}
     for version in versions:
         file = version / "metrics.csv"
@@ -121,9 +117,7 @@ def _draw_polarity(axes: Axes, counts: Mapping[str, Counter[int]]) -> None:
         xlabel="share of its teachers (training)",
         xlim=(0, 1),
     )
-    polarity_patches = [
-        Patch(color=POLARITY_COLORS[value], label=name) for value, name in POLARITY_NAMES.items()
-    ]
+    polarity_patches = [Patch(color=POLARITY_COLORS[value], label=name) for value, name in POLARITY_NAMES.items()]
     truth_patches = [Patch(color=color, label=f"truth: {name}") for name, color in TRUTH_COLORS.items()]
     axes.legend(
         handles=polarity_patches + truth_patches,
@@ -138,9 +132,7 @@ def _bank_items() -> dict[str, tuple[str, str]]:
     """Id to (short text, truth) of every item of the toy bank."""
     bank = load_toy_bank()
     skills = {item["skill_id"]: (item["title"], item["toy_truth"]) for item in bank["general_skills"]}
-    mistakes = {
-        item["mistake_id"]: (item["description"], item["toy_truth"]) for item in bank["common_mistakes"]
-    }
+    mistakes = {item["mistake_id"]: (item["description"], item["toy_truth"]) for item in bank["common_mistakes"]}
     return {key: (_clip(text), truth) for key, (text, truth) in {**skills, **mistakes}.items()}
 
 

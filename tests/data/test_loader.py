@@ -18,13 +18,8 @@ def ids(batches: list[list[Problem]]) -> list[list[str]]:
 def test_a_global_batch_holds_the_same_problems_on_any_number_of_processes(world_size: int) -> None:
     per_rank = 2
     alone = ProblemLoader(PROBLEMS, per_rank * world_size, seed=5)
-    ranks = [
-        ProblemLoader(PROBLEMS, per_rank, rank=rank, world_size=world_size, seed=5)
-        for rank in range(world_size)
-    ]
-    together = [
-        sorted(sum(batches, [])) for batches in zip(*(ids(list(rank)) for rank in ranks), strict=True)
-    ]
+    ranks = [ProblemLoader(PROBLEMS, per_rank, rank=rank, world_size=world_size, seed=5) for rank in range(world_size)]
+    together = [sorted(sum(batches, [])) for batches in zip(*(ids(list(rank)) for rank in ranks), strict=True)]
     assert together == [sorted(batch) for batch in ids(list(alone))]
     assert len(together) == len(PROBLEMS) // (per_rank * world_size)
 

@@ -56,10 +56,7 @@ def test_evaluation_with_a_context_shows_it() -> None:
 
 
 def test_a_system_text_comes_first() -> None:
-    roles = [
-        message["role"]
-        for message in ChatPrompts(system_text="Be brief.").messages(PromptRole.STUDENT, PROBLEM)
-    ]
+    roles = [message["role"] for message in ChatPrompts(system_text="Be brief.").messages(PromptRole.STUDENT, PROBLEM)]
     assert roles == ["system", "user"]
 
 

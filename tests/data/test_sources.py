@@ -34,9 +34,7 @@ def test_nested_fields_are_reached_by_dots(tmp_path: Path) -> None:
         "extra": {"index": 5},
     }
     path = write_lines(tmp_path / "p.jsonl", json.dumps(record))
-    fields = ProblemFields(
-        problem="prompt.0.content", answer="reward_model.ground_truth", problem_id="extra.index"
-    )
+    fields = ProblemFields(problem="prompt.0.content", answer="reward_model.ground_truth", problem_id="extra.index")
     (problem,) = JsonlProblems(str(path), fields=fields).load()
     assert (problem.problem_id, problem.text, problem.answer) == ("5", "Q", "7")
 
@@ -69,9 +67,7 @@ def test_limit_takes_the_first_problems(tmp_path: Path) -> None:
         (['{"id": 1, "problem": "q", "answer": "1"}'] * 2, r"the problem id '1' stands twice"),
     ],
 )
-def test_a_bad_file_is_refused_with_file_line_and_field(
-    tmp_path: Path, lines: list[str], message: str
-) -> None:
+def test_a_bad_file_is_refused_with_file_line_and_field(tmp_path: Path, lines: list[str], message: str) -> None:
     path = write_lines(tmp_path / "p.jsonl", *lines)
     with pytest.raises(ValueError, match=message):
         JsonlProblems(str(path)).load()
