@@ -1,0 +1,50 @@
+"""The toy world as parts of a configuration: its problems, its policy, its bank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sgsd_lightning.data.sources import ProblemSource
+from sgsd_lightning.data.toy.base_model import build_base_model
+from sgsd_lightning.data.toy.bank import toy_bank_path
+from sgsd_lightning.data.toy.problems import toy_problems
+from sgsd_lightning.policy import LoraSettings, PretrainedPolicy
+from sgsd_lightning.types import Problem
+
+
+class ToyProblems(ProblemSource):
+    """Expressions of one split; the splits share none.
+
+    Args:
+        split: ``train``, ``validation`` or ``test``.
+        num: how many.
+        seed: which ones.
+    """
+
+    def __init__(self, split: str, num: int, seed: int = 0) -> None:
+        self.split = split
+        self.num = num
+        self.seed = seed
+
+    def load(self) -> list[Problem]:
+        return toy_problems(self.split, self.num, self.seed)
+
+
+class ToyPolicy(PretrainedPolicy):
+    """The toy base model, built on first use (about a minute on two cores) and cached.
+
+    Args:
+        seed: the base model's seed.
+        attention: as for any policy.
+        lora: train adapters instead of all weights.
+    """
+
+    def __init__(self, seed: int = 0, attention: str = "auto", lora: LoraSettings | None = None) -> None:
+        super().__init__(str(build_base_model(seed)), attention=attention, lora=lora)
+
+
+SKILL_EVALUATION: dict[str, Any] = {
+    "class_path": "sgsd_lightning.contexts.SkillPairs",
+    "init_args": {"bank": str(toy_bank_path()), "num_contexts": 1},
+}
+"""A context builder that shows the pair ranked first: Base+Skill."""
