@@ -1,0 +1,243 @@
+"""From log-ratios to stance, polarity and loss, with the gradient in closed form: one scalar per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sgsd_kernels.reference import accumulation_dtype
+
+PolarityRule = Literal["validated", "imitate"]
+"""``validated``: polarity = outcome * stance. ``imitate``: every teacher that is there is helpful."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatedPolarityOutput:
+    """One loss per rollout and the path to it. Entries of absent contexts (context_weight 0) are 0."""
+
+    rollout_loss: Tensor
+    """[B]: sum_k w_k rho_k (masked token mean of the gated loss); differentiable in the student's logprobs."""
+    token_coefficient: Tensor
+    """The gradient of ``rollout_loss.sum()`` in the student's logprobs: c_t [B, T] (without the 1/B of a mean over
+    rollouts), or [B, K, T, S] with a local support."""
+    stance_score: Tensor
+    """[B, K]: masked token mean of the clipped log-ratio, nats per token."""
+    raw_stance_score: Tensor
+    """[B, K]: the same, not clipped."""
+    stance: Tensor
+    """[B, K]: sign of ``stance_score``, 0 within the threshold: the teacher likes (+1) or dislikes (-1) the rollout."""
+    polarity: Tensor
+    """[B, K]: +1 helpful, -1 misleading, 0 neutral or absent."""
+    gated_loss: Tensor
+    """[B, K]: masked token mean of l."""
+    clipped_token_frac: Tensor
+    """[B, K]: fraction of the tokens that count whose log-ratio was clipped."""
+    support_divergence: Tensor | None = None
+    """[B, K]: masked token mean of KL(teacher || student) on the local support, nats; None without one."""
+    support_size: Tensor | None = None
+    """[B, K]: masked token mean of the number of tokens in the local support; None without one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateSettings:
+    """The settings of the gate, checked."""
+
+    gate_temperature: float = 1.0
+    """tau > 0, nats squared."""
+    log_ratio_clip: float = 3.0
+    """C > 0, nats."""
+    stance_threshold: float = 0.05
+    """theta >= 0, nats per token."""
+    polarity: PolarityRule = "validated"
+
+    def __post_init__(self) -> None:
+        if not self.gate_temperature > 0:
+            raise ValueError(f"gate_temperature must be above 0; got {self.gate_temperature}")
+        if not self.log_ratio_clip > 0:
+            raise ValueError(f"log_ratio_clip must be above 0; got {self.log_ratio_clip}")
+        if not self.stance_threshold >= 0:
+            raise ValueError(f"stance_threshold must be 0 or more; got {self.stance_threshold}")
+        if self.polarity not in get_args(PolarityRule):
+            raise ValueError(f"polarity must be one of {', '.join(get_args(PolarityRule))}; got {self.polarity!r}")
+
+
+def gate(log_ratio: Tensor, gate_temperature: float) -> Tensor:
+    """sigma(-r^2 / (2 tau)): 1/2 at r = 0, towards 0 for |r| far above sqrt(tau)."""
+    return torch.sigmoid(log_ratio.square() / (-2.0 * gate_temperature))
+
+
+def gated_loss(log_ratio: Tensor, gate_temperature: float) -> Tensor:
+    """l(r) = log 2 - log(1 + exp(-r^2 / (2 tau))), in a form that keeps its digits at small r. In [0, log 2]."""
+    return -torch.log1p(0.5 * torch.expm1(log_ratio.square() / (-2.0 * gate_temperature)))
+
+
+def gated_loss_slope(log_ratio: Tensor, gate_temperature: float) -> Tensor:
+    """dl/dr = gate(r) r / tau; 0 where r is infinite."""
+    weight = gate(log_ratio, gate_temperature)
+    return torch.where(weight > 0, weight * log_ratio / gate_temperature, 0.0)
+
+
+def gated_polarity(
+    student_logprob: Tensor,
+    teacher_logprob: Tensor,
+    loss_mask: Tensor,
+    context_weight: Tensor,
+    outcome: Tensor,
+    *,
+    gate_temperature: float = 1.0,
+    log_ratio_clip: float = 3.0,
+    stance_threshold: float = 0.05,
+    polarity: PolarityRule = "validated",
+) -> GatedPolarityOutput:
+    """SGSD's loss per rollout from the log-probabilities of the sampled tokens, over the full vocabulary.
+
+    Args:
+        student_logprob: [B, T] nats; the only input that gets a gradient.
+        teacher_logprob: [B, K, T] nats. K and T may be 0.
+        loss_mask: [B, T] bool, tokens that count; whatever stands elsewhere, NaN included, has no effect.
+        context_weight: [B, K]; 0 marks a context that is not there.
+        outcome: [B], +1 accepted, -1 rejected, 0 no judgement (all its polarities are 0 when validated).
+        gate_temperature: tau > 0, nats squared.
+        log_ratio_clip: C > 0, nats.
+        stance_threshold: theta >= 0, nats per token.
+        polarity: see `PolarityRule`.
+
+    Raises:
+        ValueError: a setting out of range, or shapes that do not fit one another.
+    """
+    settings = GateSettings(
+        gate_temperature=gate_temperature,
+        log_ratio_clip=log_ratio_clip,
+        stance_threshold=stance_threshold,
+        polarity=polarity,
+    )
+    if student_logprob.shape != loss_mask.shape:
+        raise ValueError(
+            f"student_logprob must have loss_mask's shape [B, T] = {list(loss_mask.shape)}; "
+            f"got {list(student_logprob.shape)}"
+        )
+    tokens = CountedTokens(loss_mask, context_weight, accumulation_dtype(student_logprob.dtype))
+    tokens.check(teacher_logprob, outcome)
+    with torch.no_grad():
+        log_ratio = tokens.clean(teacher_logprob.to(tokens.dtype) - student_logprob.to(tokens.dtype).unsqueeze(1))
+        stances = judge(log_ratio, tokens, outcome, settings)
+        row_loss = tokens.mean(gated_loss(log_ratio, gate_temperature))
+        slope = gated_loss_slope(log_ratio, gate_temperature)  # dr / dlogprob is -1
+        coefficient = -(tokens.token_weight(stances.polarity) * slope).sum(1)
+    return stances.output(student_logprob, coefficient, row_loss, tokens)
+
+
+class CountedTokens:
+    """Which (rollout, context, token) triples count, and averages over them.
+
+    Args:
+        loss_mask: [B, T] bool.
+        context_weight: [B, K]; 0 marks an absent context.
+        dtype: of everything computed.
+    """
+
+    def __init__(self, loss_mask: Tensor, context_weight: Tensor, dtype: torch.dtype) -> None:
+        if context_weight.dim() != 2 or loss_mask.dim() != 2 or len(context_weight) != len(loss_mask):
+            raise ValueError(
+                "loss_mask must be [B, T] and context_weight [B, K] with the same B; "
+                f"got {list(loss_mask.shape)} and {list(context_weight.shape)}"
+            )
+        self.dtype = dtype
+        self.context_weight = context_weight.detach().to(dtype)
+        self.is_present = self.context_weight != 0  # [B, K]
+        self.mask = loss_mask.bool().unsqueeze(1) & self.is_present.unsqueeze(-1)  # [B, K, T]
+        self.num_tokens = loss_mask.bool().sum(-1, keepdim=True).clamp(min=1).to(dtype)  # [B, 1]
+
+    def check(self, teacher_logprob: Tensor, outcome: Tensor) -> None:
+        """Refuse shapes that would broadcast into something else."""
+        if teacher_logprob.shape[:3] != self.mask.shape:
+            raise ValueError(
+                f"teacher_logprob must begin with [B, K, T] = {list(self.mask.shape)}; "
+                f"got {list(teacher_logprob.shape)}"
+            )
+        if outcome.shape != self.mask.shape[:1]:
+            raise ValueError(f"outcome must be [B] with B = {self.mask.shape[0]}; got {list(outcome.shape)}")
+
+    def clean(self, values: Tensor) -> Tensor:
+        """``values`` [B, K, T] with 0 wherever a token does not count."""
+        return torch.where(self.mask, values, 0.0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Masked token mean [B, K] of ``values`` [B, K, T]; 0 without a token."""
+        return self.clean(values).sum(-1) / self.num_tokens
+
+    def token_weight(self, polarity: Tensor) -> Tensor:
+        """w_k rho_k m_t / n: what multiplies l of each token in the rollout's loss. [B, K, T]."""
+        return self.mask * (self.context_weight * polarity / self.num_tokens).unsqueeze(-1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stances:
+    """Where each teacher stands on each rollout, all [B, K]; the fields are those of `GatedPolarityOutput`."""
+
+    stance_score: Tensor
+    raw_stance_score: Tensor
+    stance: Tensor
+    polarity: Tensor
+    clipped_token_frac: Tensor
+
+    def output(
+        self,
+        student_logprob: Tensor,
+        coefficient: Tensor,
+        row_loss: Tensor,
+        tokens: CountedTokens,
+        **support: Tensor,
+    ) -> GatedPolarityOutput:
+        """The loss of ``row_loss`` [B, K], with ``coefficient`` as its gradient in ``student_logprob``."""
+        loss = (tokens.context_weight * self.polarity * row_loss).sum(-1)
+        return GatedPolarityOutput(
+            rollout_loss=_ClosedForm.apply(student_logprob, loss, coefficient),
+            token_coefficient=coefficient,
+            stance_score=self.stance_score,
+            raw_stance_score=self.raw_stance_score,
+            stance=self.stance,
+            polarity=self.polarity,
+            gated_loss=row_loss,
+            clipped_token_frac=self.clipped_token_frac,
+            **support,
+        )
+
+
+def judge(log_ratio: Tensor, tokens: CountedTokens, outcome: Tensor, settings: GateSettings) -> Stances:
+    """Stance and polarity from ``log_ratio`` [B, K, T] (0 where a token does not count); no gradient."""
+    clip = settings.log_ratio_clip
+    stance_score = tokens.mean(log_ratio.clamp(-clip, clip))
+    stance = torch.where(stance_score.abs() > settings.stance_threshold, stance_score.sign(), 0.0)
+    if settings.polarity == "imitate":
+        polarity = tokens.is_present.to(tokens.dtype)
+    else:
+        polarity = outcome.detach().to(tokens.dtype).unsqueeze(-1) * stance
+    return Stances(
+        stance_score=stance_score,
+        raw_stance_score=tokens.mean(log_ratio),
+        stance=stance,
+        polarity=polarity,
+        clipped_token_frac=tokens.mean((log_ratio.abs() > clip).to(tokens.dtype)),
+    )
+
+
+class _ClosedForm(torch.autograd.Function):
+    """A loss per rollout whose gradient in the student's logprobs is already known."""
+
+    @staticmethod
+    def forward(ctx: Any, student_logprob: Tensor, loss: Tensor, coefficient: Tensor) -> Tensor:
+        ctx.save_for_backward(coefficient)
+        ctx.dtype = student_logprob.dtype
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+        (coefficient,) = ctx.saved_tensors
+        shape = (-1,) + (1,) * (coefficient.dim() - 1)
+        return (grad_loss.reshape(shape) * coefficient).to(ctx.dtype), None, None
