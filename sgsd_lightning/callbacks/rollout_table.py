@@ -17,7 +17,7 @@ COLUMNS = ("problem_id", "completion", "reward", "outcome", "finish_reason", "te
 
 
 class RolloutTable(Callback):
-    """Writes ``rollouts.jsonl`` (training) and ``evaluation.jsonl`` into the run folder.
+    """Writes ``rollouts.jsonl`` (training), ``evaluation.jsonl`` and ``predictions.jsonl`` into the run folder.
 
     Args:
         every_n_steps: record the rollouts of every so many optimizer steps; 0 records none.
@@ -47,6 +47,11 @@ class RolloutTable(Callback):
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any) -> None:
         self._record_evaluation(trainer, pl_module)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: SelfDistillation, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        _append(trainer, "predictions", [rollout_row(rollout, verdict) for rollout, verdict in outputs])
 
     def _record_evaluation(self, trainer: Trainer, pl_module: SelfDistillation) -> None:
         if not trainer.sanity_checking:

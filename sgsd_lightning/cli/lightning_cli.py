@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -51,9 +52,9 @@ class SelfDistillationTrainer(Trainer):
         """
         _load(self, model, datamodule)
         if ckpt_path is not None:
-            self.strategy.connect(model)
-            self._checkpoint_connector.resume_start(ckpt_path)
-            self._checkpoint_connector.restore_model()
+            checkpoint = _load_checkpoint(Path(ckpt_path))
+            model.on_load_checkpoint(checkpoint)
+            model.load_state_dict(checkpoint["state_dict"])
         export_model(model.model, model.tokenizer, Path(folder), adapter=adapter)
         print(f"exported to {folder}")
 
@@ -66,6 +67,12 @@ def _load(trainer: Trainer, model: SelfDistillation, datamodule: ProblemDataModu
     datamodule.setup("fit")
     model.setup("fit")
     model.configure_model()
+
+
+def _load_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"--ckpt_path {path}: no such checkpoint")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class SelfDistillationCLI(LightningCLI):

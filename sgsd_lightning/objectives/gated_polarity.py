@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import asdict
 
 import torch
-from sgsd_kernels import GatedPolarityOutput, gated_polarity, gated_support
+from sgsd_kernels import GatedPolarityOutput, PolarityRule, gated_polarity, gated_support
+from sgsd_kernels.gate import GateSettings
 from torch import Tensor
 
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
-
-PolarityRule = Literal["validated", "imitate"]
 
 
 class GatedPolarity(Objective):
@@ -45,25 +44,15 @@ class GatedPolarity(Objective):
         support_top_k: int = -1,
         polarity: PolarityRule = "validated",
     ) -> None:
-        rules = {
-            "gate_temperature": (gate_temperature > 0, "above 0", gate_temperature),
-            "log_ratio_clip": (log_ratio_clip > 0, "above 0", log_ratio_clip),
-            "stance_threshold": (stance_threshold >= 0, "0 or more", stance_threshold),
-            "support_top_k": (
-                support_top_k == -1 or support_top_k > 0,
-                "-1 (full vocabulary) or above 0",
-                support_top_k,
-            ),
-            "polarity": (polarity in get_args(PolarityRule), f"one of {get_args(PolarityRule)}", polarity),
-        }
-        for name, (is_valid, rule, value) in rules.items():
-            if not is_valid:
-                raise ValueError(f"objective.{name} must be {rule}; got {value!r}")
-        self.gate_temperature = gate_temperature
-        self.log_ratio_clip = log_ratio_clip
-        self.stance_threshold = stance_threshold
+        self.gate = GateSettings(
+            gate_temperature=gate_temperature,
+            log_ratio_clip=log_ratio_clip,
+            stance_threshold=stance_threshold,
+            polarity=polarity,
+        )
+        if support_top_k != -1 and support_top_k < 1:
+            raise ValueError(f"support_top_k must be -1 (full vocabulary) or above 0; got {support_top_k}")
         self.support_top_k = support_top_k
-        self.polarity: PolarityRule = polarity
 
     @property
     def score_request(self) -> ScoreRequest:
@@ -79,11 +68,6 @@ class GatedPolarity(Objective):
         )
 
     def _evaluate(self, scores: TokenScores, outcome: Tensor) -> GatedPolarityOutput:
-        settings = {
-            "gate_temperature": self.gate_temperature,
-            "log_ratio_clip": self.log_ratio_clip,
-            "stance_threshold": self.stance_threshold,
-        }
         if scores.support is None:
             return gated_polarity(
                 scores.student_logprob,
@@ -91,8 +75,7 @@ class GatedPolarity(Objective):
                 scores.loss_mask,
                 scores.context_weight,
                 outcome,
-                polarity=self.polarity,
-                **settings,
+                **asdict(self.gate),
             )
         return gated_support(
             scores.support.student_logprob,
@@ -101,8 +84,7 @@ class GatedPolarity(Objective):
             scores.loss_mask,
             scores.context_weight,
             outcome,
-            polarity=self.polarity,
-            **settings,
+            **asdict(self.gate),
         )
 
 
