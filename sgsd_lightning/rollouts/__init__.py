@@ -1,1 +1,6 @@
-"""TBD."""
+"""Rollout engines: prompts in, sampled completions out."""
+
+from sgsd_lightning.rollouts.base import RolloutEngine, RolloutRequest
+from sgsd_lightning.rollouts.transformers_engine import TransformersEngine
+
+__all__ = ["RolloutEngine", "RolloutRequest", "TransformersEngine"]

@@ -1,0 +1,243 @@
+"""Where a policy comes from: a pretrained model by name or path, or random weights."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import Any, Literal, get_args
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+)
+
+from sgsd_lightning.policy.attention import resolve_attention
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.policy.lora import LoraSettings, inject_lora
+from sgsd_lightning.policy.score_check import check_score
+
+log = logging.getLogger(__name__)
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+class PolicySource(ABC):
+    """Gives a policy's tokenizer and its initial model, the same ones whenever it is asked."""
+
+    @abstractmethod
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """A tokenizer with a chat template, an end-of-sequence and a padding token. Cheap: called before the model."""
+
+    @abstractmethod
+    def load_model(self) -> PreTrainedModel:
+        """A causal LM on the CPU, in training mode, without dropout; what is to be trained requires gradients."""
+
+
+class PretrainedPolicy(PolicySource):
+    """Any Hugging Face causal LM.
+
+    Args:
+        model_name_or_path: A folder, or a name on the hub.
+        dtype: Of the weights. Full training in bfloat16 rounds small updates away; LoRA's adapters are always float32.
+        attention: ``auto``, ``sgsd_varlen``, or a name that transformers knows (``flash_attention_2``, ``sdpa``,
+            ``eager``).
+        gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
+        lora: Train adapters instead of all weights.
+        revision: A branch, tag or commit on the hub.
+        trust_remote_code: Run model code that comes with the weights.
+        tokenizer_name_or_path: Where the tokenizer is, when not beside the model.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        dtype: DtypeName = "float32",
+        attention: str = "auto",
+        gradient_checkpointing: bool = False,
+        lora: LoraSettings | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        tokenizer_name_or_path: str | None = None,
+    ) -> None:
+        self.model_name_or_path = model_name_or_path
+        self.dtype = _torch_dtype(dtype)
+        self.attention = attention
+        self.gradient_checkpointing = gradient_checkpointing
+        self.lora = lora
+        self.tokenizer_name_or_path = tokenizer_name_or_path
+        self._options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        name = self.tokenizer_name_or_path or self.model_name_or_path
+        # a revision is the model repository's, which a tokenizer from elsewhere does not have
+        options = dict(self._options)
+        if self.tokenizer_name_or_path is not None:
+            options.pop("revision")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        except (OSError, ValueError) as error:
+            raise _not_loadable("tokenizer", name, error) from error
+        _check_tokenizer(tokenizer, name, self._load_config())
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.padding_side = "left"
+        return tokenizer
+
+    def load_model(self) -> PreTrainedModel:
+        config = self._load_config()
+        _disable_dropout_settings(config)
+        attention = resolve_attention(self.attention, config, self.dtype)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.model_name_or_path,
+                config=config,
+                dtype=self.dtype,
+                attn_implementation=attention,
+                **self._options,
+            )
+        except OSError as error:
+            raise _not_loadable("model", self.model_name_or_path, error) from error
+        if self.lora is None and self.dtype != torch.float32:
+            log.warning(
+                "all weights are trained in %s, which rounds small updates away; use policy.dtype float32 (with "
+                "trainer.precision bf16-mixed on a GPU), or policy.lora",
+                self.dtype,
+            )
+        return _prepared(model, self.lora, self.gradient_checkpointing)
+
+    def _load_config(self) -> PreTrainedConfig:
+        try:
+            return AutoConfig.from_pretrained(self.model_name_or_path, **self._options)
+        except (OSError, ValueError) as error:
+            raise _not_loadable("model", self.model_name_or_path, error) from error
+
+
+class RandomPolicy(PolicySource):
+    """A randomly initialised Qwen3 of any size with a tokenizer of bytes: for trying out everything but quality.
+
+    Args:
+        hidden_size: Width; a multiple of twice ``num_heads``.
+        num_layers: Decoder layers.
+        num_heads: Attention heads.
+        num_kv_heads: Key and value heads; divides ``num_heads``.
+        intermediate_size: Width of the MLPs.
+        max_positions: Longest prompt and completion together, in tokens.
+        tie_word_embeddings: Whether head and embedding are one matrix.
+        seed: Determines the weights.
+        dtype: Of the weights.
+        attention: As for `PretrainedPolicy`.
+        gradient_checkpointing: As for `PretrainedPolicy`.
+        lora: As for `PretrainedPolicy`.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        num_kv_heads: int = 2,
+        intermediate_size: int = 256,
+        max_positions: int = 32768,
+        tie_word_embeddings: bool = True,
+        seed: int = 0,
+        dtype: DtypeName = "float32",
+        attention: str = "auto",
+        gradient_checkpointing: bool = False,
+        lora: LoraSettings | None = None,
+    ) -> None:
+        if hidden_size % (2 * num_heads):
+            raise ValueError(
+                f"policy.hidden_size must be a multiple of twice num_heads = {num_heads}; got {hidden_size}"
+            )
+        if num_heads % num_kv_heads:
+            raise ValueError(f"policy.num_kv_heads must divide num_heads = {num_heads}; got {num_kv_heads}")
+        self.config_arguments: dict[str, Any] = {
+            "hidden_size": hidden_size,
+            "head_dim": hidden_size // num_heads,
+            "num_hidden_layers": num_layers,
+            "num_attention_heads": num_heads,
+            "num_key_value_heads": num_kv_heads,
+            "intermediate_size": intermediate_size,
+            "max_position_embeddings": max_positions,
+            "tie_word_embeddings": tie_word_embeddings,
+        }
+        self.seed = seed
+        self.dtype = _torch_dtype(dtype)
+        self.attention = attention
+        self.gradient_checkpointing = gradient_checkpointing
+        self.lora = lora
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        return byte_tokenizer()
+
+    def load_model(self) -> PreTrainedModel:
+        tokenizer = self.load_tokenizer()
+        config = Qwen3Config(
+            vocab_size=len(tokenizer),
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **self.config_arguments,
+        )
+        attention = resolve_attention(self.attention, config, self.dtype)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=attention)
+        return _prepared(model, self.lora, self.gradient_checkpointing)
+
+
+def _prepared(model: PreTrainedModel, lora: LoraSettings | None, gradient_checkpointing: bool) -> PreTrainedModel:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    check_score(model.eval())
+    if lora is not None:
+        inject_lora(model, lora)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()
+
+
+def _disable_dropout_settings(config: PreTrainedConfig) -> None:
+    """Layers read their dropout from the configuration, under a name of their own."""
+    for part in {id(config): config, id(text := config.get_text_config()): text}.values():
+        for name, value in part.to_dict().items():
+            if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
+                setattr(part, name, 0.0)
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, config: PreTrainedConfig) -> None:
+    vocab_size = config.get_text_config().vocab_size
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"the tokenizer {name!r} has no chat template, which prompts are rendered with; take an instruction-tuned "
+            "model, or set policy.tokenizer_name_or_path to a tokenizer that has one"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer {name!r} has no end-of-sequence token, without which no completion ends")
+    if len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"the tokenizer {name!r} has {len(tokenizer)} tokens but the model's vocabulary ends at {vocab_size}: "
+            "they do not belong together"
+        )
+
+
+def _not_loadable(what: str, name: str, error: Exception) -> ValueError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ValueError(
+        f"policy: the {what} {name!r} is neither a local folder that holds one nor to be had from the Hugging Face hub "
+        f"({reason}); check the spelling, or download it and give its folder"
+    )
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    if name not in get_args(DtypeName):
+        raise ValueError(f"policy.dtype must be one of {', '.join(get_args(DtypeName))}; got {name!r}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

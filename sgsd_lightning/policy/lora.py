@@ -1,0 +1,98 @@
+"""Low-rank adapters: put into a model in place, switched off by a flag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedModel
+
+ADAPTER_NAME = "default"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSettings:
+    """LoRA as peft understands it, without dropout: a stochastic teacher or student would be noise in the log-ratio."""
+
+    rank: int = 64
+    alpha: float = 128
+    """The update is scaled by ``alpha / rank``."""
+    target_modules: Sequence[str] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Names of the linear layers to adapt. The head cannot be among them."""
+    seed: int = 0
+    """Determines the adapters' initial values; the adapted model starts out equal to the plain one."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"policy.lora.rank must be at least 1; got {self.rank}")
+        if not self.alpha > 0:
+            raise ValueError(f"policy.lora.alpha must be above 0; got {self.alpha}")
+        if not self.target_modules:
+            raise ValueError("policy.lora.target_modules is empty; name at least one linear layer, such as q_proj")
+        if "lm_head" in self.target_modules:
+            raise ValueError("policy.lora.target_modules must not name lm_head: the head is read as a plain matrix")
+
+
+def inject_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
+    """Add adapters in place: the model keeps its class and its names, everything but the adapters is frozen.
+
+    Adapters are float32 whatever the model's dtype, so that small updates are not rounded away.
+
+    Raises:
+        ValueError: when no layer of the model is called by one of the names.
+    """
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules=list(settings.target_modules),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.name_or_path or None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        try:
+            inject_adapter_in_model(config, model, ADAPTER_NAME)
+        except ValueError as error:
+            raise ValueError(
+                f"policy.lora.target_modules {list(settings.target_modules)} do not fit {type(model).__name__}: {error}"
+            ) from error
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def adapter_layers(model: PreTrainedModel) -> list[BaseTunerLayer]:
+    """The adapted layers; empty for a model without adapters."""
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+@contextmanager
+def adapters_disabled(model: PreTrainedModel) -> Iterator[None]:
+    """Within this, the model is its frozen base.
+
+    By flag only: peft's own switch also clears ``requires_grad``, which under FSDP fixes the wrong dtype for the
+    adapters' gradients.
+    """
+    layers = adapter_layers(model)
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, was_disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = was_disabled
