@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
 from sgsd_kernels.head import (
     HeadOptions,
     apply_options_,
@@ -23,7 +23,6 @@ from sgsd_kernels.head import (
     product,
     spans,
     undo_options_,
-    without_autocast,
     working_copy,
 )
 from sgsd_kernels.reference import LogprobOutput, accumulation_dtype
@@ -93,10 +92,10 @@ class _LinearLogprob(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, grad_logprob: Tensor | None, grad_lse: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        refuse_second_derivative("linear_logprob")
         hidden, weight, bias, targets, row_max, log_normalizer = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         if grad_logprob is None and grad_lse is None:

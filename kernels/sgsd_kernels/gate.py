@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sgsd_kernels.autograd import refuse_second_derivative
 from sgsd_kernels.reference import accumulation_dtype
 
 PolarityRule = Literal["validated", "imitate"]
@@ -236,8 +236,8 @@ class _ClosedForm(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+        refuse_second_derivative("the gated loss")
         (coefficient,) = ctx.saved_tensors
         shape = (-1,) + (1,) * (coefficient.dim() - 1)
         return (grad_loss.reshape(shape) * coefficient).to(ctx.dtype), None, None

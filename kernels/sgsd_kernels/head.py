@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -76,13 +75,6 @@ def check_targets(targets: Tensor, num_rows: int, vocab_size: int, ignore_index:
             f"targets must be token ids in [0, {vocab_size}) or ignore_index = {ignore_index}; "
             f"got {targets[is_bad][0].item()}"
         )
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A region whose products keep the dtypes they are written in."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sgsd_kernels.autograd import without_autocast
 from sgsd_kernels.chunked import ROW_CHUNK, VOCAB_CHUNK
 from sgsd_kernels.gate import (
     CountedTokens,
@@ -28,7 +29,6 @@ from sgsd_kernels.head import (
     check_targets,
     product,
     spans,
-    without_autocast,
     working_copy,
 )
 from sgsd_kernels.reference import accumulation_dtype

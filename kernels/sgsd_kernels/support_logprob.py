@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sgsd_kernels.head import HeadOptions, apply_options_, check_head, spans, undo_options_, without_autocast
+from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
+from sgsd_kernels.head import HeadOptions, apply_options_, check_head, spans, undo_options_
 from sgsd_kernels.local_support import masked_log_softmax
 from sgsd_kernels.reference import accumulation_dtype
 
@@ -89,10 +89,10 @@ class _SupportLogprob(torch.autograd.Function):
         return logprob
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, grad_logprob: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None, None]:
+        refuse_second_derivative("support_logprob")
         hidden, weight, bias, ids, mask, logprob = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         upstream = torch.where(mask, grad_logprob, 0.0).flatten(0, 1)
@@ -115,7 +115,9 @@ class _SupportLogprob(torch.autograd.Function):
                 if grad_bias is not None:
                     grad_bias.index_put_((group.ids,), draw, accumulate=True)
         return (
-            *map(_cast, (grad_hidden, grad_weight, grad_bias), (hidden, weight, bias)),
+            _cast(grad_hidden, hidden),
+            _cast(grad_weight, weight),
+            _cast(grad_bias, bias),
             None,
             None,
             None,
