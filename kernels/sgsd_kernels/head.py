@@ -78,16 +78,21 @@ def check_targets(targets: Tensor, num_rows: int, vocab_size: int, ignore_index:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``, accumulated and returned in float32 (float64 for float64 inputs).
+    """``left @ right``, accumulated and returned in float32 (float64 where a factor is float64).
 
-    Half-precision factors are multiplied exactly: by the tensor cores on CUDA, elsewhere after a cast of both. A
+    Factors of one half dtype are multiplied exactly: by the tensor cores on CUDA, elsewhere after a cast of both. A
     float32 product follows ``torch.get_float32_matmul_precision()``.
     """
     is_half = left.dtype in (torch.bfloat16, torch.float16) and left.dtype == right.dtype
-    if is_half and left.is_cuda and torch.version.cuda is not None:
+    if is_half and _has_exact_half_product(left):
         return torch.mm(left, right, out_dtype=torch.float32)
     dtype = accumulation_dtype(left.dtype, right.dtype)
     return left.to(dtype) @ right.to(dtype)
+
+
+def working_copy(factor: Tensor) -> Tensor:
+    """``factor`` as `product` wants it many times over, so that it is not cast anew for each chunk."""
+    return factor if _has_exact_half_product(factor) else factor.to(accumulation_dtype(factor.dtype))
 
 
 def gradient_factor(gradient: Tensor, factor_dtype: torch.dtype) -> Tensor:
@@ -95,16 +100,14 @@ def gradient_factor(gradient: Tensor, factor_dtype: torch.dtype) -> Tensor:
 
     bfloat16 on CUDA, where that is the fast product and keeps the exponent; else unchanged (float16 would underflow).
     """
-    if factor_dtype == torch.bfloat16 and gradient.is_cuda and torch.version.cuda is not None:
+    if factor_dtype == torch.bfloat16 and _has_exact_half_product(gradient):
         return gradient.to(torch.bfloat16)
     return gradient
 
 
-def working_copy(factor: Tensor) -> Tensor:
-    """``factor`` as `product` wants it many times over, so that it is not cast anew for each chunk."""
-    if factor.is_cuda and torch.version.cuda is not None and factor.dtype != torch.float16:
-        return factor
-    return factor.to(accumulation_dtype(factor.dtype))
+def _has_exact_half_product(tensor: Tensor) -> bool:
+    """Whether this device multiplies half-precision factors into a float32 result."""
+    return tensor.is_cuda and torch.version.cuda is not None
 
 
 def apply_options_(raw: Tensor, options: HeadOptions) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from sgsd_kernels import chunked, reference
+from sgsd_kernels.autograd import without_autocast
 from sgsd_kernels.head import HeadOptions, check_head, check_targets
 from sgsd_kernels.reference import LogprobOutput
 
@@ -68,17 +69,18 @@ def linear_logprob(
     check_head(hidden, weight, bias)
     options = HeadOptions(temperature=temperature, softcap=softcap, vocab_limit=vocab_limit)
     check_targets(targets, hidden.shape[0], options.vocab_size(weight), ignore_index)
-    return function(
-        hidden,
-        weight,
-        targets,
-        bias=bias,
-        temperature=temperature,
-        softcap=softcap,
-        vocab_limit=vocab_limit,
-        entropy=entropy,
-        ignore_index=ignore_index,
-    )
+    with without_autocast(hidden.device):
+        return function(
+            hidden,
+            weight,
+            targets,
+            bias=bias,
+            temperature=temperature,
+            softcap=softcap,
+            vocab_limit=vocab_limit,
+            entropy=entropy,
+            ignore_index=ignore_index,
+        )
 
 
 def resolve_implementation(implementation: str = "auto") -> str:

@@ -277,12 +277,13 @@ def test_strided_inputs_equal_contiguous_ones() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_autocast_does_not_reach_the_products() -> None:
+@pytest.mark.parametrize("implementation", ["reference", "chunked"])
+def test_autocast_does_not_reach_the_products(implementation: Any) -> None:
     inputs = example(17, 40, 129, torch.float32)
     upstream = torch.randn(2, 17)
-    expected = gradients(linear_logprob, inputs, upstream)
+    expected = gradients(linear_logprob, inputs, upstream, implementation=implementation)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = gradients(linear_logprob, inputs, upstream)
+        actual = gradients(linear_logprob, inputs, upstream, implementation=implementation)
     for ours, theirs in zip(actual, expected, strict=True):
         assert torch.equal(ours, theirs)
 
