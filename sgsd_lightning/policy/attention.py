@@ -152,22 +152,18 @@ class _Segments:
 
 @functools.cache
 def _has_varlen_kernels() -> bool:
-    """Whether torch's variable-length attention takes all that we need to tell it (2.11 may lack something)."""
+    """Whether torch's variable-length attention takes all that we need to tell it; early versions do not."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    return {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters)
+    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
 
 
 def _varlen_kernels(query: Tensor, key: Tensor, value: Tensor, segments: _Segments) -> Tensor:
     """Torch's own variable-length kernels; not run on a GPU so far. All tensors are [L, heads, head_dim]."""
     from torch.nn.attention.varlen import varlen_attn
 
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        # grouped heads are an option of newer versions only
-        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     lookback = -1 if segments.sliding_window is None else segments.sliding_window - 1
     output = varlen_attn(
         query,
@@ -179,6 +175,7 @@ def _varlen_kernels(query: Tensor, key: Tensor, value: Tensor, segments: _Segmen
         segments.longest,
         scale=segments.scaling,
         window_size=(lookback, 0),
+        enable_gqa=key.shape[1] != query.shape[1],
     )
     assert isinstance(output, Tensor)  # a tuple only when more is asked for
     return output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -21,7 +21,7 @@ class TeacherWeights(ABC):
         """Called once, when the student was loaded from ``source`` and nothing was trained or resumed yet."""
 
     @abstractmethod
-    def activate(self, student_model: PreTrainedModel) -> Any:
+    def activate(self, student_model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]:
         """A context manager that gives the teacher's model, on the student's device; used under ``no_grad``."""
 
     def update(self, student_model: PreTrainedModel, step: int) -> None:
