@@ -1,1 +1,7 @@
-"""TBD."""
+"""Context builders: what each teacher sees beyond the problem."""
+
+from sgsd_lightning.contexts.base import ContextBuilder, NoContext
+from sgsd_lightning.contexts.reference_answer import ReferenceAnswer
+from sgsd_lightning.contexts.skill_pairs import SkillPairs
+
+__all__ = ["ContextBuilder", "NoContext", "ReferenceAnswer", "SkillPairs"]

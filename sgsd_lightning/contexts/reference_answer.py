@@ -1,0 +1,41 @@
+"""One teacher that knows the answer: the context of OPSD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from sgsd_lightning.contexts.base import ContextBuilder
+from sgsd_lightning.types import Problem, TeacherContext
+
+Shown = Literal["solution", "answer"]
+
+
+class ReferenceAnswer(ContextBuilder):
+    """Shows the problem's worked solution, or only its answer.
+
+    Args:
+        show: which of the two.
+        template: the text; must hold ``{reference}``.
+    """
+
+    def __init__(self, show: Shown = "solution", template: str = "Reference solution:\n{reference}") -> None:
+        if show not in get_args(Shown):
+            raise ValueError(f"contexts.show must be one of {get_args(Shown)}; got {show!r}")
+        if "{reference}" not in template:
+            raise ValueError(f"contexts.template must hold {{reference}}; got {template!r}")
+        self.show = show
+        self.template = template
+
+    def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
+        return [[self._context(problem)] for problem in problems]
+
+    def _context(self, problem: Problem) -> TeacherContext:
+        reference = problem.solution if self.show == "solution" else problem.answer
+        if not reference:
+            raise ValueError(
+                f"problem {problem.problem_id!r} has no solution to show; give its source a field for it "
+                "(fields.solution), or set contexts.show to answer"
+            )
+        text = self.template.replace("{reference}", reference)
+        return TeacherContext(text=text, weight=1.0, source_ids=("reference",))

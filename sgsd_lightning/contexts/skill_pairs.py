@@ -1,0 +1,120 @@
+"""SGSD's teachers: each is shown one skill and one mistake from the bank."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+from sgsd_lightning.contexts.base import ContextBuilder
+from sgsd_lightning.skills import (
+    LexicalRetriever,
+    Pair,
+    Retriever,
+    SkillBank,
+    Weighting,
+    check_num_contexts,
+    pair_by_rank,
+)
+from sgsd_lightning.types import Problem, TeacherContext
+
+PACKAGE_SCHEME = "package://"
+PLACEHOLDERS = ("title", "principle", "when_to_apply", "description", "why_it_happens", "how_to_avoid")
+TEMPLATE = (
+    "Skill: {title}\n{principle}\nWhen to apply: {when_to_apply}\n\n"
+    "Common mistake: {description}\nWhy it happens: {why_it_happens}\nHow to avoid it: {how_to_avoid}"
+)
+
+
+class SkillPairs(ContextBuilder):
+    """K skill-mistake pairs a problem, paired by rank of similarity.
+
+    Args:
+        bank: a bank's file; ``package://some.package/file.json`` names one that an installed package ships.
+        retriever: how items are ranked; by default by their words.
+        num_contexts: K, the pairs and so the teachers of a problem.
+        weighting: ``softmax`` of the pairs' similarities (the paper's), or ``uniform``.
+        template: the text of a pair; may hold ``{title}``, ``{principle}``, ``{when_to_apply}``, ``{description}``,
+            ``{why_it_happens}`` and ``{how_to_avoid}``. Other braces stand for themselves.
+    """
+
+    def __init__(
+        self,
+        bank: str | SkillBank,
+        retriever: Retriever | None = None,
+        num_contexts: int = 8,
+        weighting: Weighting = "softmax",
+        template: str = TEMPLATE,
+    ) -> None:
+        if weighting not in get_args(Weighting):
+            raise ValueError(f"contexts.weighting must be one of {get_args(Weighting)}; got {weighting!r}")
+        _check_template(template)
+        self.source = bank
+        self.retriever = retriever or LexicalRetriever()
+        self.num_contexts = num_contexts
+        self.weighting: Weighting = weighting
+        self.template = template
+        self.bank: SkillBank | None = None
+
+    def prepare(self) -> None:
+        """Load and index the bank, once.
+
+        Raises:
+            FileNotFoundError: if there is no such bank.
+            ValueError: if it is malformed or too small for ``num_contexts``.
+        """
+        if self.bank is None:
+            loaded = self.source if isinstance(self.source, SkillBank) else SkillBank.load(bank_path(self.source))
+            self.use(loaded)
+
+    def use(self, bank: SkillBank) -> None:
+        """Take another bank from now on; only what changed is indexed anew."""
+        check_num_contexts(bank, self.num_contexts, "the bank" if isinstance(self.source, SkillBank) else self.source)
+        self.retriever.index(bank)
+        self.bank = bank
+
+    def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
+        return [[self._context(pair) for pair in pairs] for pairs in self.pairs(problems)]
+
+    def pairs(self, problems: Sequence[Problem]) -> list[list[Pair]]:
+        """The pairs behind :meth:`build`."""
+        self.prepare()
+        assert self.bank is not None
+        rankings = self.retriever.rank(problems, self.num_contexts)
+        return [pair_by_rank(self.bank, skills, mistakes, self.weighting) for skills, mistakes in rankings]
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return {} if self.bank is None else {"bank": self.bank.to_json()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The bank of a checkpoint wins over the file: it may have grown since."""
+        if "bank" in state:
+            self.use(SkillBank.from_json(state["bank"], where="the checkpoint's skill bank"))
+
+    def _context(self, pair: Pair) -> TeacherContext:
+        values = {name: getattr(pair.skill, name, None) or getattr(pair.mistake, name) for name in PLACEHOLDERS}
+        text = re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), self.template)
+        return TeacherContext(text=text, weight=pair.weight, source_ids=(pair.skill.skill_id, pair.mistake.mistake_id))
+
+
+def bank_path(source: str) -> Path:
+    """The file behind a ``bank`` argument.
+
+    Raises:
+        FileNotFoundError: if ``package://`` names a package that is not installed.
+    """
+    if not source.startswith(PACKAGE_SCHEME):
+        return Path(source)
+    package, _, name = source.removeprefix(PACKAGE_SCHEME).partition("/")
+    try:
+        return Path(str(resources.files(package).joinpath(name)))
+    except ModuleNotFoundError as error:
+        raise FileNotFoundError(f"contexts.bank {source}: there is no package {package!r}") from error
+
+
+def _check_template(template: str) -> None:
+    if not any("{" + name + "}" in template for name in PLACEHOLDERS):
+        known = ", ".join("{" + name + "}" for name in PLACEHOLDERS)
+        raise ValueError(f"contexts.template must hold at least one of {known}; got {template!r}")
