@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sgsd_kernels.gate import (
     GatedPolarityOutput,
+    GateSettings,
     PolarityRule,
     gate,
     gated_loss,
@@ -19,6 +20,7 @@ from sgsd_kernels.reference import LogprobOutput
 from sgsd_kernels.support_logprob import support_logprob
 
 __all__ = [
+    "GateSettings",
     "GatedPolarityOutput",
     "Implementation",
     "LogprobOutput",
