@@ -115,7 +115,7 @@ class _Ranking:
         width = logits.shape[1]
         columns = torch.arange(first_column, first_column + width, device=logits.device)
         top_k = self.keys.shape[1]
-        keys, local = _keys(logits, columns).topk(min(top_k, width), dim=-1)
+        keys, local = ranking_keys(logits, columns).topk(min(top_k, width), dim=-1)
         keys = torch.cat([self.keys[rows], keys], dim=-1)
         values = torch.cat([self.logits[rows], logits.gather(-1, local)], dim=-1)
         self.keys[rows], order = keys.topk(top_k, dim=-1)
@@ -146,7 +146,7 @@ class _Ranking:
 _LOWEST_RANK = 2**32 - 1
 
 
-def _keys(logits: Tensor, columns: Tensor) -> Tensor:
+def ranking_keys(logits: Tensor, columns: Tensor) -> Tensor:
     """int64 keys in the order of the float32 logits, and of falling column among equals."""
     bits = (logits.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 equal
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from sgsd_kernels import gated_support, reference, support_logprob, teacher_support
+from sgsd_kernels.local_support import ranking_keys
 from sgsd_kernels.reference import head_logits
 from torch import Tensor
 
@@ -46,6 +47,14 @@ def test_ties_go_to_the_lowest_id_whatever_the_chunks() -> None:
     for vocab_chunk in (1, 2, 3, 8):
         support = teacher_support(hidden, weight, torch.tensor([7]), 6, vocab_chunk=vocab_chunk)
         assert support.ids[0].tolist() == [1, 3, 4, 6, 0, 2, 7]
+
+
+def test_ranking_keys_order_floats_of_every_kind_and_then_columns() -> None:
+    values = [3.4e38, 1e-45, 1.0, 0.0, -0.0, 0.0, -1e-45, -torch.inf, -1.0, torch.inf, 1.0, -3.4e38]
+    keys = ranking_keys(torch.tensor([values]), torch.arange(len(values)))[0].tolist()
+    assert len(set(keys)) == len(keys)
+    by_key = sorted(range(len(values)), key=lambda column: -keys[column])
+    assert by_key == sorted(range(len(values)), key=lambda column: (-values[column], column))
 
 
 def test_negative_logits_are_ranked_by_value() -> None:
