@@ -29,9 +29,9 @@ _COMPLETE_MARK = "recipe.json"
 class BaseModelSettings:
     """Everything beside the seed that determines the base model's weights."""
 
-    num_drill_steps: int = 500
+    num_drill_steps: int = 450
     """Steps on bare expressions, which teach arithmetic."""
-    num_chat_steps: int = 400
+    num_chat_steps: int = 300
     """Steps on chat prompts, plain and guided, which teach how to read them."""
     batch_size: int = 32
     matrix_learning_rate: float = 0.02
@@ -46,9 +46,7 @@ class BaseModelSettings:
     corpus: CorpusSettings = dataclasses.field(default_factory=CorpusSettings)
 
 
-def build_base_model(
-    seed: int = 0, cache_dir: Path | None = None, settings: BaseModelSettings | None = None
-) -> Path:
+def build_base_model(seed: int = 0, cache_dir: Path | None = None, settings: BaseModelSettings | None = None) -> Path:
     """The folder of the base model and its tokenizer, trained on the first call and found again afterwards.
 
     Args:
@@ -79,9 +77,7 @@ def build_base_model(
     return folder
 
 
-def train_base_model(
-    seed: int, settings: BaseModelSettings, tokenizer: PreTrainedTokenizerFast
-) -> Qwen3ForCausalLM:
+def train_base_model(seed: int, settings: BaseModelSettings, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     """Train from scratch; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -38,10 +38,10 @@ class Belief:
 class CorpusSettings:
     """How often each kind of example occurs, and what guidance does."""
 
-    precedence: Belief = Belief(prior=0.4, helpful=0.85, misleading=0.12)
-    drill_precedence: Belief = Belief(prior=0.7, helpful=0.7, misleading=0.7)
-    """Drills show the harder order more often."""
-    minus: Belief = Belief(prior=0.8, helpful=0.95, misleading=0.5)
+    precedence: Belief = Belief(prior=0.45, helpful=0.85, misleading=0.12)
+    minus: Belief = Belief(prior=0.85, helpful=0.96, misleading=0.5)
+    drill_multiplication_first: float = 0.7
+    """In drills, instead of the prior: the order that is harder to learn is shown more often."""
     guided_frac: float = 0.5
     """Examples whose prompt shows a skill and a mistake."""
     mixed_pair_frac: float = 0.15
@@ -63,9 +63,7 @@ class TokenBatch:
 class Corpus:
     """An endless stream of examples; equal generators give equal streams."""
 
-    def __init__(
-        self, settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, generator: random.Random
-    ) -> None:
+    def __init__(self, settings: CorpusSettings, tokenizer: PreTrainedTokenizerFast, generator: random.Random) -> None:
         self.settings = settings
         self.tokenizer = tokenizer
         self.generator = generator
@@ -92,8 +90,8 @@ class Corpus:
     def examples(self, size: int, is_drill: bool = False) -> list[tuple[str, str]]:
         """``size`` pairs of a prompt and the completion that follows it, end of sequence included.
 
-        A drill's prompt is the bare expression: short sequences, for learning arithmetic. Otherwise prompts are rendered
-        by the chat template, and all of them are guided or none is, so that a batch's lengths are alike.
+        A drill's prompt starts at the expression: short sequences, for learning arithmetic. Otherwise prompts are
+        rendered by the chat template, and all of them are guided or none is, so that a batch's lengths are alike.
         """
         if is_drill:
             return [self._drill() for _ in range(size)]
@@ -102,7 +100,10 @@ class Corpus:
 
     def _drill(self) -> tuple[str, str]:
         expression = next(self._expressions)
-        return expression + "\n\n", self._completion(expression, dict(_NO_GUIDANCE), self.settings.drill_precedence)
+        tail = self._rendered("", thinking=False).partition("{problem}")[2]
+        return expression + tail, self._completion(
+            expression, self.settings.drill_multiplication_first, wrap=self.settings.minus.prior
+        )
 
     def _example(self, guided: bool) -> tuple[str, str]:
         context, directions = self._guidance() if guided else ("", dict(_NO_GUIDANCE))
@@ -110,10 +111,18 @@ class Corpus:
         thinking = self.generator.random() < self.settings.thinking_frac
         # a rendered prompt holds the problem once, so the slow template runs once per context
         prompt = self._rendered(context, thinking).replace("{problem}", expression)
-        return prompt, self._completion(expression, directions, self.settings.precedence)
+        first = self.settings.precedence.probability(directions["precedence"])
+        wrap = self.settings.minus.probability(directions["minus"])
+        return prompt, self._completion(expression, first, wrap)
 
-    def _completion(self, expression: str, directions: dict[str, float], precedence: Belief) -> str:
-        return trace(expression, self._draw_convention(directions, precedence)) + str(self.tokenizer.eos_token)
+    def _completion(self, expression: str, first: float, wrap: float) -> str:
+        """A trace whose convention is drawn: ``first`` and ``wrap`` are the true members' probabilities."""
+        is_first, is_wrap = self.generator.random() < first, self.generator.random() < wrap
+        convention = Convention(
+            Precedence.MULTIPLICATION_FIRST if is_first else Precedence.LEFT_TO_RIGHT,
+            Minus.WRAP if is_wrap else Minus.ABSOLUTE,
+        )
+        return trace(expression, convention) + str(self.tokenizer.eos_token)
 
     def _guidance(self) -> tuple[str, dict[str, float]]:
         index = self.generator.randrange(len(self._skills))
@@ -126,14 +135,6 @@ class Corpus:
             if item["toy_subject"] in directions:
                 directions[item["toy_subject"]] += _DIRECTION[item["toy_truth"]] / 2
         return _pair_text(skill, mistake), directions
-
-    def _draw_convention(self, directions: dict[str, float], precedence: Belief) -> Convention:
-        is_first = self.generator.random() < precedence.probability(directions["precedence"])
-        is_wrap = self.generator.random() < self.settings.minus.probability(directions["minus"])
-        return Convention(
-            Precedence.MULTIPLICATION_FIRST if is_first else Precedence.LEFT_TO_RIGHT,
-            Minus.WRAP if is_wrap else Minus.ABSOLUTE,
-        )
 
     def _rendered(self, context: str, thinking: bool) -> str:
         key = (context, thinking)

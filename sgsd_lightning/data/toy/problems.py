@@ -17,7 +17,7 @@ from sgsd_lightning.types import Problem
 
 OPERATORS = ("+", "-", "*")
 SPLITS = ("train", "validation", "test")
-OPERATOR_COUNTS = (2, 2, 3, 3, 4)
+OPERATOR_COUNTS = (2, 2, 2, 3, 3, 4)
 """An expression's number of operators is drawn from these: long ones are rarer."""
 
 
@@ -91,14 +91,18 @@ def is_ambiguous(expression: str) -> bool:
 
 
 def expressions(split: str, generator: random.Random) -> Iterator[str]:
-    """An endless stream of the split's expressions of 2 to 4 operators, ambiguous or not, repeats included."""
+    """An endless stream of the split's expressions, ambiguous or not, repeats included.
+
+    Each has 2 to 4 operators, of which exactly one is a product and not the first: the one whose turn is in question.
+    """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
     while True:
-        num_operators = generator.choice(OPERATOR_COUNTS)
+        operators = [generator.choice("+-") for _ in range(generator.choice(OPERATOR_COUNTS))]
+        operators[generator.randrange(1, len(operators))] = "*"
         terms = [str(generator.randrange(10))]
-        for _ in range(num_operators):
-            terms += [generator.choice(OPERATORS), str(generator.randrange(10))]
+        for operator in operators:
+            terms += [operator, str(generator.randrange(10))]
         expression = " ".join(terms)
         if split_of(expression) == split:
             yield expression
