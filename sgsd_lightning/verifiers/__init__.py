@@ -1,1 +1,8 @@
-"""TBD."""
+"""Verifiers: a completion in, a verdict out."""
+
+from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
+from sgsd_lightning.verifiers.equivalence import math_equal
+from sgsd_lightning.verifiers.extraction import extract_answer
+from sgsd_lightning.verifiers.math_answer import MathAnswer
+
+__all__ = ["Grade", "MathAnswer", "TruncatedRollouts", "Verifier", "extract_answer", "math_equal"]

@@ -1,0 +1,36 @@
+"""The verifier of mathematical answers."""
+
+from __future__ import annotations
+
+from sgsd_lightning.types import Rollout
+from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
+from sgsd_lightning.verifiers.equivalence import TIME_LIMIT_S, math_equal
+from sgsd_lightning.verifiers.extraction import extract_answer
+from sgsd_lightning.verifiers.normalization import MAX_LENGTH, normalize
+
+
+class MathAnswer(Verifier):
+    """Reward 1 for a completion whose last answer equals the problem's, 0 otherwise.
+
+    Args:
+        truncated_rollouts: see :class:`Verifier`.
+        time_limit_s: the longest that one comparison of expressions may take, in seconds.
+    """
+
+    def __init__(self, truncated_rollouts: TruncatedRollouts = "neutral", time_limit_s: float = TIME_LIMIT_S) -> None:
+        super().__init__(truncated_rollouts)
+        if time_limit_s <= 0:
+            raise ValueError(f"verifier.time_limit_s must be above 0; got {time_limit_s}")
+        self.time_limit_s = time_limit_s
+
+    def grade(self, rollout: Rollout) -> Grade:
+        answer = extract_answer(rollout.completion_text)
+        is_right = answer is not None and math_equal(answer, rollout.problem.answer, self.time_limit_s)
+        return Grade(reward=float(is_right), answer=answer)
+
+    def check_answer(self, answer: str) -> str | None:
+        if not normalize(answer):
+            return "nothing of it is left to compare with"
+        if len(answer) > MAX_LENGTH:
+            return f"it is longer than {MAX_LENGTH} characters"
+        return None
