@@ -200,8 +200,17 @@ def _prepared(model: PreTrainedModel, lora: LoraSettings | None, gradient_checkp
     if lora is not None:
         inject_lora(model, lora)
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(model)
     return model.train()
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass, by torch's variant that also works when embeddings are frozen."""
+    # renamed within transformers 5
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _disable_dropout_settings(config: PreTrainedConfig) -> None:

@@ -65,7 +65,7 @@ class Scorer:
         grid = _Grid(rollouts, max(map(len, teacher_prompts), default=0), device)
         with torch.no_grad(), teacher_weights.activate(student_model) as teacher_model:
             teachers = self._score_teachers(teacher_model, grid, teacher_prompts, request)
-        # autocast keeps the casts of the pass without gradient, and would hand them to the one with
+        # autocast in older versions of torch hands the casts made without gradient to the pass that needs one
         torch.clear_autocast_cache()
         student = self._score_student(student_model, grid, teachers.support, request)
         return TokenScores(

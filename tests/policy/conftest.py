@@ -43,9 +43,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SIZES),
     "granite": lambda: GraniteConfig(**SIZES, logits_scaling=3.0, residual_multiplier=0.5),
     "cohere": lambda: CohereConfig(**SIZES, logit_scale=0.25),
-    "gemma2": lambda: Gemma2Config(
-        **SIZES, final_logit_softcapping=2.0, attn_logit_softcapping=None, sliding_window=4
-    ),
+    "gemma2": lambda: Gemma2Config(**SIZES, final_logit_softcapping=2.0, attn_logit_softcapping=None, sliding_window=4),
     "gemma2 capped attention": lambda: Gemma2Config(**SIZES, final_logit_softcapping=2.0, sliding_window=4),
 }
 

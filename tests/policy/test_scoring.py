@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, LossMaskRule, Scorer, byte_tokenizer
+from sgsd_lightning.policy.loading import checkpoint_activations
 from sgsd_lightning.types import Rollout, ScoreRequest, TokenScores
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -148,9 +149,7 @@ def test_teachers_carry_no_gradient_and_the_student_does(make_model: MakeModel, 
 
 @pytest.mark.parametrize("attention", ["sgsd_varlen", "sdpa"])
 @pytest.mark.parametrize("budget", [1, 20, 33, 10_000])
-def test_the_teachers_budget_changes_nothing(
-    attention: str, budget: int, make_model: MakeModel, batch: Batch
-) -> None:
+def test_the_teachers_budget_changes_nothing(attention: str, budget: int, make_model: MakeModel, batch: Batch) -> None:
     model = make_model(attention=attention)
     expected = batch.score(model).teacher_logprob
     actual = batch.score(model, Scorer(teacher_tokens_per_forward=budget)).teacher_logprob
@@ -195,7 +194,7 @@ def test_gradient_checkpointing_changes_nothing(attention: str, make_model: Make
     for is_checkpointed in (False, True):
         model = make_model(attention=attention).train()
         if is_checkpointed:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(model)
         batch.score(model).student_logprob.sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for actual, expected in zip(*gradients, strict=True):
@@ -269,7 +268,9 @@ def test_the_local_support_is_the_teachers_top_k_and_the_sampled_token_renormali
                 assert int(in_use.sum()) == len(ids)
                 for values, rows in ((support.teacher_logprob, teacher), (support.student_logprob, student)):
                     expected = rows[step, ids].log_softmax(-1).float()
-                    torch.testing.assert_close(values[cell][in_use].sort().values, expected.sort().values, atol=1e-5, rtol=0)
+                    torch.testing.assert_close(
+                        values[cell][in_use].sort().values, expected.sort().values, atol=1e-5, rtol=0
+                    )
                     assert torch.isneginf(values[cell][~in_use]).all()
                     target = expected[ids.index(token_id)]
                     actual = values[cell][support.target_slot[cell]]

@@ -1,0 +1,70 @@
+"""The token sampler on distributions that can be worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgsd_lightning.rollouts.sampling import TokenSampler
+from sgsd_lightning.types import SamplingSettings
+
+PROBABILITIES = torch.tensor([0.1, 0.4, 0.05, 0.2, 0.25])
+NUM_ROWS = 20_000
+
+
+def _frequencies(logits: Tensor, sampling: SamplingSettings) -> Tensor:
+    """How often each token is chosen when the uniform numbers are spread evenly: the distribution, to 1/NUM_ROWS."""
+    uniforms = (torch.arange(NUM_ROWS, dtype=torch.float64) + 0.5) / NUM_ROWS
+    ids = TokenSampler(sampling)(logits.expand(NUM_ROWS, -1), uniforms).ids
+    return ids.bincount(minlength=logits.shape[-1]) / NUM_ROWS
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected", "kept_mass"),
+    [
+        ({}, [0.1, 0.4, 0.05, 0.2, 0.25], 1.0),
+        ({"sampling_top_k": 2}, [0, 0.4 / 0.65, 0, 0, 0.25 / 0.65], 0.65),
+        ({"sampling_top_p": 0.7}, [0, 0.4 / 0.85, 0, 0.2 / 0.85, 0.25 / 0.85], 0.85),
+        ({"sampling_min_p": 0.45}, [0, 0.4 / 0.85, 0, 0.2 / 0.85, 0.25 / 0.85], 0.85),
+        # squares 0.01, 0.16, 0.0025, 0.04, 0.0625 of sum 0.275
+        ({"sampling_temperature": 0.5, "sampling_top_k": 3}, [0, 0.16, 0, 0.04, 0.0625], 0.2625 / 0.275),
+        # of the three kept by top-k, top-p drops the one after 0.65 / 0.85 = 0.765 is reached
+        ({"sampling_top_k": 3, "sampling_top_p": 0.7}, [0, 0.4 / 0.65, 0, 0, 0.25 / 0.65], 0.65),
+        ({"sampling_top_k": 99}, [0.1, 0.4, 0.05, 0.2, 0.25], 1.0),
+        ({"sampling_temperature": 0}, [0, 1, 0, 0, 0], 1.0),
+    ],
+)
+def test_tokens_come_as_often_as_the_filtered_distribution_says(
+    settings: dict[str, float], expected: list[float], kept_mass: float
+) -> None:
+    sampling = SamplingSettings(**settings)  # type: ignore[arg-type]
+    logits = PROBABILITIES.log() + 3.0
+    distribution = torch.tensor(expected) / sum(expected)
+    torch.testing.assert_close(_frequencies(logits, sampling), distribution, atol=2 / NUM_ROWS, rtol=0)
+    tokens = TokenSampler(sampling)(logits[None], torch.tensor([0.3], dtype=torch.float64))
+    chosen = int(tokens.ids)
+    assert tokens.kept_mass.item() == pytest.approx(kept_mass, abs=1e-6)
+    assert tokens.sampling_logprob.exp().item() == pytest.approx(distribution[chosen].item(), abs=1e-6)
+    assert tokens.logprob.exp().item() == pytest.approx(PROBABILITIES[chosen].item(), abs=1e-6)
+
+
+def test_a_uniform_number_next_to_one_takes_the_last_possible_token() -> None:
+    almost_one = torch.tensor([1 - 2**-53], dtype=torch.float64)
+    for logits in ([0.0, 1.0, -torch.inf, -torch.inf], [0.3, 0.1, 0.2, -60.0]):
+        tokens = TokenSampler(SamplingSettings(sampling_top_k=2))(torch.tensor([logits]), almost_one)
+        assert torch.isfinite(tokens.sampling_logprob).all()
+
+
+def test_a_uniform_number_of_zero_takes_the_first_possible_token() -> None:
+    zero = torch.zeros(1, dtype=torch.float64)
+    tokens = TokenSampler(SamplingSettings())(torch.tensor([[-torch.inf, 0.0, 0.0]]), zero)
+    assert tokens.ids.tolist() == [1]
+
+
+def test_half_precision_logits_are_sampled_in_float32() -> None:
+    logits = torch.randn(3, 7).bfloat16()
+    tokens = TokenSampler(SamplingSettings())(logits, torch.full((3,), 0.5, dtype=torch.float64))
+    expected = logits.float().log_softmax(-1).gather(-1, tokens.ids[:, None])[:, 0]
+    assert tokens.logprob.dtype == torch.float32
+    torch.testing.assert_close(tokens.logprob, expected)
