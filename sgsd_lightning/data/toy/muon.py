@@ -1,6 +1,6 @@
-"""Muon (momentum, orthogonalised), in float32: on a CPU it teaches the base model in a third of AdamW's time.
+"""Muon (momentum, orthogonalised), in float32: it teaches the base model in less than half of AdamW's time.
 
-``torch.optim.Muon`` orthogonalises in bfloat16, which CPUs without bfloat16 units run a hundred times slower.
+``torch.optim.Muon`` orthogonalises in bfloat16, which CPUs without bfloat16 units run some eighty times slower.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: Matrices only.
-        lr: Step size; an update's entries have a root mean square near ``lr``/sqrt(fan-in) times sqrt(rows/columns).
+        lr: Step size; an update's singular values are near ``lr``, times sqrt(rows / columns) for tall matrices.
         momentum: Decay of the running sum of gradients.
         weight_decay: Decoupled, as in AdamW.
     """
