@@ -23,6 +23,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from sgsd_lightning.policy.precision import product_dtype
+
 log = logging.getLogger(__name__)
 
 VARLEN = "sgsd_varlen"
@@ -128,7 +130,9 @@ def varlen_attention(
                 "set policy.attention to sdpa"
             )
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))  # [L, heads, head_dim]
+    # norms under autocast leave queries and keys in float32 beside values in half precision
+    dtype = product_dtype(value)
+    query, key, value = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))  # [L, heads, head_dim]
     segments = _Segments(
         boundaries=cu_seq_lens_q,
         longest=len(query) if max_length_q is None else int(max_length_q),

@@ -9,6 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sgsd_lightning.policy.precision import product_dtype
+
 
 def head_arguments(model: PreTrainedModel, hidden: Tensor) -> dict[str, Any]:
     """``hidden``, ``weight``, ``bias``, ``temperature`` and ``softcap`` for the functions of `sgsd_kernels`.
@@ -25,7 +27,7 @@ def head_arguments(model: PreTrainedModel, hidden: Tensor) -> dict[str, Any]:
             f"the head of {type(model).__name__} is a {type(head).__name__}; log-probabilities are computed from a "
             "plain linear layer, so leave the head out of policy.lora.target_modules"
         )
-    dtype = _product_dtype(head.weight)
+    dtype = product_dtype(head.weight)
     bias = head.bias
     return {
         "hidden": hidden.to(dtype),
@@ -34,13 +36,6 @@ def head_arguments(model: PreTrainedModel, hidden: Tensor) -> dict[str, Any]:
         "temperature": _temperature(model),
         "softcap": getattr(model.config.get_text_config(), "final_logit_softcapping", None),
     }
-
-
-def _product_dtype(weight: Tensor) -> torch.dtype:
-    device_type = weight.device.type
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.get_autocast_dtype(device_type)
-    return weight.dtype
 
 
 def _temperature(model: PreTrainedModel) -> float:

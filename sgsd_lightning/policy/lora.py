@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 ADAPTER_NAME = "default"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LoraSettings:
     """LoRA as peft understands it, without dropout: a stochastic teacher or student would be noise in the log-ratio."""
 

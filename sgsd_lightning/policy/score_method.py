@@ -81,7 +81,8 @@ def score(
             "target_slot": local.target_slot,
         }
     elif support is not None:
-        supports = {"support_logprob": support_logprob(ids=support.ids, mask=support.mask, **head)}
+        # FSDP must not be given views, whose hooks an in-place operation would drop
+        supports = {"support_logprob": support_logprob(ids=support.ids, mask=support.mask, **head).clone()}
     return HeadScores(output.logprob, output.entropy, **supports)
 
 

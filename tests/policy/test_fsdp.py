@@ -24,6 +24,7 @@ def process_group() -> Iterator[None]:
     distributed.destroy_process_group()
 
 
+@pytest.mark.filterwarnings("error:FSDP2-wrapped")
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("name", ["qwen3 tied", "qwen3 untied"])
 @pytest.mark.parametrize("support_top_k", [-1, 2])
