@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
+from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.data.toy.bank import load_toy_bank, toy_bank_path
+from sgsd_lightning.data.toy.problems import toy_problems
 from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE
 
 SKILL_FIELDS = ("title", "principle", "when_to_apply")
@@ -43,3 +47,17 @@ def test_the_texts_of_two_pairs_differ_and_do_not_name_their_truth() -> None:
     ]
     assert len(set(texts)) == len(texts)
     assert not any(truth in text.lower() for text in texts for truth in ("helpful", "irrelevant", "misleading"))
+
+
+def test_retrieval_by_words_gives_every_problem_the_eight_pairs_that_agree() -> None:
+    contexts = SkillPairs(str(toy_bank_path()), num_contexts=8, template=PAIR_TEMPLATE)
+    expected = [(f"gen_{n:03}", f"err_{n:03}") for n in range(1, 9)]
+    for built in contexts.build(toy_problems("train", 50)):
+        assert [context.source_ids for context in built] == expected
+        assert sum(context.weight for context in built) == pytest.approx(1)
+
+
+def test_the_pair_template_shows_what_the_base_model_was_trained_on() -> None:
+    bank = load_toy_bank()
+    shown = SkillPairs(str(toy_bank_path()), num_contexts=1, template=PAIR_TEMPLATE).build(toy_problems("test", 1))
+    assert shown[0][0].text == PAIR_TEMPLATE.format_map({**bank["general_skills"][0], **bank["common_mistakes"][0]})
