@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from sgsd_lightning.data.toy.bank import load_toy_bank
 from sgsd_lightning.data.toy.base_model import (
@@ -148,7 +148,7 @@ def test_muon_orthogonalises_any_matrix(shape: tuple[int, int]) -> None:
 
 
 def accuracy(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, prompts: list[str], answers: list[str]
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], answers: list[str]
 ) -> float:
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
     sampled = model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=40)
@@ -184,4 +184,4 @@ def test_the_real_base_model_is_middling_and_swayed_by_guidance(tmp_path: Path) 
             guided = accuracy_with(PAIR_TEMPLATE.format_map({**skill, **mistake}))
             assert guided > plain + 0.1 if skill["toy_truth"] == "helpful" else guided < plain - 0.1
         elif skill["toy_truth"] == "irrelevant":
-            assert accuracy_with(PAIR_TEMPLATE.format_map({**skill, **mistake})) == pytest.approx(plain, abs=0.12)
+            assert accuracy_with(PAIR_TEMPLATE.format_map({**skill, **mistake})) == pytest.approx(plain, abs=0.2)
