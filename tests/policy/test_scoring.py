@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sgsd_kernels import Implementation
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, LossMaskRule, Scorer, byte_tokenizer
+from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, LoraSettings, LossMaskRule, Scorer, byte_tokenizer
 from sgsd_lightning.policy.loading import checkpoint_activations
+from sgsd_lightning.policy.lora import inject_lora
 from sgsd_lightning.types import Rollout, ScoreRequest, TokenScores
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -189,6 +191,47 @@ def test_the_order_of_contexts_only_permutes_the_teachers(make_model: MakeModel,
 
 
 @pytest.mark.parametrize("attention", ["sgsd_varlen", "sdpa"])
+def test_the_order_of_rollouts_only_permutes_their_scores(attention: str, make_model: MakeModel, batch: Batch) -> None:
+    model, order = make_model(attention=attention), [2, 3, 0, 1]
+    before = batch.score(model)
+    batch.rollouts = [batch.rollouts[row] for row in order]
+    batch.prompts = [batch.prompts[row] for row in order]
+    batch.weights = [batch.weights[row] for row in order]
+    after = batch.score(model)
+    torch.testing.assert_close(after.student_logprob, before.student_logprob[order], atol=2e-6, rtol=0)
+    torch.testing.assert_close(after.teacher_logprob, before.teacher_logprob[order], atol=2e-6, rtol=0)
+
+
+def test_the_implementation_of_the_head_changes_nothing(make_model: MakeModel, batch: Batch) -> None:
+    model = make_model()
+    chunked = batch.score(model, Scorer(head_implementation="chunked"))
+    reference = batch.score(model, Scorer(head_implementation="reference"))
+    torch.testing.assert_close(chunked.student_logprob, reference.student_logprob, atol=2e-6, rtol=0)
+    torch.testing.assert_close(chunked.teacher_logprob, reference.teacher_logprob, atol=2e-6, rtol=0)
+
+
+def test_a_frozen_teacher_of_a_policy_with_adapters_is_its_base(
+    make_model: MakeModel, batch: Batch, own_logprob: OwnLogprob
+) -> None:
+    base, model = make_model(), make_model()
+    inject_lora(model, LoraSettings(rank=2, alpha=4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    scores = batch.score(model, teacher=FrozenTeacher())
+    ids = batch.rollouts[0].completion_ids
+    teacher, student = scores.teacher_logprob[0, 1].double(), scores.student_logprob[0].double()
+    torch.testing.assert_close(teacher, own_logprob(base, batch.prompts[0][1], ids), atol=1e-5, rtol=0)
+    prompt_ids = batch.rollouts[0].prompt_ids
+    torch.testing.assert_close(student, own_logprob(model, prompt_ids, ids), atol=1e-5, rtol=0)
+    assert (student - own_logprob(base, prompt_ids, ids)).abs().max() > 0.1
+    student.sum().backward()
+    with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert with_gradient == {name for name, _ in model.named_parameters() if "lora_" in name}
+
+
+@pytest.mark.parametrize("attention", ["sgsd_varlen", "sdpa"])
 def test_gradient_checkpointing_changes_nothing(attention: str, make_model: MakeModel, batch: Batch) -> None:
     gradients = []
     for is_checkpointed in (False, True):
@@ -248,7 +291,7 @@ def test_with_nothing_to_score_every_parameter_still_gets_a_zero_gradient(
 @pytest.mark.parametrize("implementation", ["reference", "chunked"])
 @pytest.mark.parametrize("name", ["qwen3 tied", "gemma2"])
 def test_the_local_support_is_the_teachers_top_k_and_the_sampled_token_renormalised(
-    name: str, implementation: str, make_model: MakeModel, batch: Batch, own_distributions: OwnLogprob
+    name: str, implementation: Implementation, make_model: MakeModel, batch: Batch, own_distributions: OwnLogprob
 ) -> None:
     model = make_model(name)
     top_k = 3
