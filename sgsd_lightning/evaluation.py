@@ -14,7 +14,7 @@ from sgsd_lightning.metrics import AverageAtK, PassAtK
 from sgsd_lightning.types import Rollout, SamplingSettings, Verdict
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """How ``validate`` and ``test`` sample."""
 

@@ -29,7 +29,7 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
     """How completions are sampled. The defaults sample from the model itself, unfiltered."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -23,6 +25,19 @@ from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
 
 SEED = 42
+NOISE = re.compile(r"\s*(?:-?\s*Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)")
+"""Lines of jsonargparse's errors that repeat the whole configuration or the types it tried."""
+
+
+class ShortErrorParser(LightningArgumentParser):
+    """Says what is wrong in a few lines, without the list of every flag."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        told = [line for line in message.splitlines() if line.strip() and not NOISE.match(line)]
+        sys.stderr.write("sgsd: error: " + "\n".join(told) + "\n")
+        raise SystemExit(2)
 
 
 class SelfDistillationTrainer(Trainer):
@@ -139,6 +154,7 @@ def run(arguments: list[str]) -> SelfDistillationCLI:
         auto_configure_optimizers=False,
         seed_everything_default=SEED,
         save_config_kwargs={"overwrite": True},
+        parser_class=ShortErrorParser,
         trainer_class=SelfDistillationTrainer,
         trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 1},
         args=arguments,

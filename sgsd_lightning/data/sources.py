@@ -21,7 +21,7 @@ class ProblemSource(ABC):
         """Read and check every problem; the same list at each call."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ProblemFields:
     """Which field of a record holds what. Dots go into nested records and lists: ``prompt.0.content``."""
 

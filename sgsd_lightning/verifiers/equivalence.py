@@ -18,12 +18,12 @@ from sgsd_lightning.verifiers.normalization import (
     compact,
     exact_number,
     is_damaged,
-    is_prose,
     is_remainder,
     normalize,
     split_list,
-    strip_name,
+    strip_names,
     trim,
+    value_of_sentence,
 )
 
 TIME_LIMIT_S = 5.0
@@ -47,16 +47,17 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
     letters = choice_letter(predicted), choice_letter(answer)
     if all(letters):
         return letters[0] == letters[1]
-    if _equal(normalize(predicted), normalize(answer), time_limit_s):
+    wanted = normalize(answer)
+    if _equal(normalize(predicted), wanted, time_limit_s):
         return True
-    # of a sentence, math-verify takes the expression that it ends with
-    return is_prose(predicted) and JUDGE.is_equivalent(predicted, answer, time_limit_s)
+    value = value_of_sentence(predicted)
+    return value is not None and _equal(normalize(value), wanted, time_limit_s)
 
 
 def _equal(predicted: str, answer: str, time_limit_s: float) -> bool:
     if not predicted or not answer:
         return False
-    values = strip_name(trim(predicted)), strip_name(trim(answer))
+    values = strip_names(trim(predicted), trim(answer))
     if _same_text(predicted, answer) or _same_text(*values):
         return True
     numbers = exact_number(values[0]), exact_number(values[1])
@@ -67,6 +68,8 @@ def _equal(predicted: str, answer: str, time_limit_s: float) -> bool:
         return _equal_lists(*lists, time_limit_s)
     if is_damaged(values[1]):
         return is_remainder(values[1], values[0])
+    if ("=" in values[0]) != ("=" in values[1]):
+        return False  # math-verify would compare an equation's right-hand side alone
     return JUDGE.is_equivalent(values[0], values[1], time_limit_s)
 
 

@@ -56,9 +56,11 @@ QUALIFIER = re.compile(
     re.DOTALL,
 )
 LABEL = re.compile(r"^\s*(?:[a-hA-H]\)|\([a-h]\)|\))\s*(?=\S)")
-NAME = r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?'?(?:\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\))?|\(\s*[a-zA-Z]?(?:\s*,\s*[a-zA-Z]?)*\s*\))"
+NAME = r"(?:[A-Z]{1,2}\s*:\s*[A-Z]{1,2}|\\?[a-zA-Z]+(?:_\{?\w+\}?)?'?(?:\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\))?|\(\s*[a-zA-Z]?(?:\s*,\s*[a-zA-Z]?)*\s*\))"
 PREFIX = re.compile(rf"^\s*(?:(?:{NAME})?\s*(?:=|\\in(?![a-z]))|{NAME}\s+is(?![a-z]))\s*")
 PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}[,:]?\s+(?:[a-zA-Z]+|\\\(|\$|\d)")
+FUNCTION = re.compile(r"^\s*[a-zA-Z]\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\)\s*=")
+FORMULA = re.compile(r"\\\((.+?)\\\)|\$([^$]+)\$")
 TUPLE_ASSIGNMENT = re.compile(r"\(\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])+)\s*\)\s*=\s*\(([^()]*)\)")
 CHOICE = re.compile(r"^\(?\s*([A-J])\s*\)?\s*[.:]?$")
 CHOICE_WITH_TEXT = re.compile(r"^(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s*\S")
@@ -94,9 +96,13 @@ def trim(text: str) -> str:
     return TRAILING_UNIT.sub("", LABEL.sub("", text.strip().rstrip(".;, "))).strip()
 
 
-def is_prose(text: str) -> bool:
-    """Whether an answer is a sentence with mathematics in it, rather than mathematics."""
-    return PROSE.search(text) is not None
+def value_of_sentence(text: str) -> str | None:
+    """The only formula of a sentence, or else its only number; None for anything but such a sentence."""
+    if PROSE.search(text) is None:
+        return None
+    formulas = [first or second for first, second in FORMULA.findall(text)]
+    found = formulas or re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)", text)
+    return found[0] if len(found) == 1 else None
 
 
 def unwrap(text: str) -> str:
@@ -110,9 +116,16 @@ def unwrap(text: str) -> str:
     return text
 
 
-def strip_name(text: str) -> str:
-    r"""``x = 5``, ``f(x) = 5``, ``(x, y) = (1, 2)`` and ``x \in S`` without what stands before the value."""
-    return PREFIX.sub("", text, count=1).strip()
+def strip_names(predicted: str, answer: str) -> tuple[str, str]:
+    r"""``x = 5``, ``f(x) = 5``, ``(x, y) = (1, 2)`` and ``x \in S`` without what stands before the value.
+
+    A function is not its value: ``f(x) = 0`` keeps its name against a bare ``0``, but not against ``g(x) = 0``.
+    """
+    values = PREFIX.sub("", predicted, count=1).strip(), PREFIX.sub("", answer, count=1).strip()
+    are_functions = [FUNCTION.match(text) is not None for text in (predicted, answer)]
+    if are_functions[0] != are_functions[1] and not re.search(r"[a-zA-Z]", values[are_functions.index(True)]):
+        return predicted, answer
+    return values
 
 
 def split_list(text: str) -> list[str]:

@@ -1,1 +1,16 @@
-"""TBD."""
+"""The toy world: arithmetic whose conventions are ambiguous, a tiny model that has read them all, and a bank."""
+
+from sgsd_lightning.data.toy.bank import load_toy_bank, toy_bank_path
+from sgsd_lightning.data.toy.base_model import build_base_model
+from sgsd_lightning.data.toy.problems import toy_problems
+from sgsd_lightning.data.toy.world import SKILL_EVALUATION, ToyPolicy, ToyProblems
+
+__all__ = [
+    "SKILL_EVALUATION",
+    "ToyPolicy",
+    "ToyProblems",
+    "build_base_model",
+    "load_toy_bank",
+    "toy_bank_path",
+    "toy_problems",
+]

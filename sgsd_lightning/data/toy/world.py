@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from sgsd_lightning.data.sources import ProblemSource
 from sgsd_lightning.data.toy.base_model import build_base_model
-from sgsd_lightning.data.toy.bank import toy_bank_path
 from sgsd_lightning.data.toy.problems import toy_problems
+from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE
 from sgsd_lightning.policy import LoraSettings, PretrainedPolicy
 from sgsd_lightning.types import Problem
 
@@ -40,11 +42,21 @@ class ToyPolicy(PretrainedPolicy):
     """
 
     def __init__(self, seed: int = 0, attention: str = "auto", lora: LoraSettings | None = None) -> None:
-        super().__init__(str(build_base_model(seed)), attention=attention, lora=lora)
+        super().__init__("the toy base model", attention=attention, lora=lora)
+        self.seed = seed
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        self.model_name_or_path = str(build_base_model(self.seed))
+        return super().load_tokenizer()
+
+    def load_model(self) -> PreTrainedModel:
+        self.model_name_or_path = str(build_base_model(self.seed))
+        return super().load_model()
 
 
+TOY_BANK = "package://sgsd_lightning.data.toy/toy_bank.json"
 SKILL_EVALUATION: dict[str, Any] = {
     "class_path": "sgsd_lightning.contexts.SkillPairs",
-    "init_args": {"bank": str(toy_bank_path()), "num_contexts": 1},
+    "init_args": {"bank": TOY_BANK, "num_contexts": 1, "template": PAIR_TEMPLATE},
 }
 """A context builder that shows the pair ranked first: Base+Skill."""
