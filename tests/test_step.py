@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from sgsd_kernels import reference
-from tests.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy, tiny_rollout, verdict
 from torch import Tensor
 
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import FrozenTeacher, LoraSettings, LossMaskRule, Scorer
 from sgsd_lightning.teacher_pool import TeacherPool, build_teacher_pool
+from tests.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy, tiny_rollout, verdict
 
 SENSITIVE = {"gate_temperature": 0.5, "log_ratio_clip": 0.02, "stance_threshold": 1e-6}
 """Settings under which a random model's tiny log-ratios matter."""
@@ -83,7 +83,10 @@ def gradient(module: SelfDistillation, loss: Tensor) -> Tensor:
     parameters = [parameter for parameter in module.model.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return torch.cat(
-        [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, gradients, strict=True)]
+        [
+            torch.zeros_like(p).flatten() if g is None else g.flatten()
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
     )
 
 
@@ -159,12 +162,14 @@ def test_a_batch_gives_the_mean_of_its_rollouts_alone() -> None:
 def test_the_student_runs_once_whatever_the_number_of_teachers() -> None:
     for num_contexts in (1, 5):
         module = loaded(contexts=NumberedContexts(num_contexts))
-        rows_with_gradient = []
-        module.model.get_decoder().register_forward_hook(
-            lambda _, __, output: rows_with_gradient.append(output.last_hidden_state.requires_grad)
-        )
+        passes: list[bool] = []
+
+        def note(_: object, __: object, output: object, passes: list[bool] = passes) -> None:
+            passes.append(output.last_hidden_state.requires_grad)  # type: ignore[attr-defined]
+
+        module.model.get_decoder().register_forward_hook(note)
         step_loss(module, pool_of(module))
-        assert rows_with_gradient.count(True) == 1
+        assert passes.count(True) == 1
 
 
 def test_an_outcome_reversed_reverses_the_gradient() -> None:

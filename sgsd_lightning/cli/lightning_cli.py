@@ -25,7 +25,9 @@ from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
 
 SEED = 42
-NOISE = re.compile(r"\s*(?:-?\s*Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)")
+NOISE = re.compile(
+    r"\s*(?:-?\s*Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)"
+)
 """Lines of jsonargparse's errors that repeat the whole configuration or the types it tried."""
 
 

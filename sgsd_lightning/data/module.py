@@ -130,7 +130,9 @@ class ProblemDataModule(LightningDataModule):
             raise ValueError(f"sgsd {stage} needs problems: data.init_args.{needed[0]} is not set")
         self._check_batch_size()
 
-    def transfer_batch_to_device(self, batch: list[Problem], device: torch.device, dataloader_idx: int) -> list[Problem]:
+    def transfer_batch_to_device(
+        self, batch: list[Problem], device: torch.device, dataloader_idx: int
+    ) -> list[Problem]:
         """Problems hold no tensors."""
         return batch
 

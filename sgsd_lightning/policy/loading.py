@@ -21,6 +21,7 @@ from sgsd_lightning.policy.attention import resolve_attention
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora
 from sgsd_lightning.policy.score_check import check_score
+from sgsd_lightning.policy.seeding import seeded
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +187,7 @@ class RandomPolicy(PolicySource):
             **self.config_arguments,
         )
         attention = resolve_attention(self.attention, config, self.dtype)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=attention)
         return _prepared(model, self.lora, self.gradient_checkpointing)
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
+
+from sgsd_lightning.policy.seeding import seeded
 
 ADAPTER_NAME = "default"
 
@@ -61,8 +62,7 @@ def inject_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
         task_type="CAUSAL_LM",
         base_model_name_or_path=model.name_or_path or None,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed):
         try:
             inject_adapter_in_model(config, model, ADAPTER_NAME)
         except ValueError as error:

@@ -146,7 +146,7 @@ def is_dynamic(item_id: str) -> bool:
     return item_id.startswith(DYNAMIC_PREFIX)
 
 
-def _text_fields(kind: type[Item]) -> list[str]:
+def _text_fields(kind: type[Skill] | type[Mistake]) -> list[str]:
     return [entry.name for entry in fields(kind) if entry.name != "extra"]
 
 
@@ -187,7 +187,8 @@ def _write_item(item: Skill | Mistake) -> dict[str, Any]:
 
 def _refuse_repeated_ids(bank: SkillBank, where: str) -> None:
     seen: set[str] = set()
-    for item in (*bank.general_skills, *bank.common_mistakes):
+    items: list[Skill | Mistake] = [*bank.general_skills, *bank.common_mistakes]
+    for item in items:
         if item.item_id in seen:
             raise ValueError(f"{where}: the id {item.item_id!r} stands twice; ids must be unique in a bank")
         seen.add(item.item_id)

@@ -80,11 +80,15 @@ class LexicalRetriever(Retriever):
 
     def _similarity(self, problems: Sequence[Problem]) -> tuple[Similarity, Similarity]:
         queries = self._transform([problem.text for problem in problems])
-        return tuple((queries @ items.T).toarray().astype(np.float32) for items in (self._skills, self._mistakes))  # type: ignore[return-value]
+        return _dense(queries @ self._skills.T), _dense(queries @ self._mistakes.T)
 
     def _transform(self, texts: Sequence[str]) -> Any:
         """Sparse unit vectors, one row a text; no rows for no texts."""
         return self._vectorizer.transform(texts) if len(texts) else self._vectorizer.transform(["x"])[:0]
+
+
+def _dense(similarity: Any) -> Similarity:
+    return np.asarray(similarity.toarray(), dtype=np.float32)
 
 
 class EmbeddingRetriever(Retriever):

@@ -17,7 +17,7 @@ def extract_answer(text: str) -> str | None:
     r"""The answer that a completion ends with, as it spells it; None where there is none.
 
     In this order: the last ``\boxed{...}`` whose braces close (``\fbox{...}`` and the brace-less ``\boxed 5`` too), the
-    last ``<answer>...</answer>``, the last line ``Answer: ...`` or ``The answer is ...``. Takes time linear in the text.
+    last ``<answer>...</answer>``, the last line ``Answer: ...`` or ``The answer is ...``. Linear in the text's length.
     """
     for answer in (_last_box(text), _last_tag(text), _last_line(text)):
         if answer is not None and answer.strip():

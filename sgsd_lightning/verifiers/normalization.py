@@ -56,7 +56,11 @@ QUALIFIER = re.compile(
     re.DOTALL,
 )
 LABEL = re.compile(r"^\s*(?:[a-hA-H]\)|\([a-h]\)|\))\s*(?=\S)")
-NAME = r"(?:[A-Z]{1,2}\s*:\s*[A-Z]{1,2}|\\?[a-zA-Z]+(?:_\{?\w+\}?)?'?(?:\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\))?|\(\s*[a-zA-Z]?(?:\s*,\s*[a-zA-Z]?)*\s*\))"
+NAME = (
+    r"(?:[A-Z]{1,2}\s*:\s*[A-Z]{1,2}"  # AB:BC
+    r"|\\?[a-zA-Z]+(?:_\{?\w+\}?)?'?(?:\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\))?"  # x, x_1, f(x, y)
+    r"|\(\s*[a-zA-Z]?(?:\s*,\s*[a-zA-Z]?)*\s*\))"  # (x, y)
+)
 PREFIX = re.compile(rf"^\s*(?:(?:{NAME})?\s*(?:=|\\in(?![a-z]))|{NAME}\s+is(?![a-z]))\s*")
 PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}[,:]?\s+(?:[a-zA-Z]+|\\\(|\$|\d)")
 FUNCTION = re.compile(r"^\s*[a-zA-Z]\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\)\s*=")

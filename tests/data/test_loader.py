@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from sgsd_lightning.data import ProblemLoader
@@ -19,7 +21,7 @@ def test_a_global_batch_holds_the_same_problems_on_any_number_of_processes(world
     per_rank = 2
     alone = ProblemLoader(PROBLEMS, per_rank * world_size, seed=5)
     ranks = [ProblemLoader(PROBLEMS, per_rank, rank=rank, world_size=world_size, seed=5) for rank in range(world_size)]
-    together = [sorted(sum(batches, [])) for batches in zip(*(ids(list(rank)) for rank in ranks), strict=True)]
+    together = [sorted(chain(*batches)) for batches in zip(*(ids(list(rank)) for rank in ranks), strict=True)]
     assert together == [sorted(batch) for batch in ids(list(alone))]
     assert len(together) == len(PROBLEMS) // (per_rank * world_size)
 
@@ -56,11 +58,11 @@ def test_a_resumed_loader_goes_on_where_it_stood(num_done: int) -> None:
 def test_evaluation_keeps_the_order_and_the_tail_on_every_pass() -> None:
     loader = ProblemLoader(PROBLEMS, 4)
     first = ids(list(loader))
-    assert sum(first, []) == [problem.problem_id for problem in PROBLEMS]
+    assert list(chain(*first)) == [problem.problem_id for problem in PROBLEMS]
     next(iter(loader))
     assert ids(list(loader)) == first
 
 
 def test_evaluation_shares_cover_every_problem_once() -> None:
-    shares = [sum(ids(list(ProblemLoader(PROBLEMS, 3, rank=rank, world_size=4))), []) for rank in range(4)]
-    assert sorted(sum(shares, []), key=int) == [problem.problem_id for problem in PROBLEMS]
+    shares = [list(chain(*ids(list(ProblemLoader(PROBLEMS, 3, rank=rank, world_size=4))))) for rank in range(4)]
+    assert sorted(chain(*shares), key=int) == [problem.problem_id for problem in PROBLEMS]

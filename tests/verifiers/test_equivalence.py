@@ -19,7 +19,13 @@ from sgsd_lightning.verifiers import MathAnswer, extract_answer, math_equal
 from sgsd_lightning.verifiers.equivalence import JUDGE
 from sgsd_lightning.verifiers.normalization import exact_number
 
-HOSTILE = [r"9^{9^{9^{9}}}", "(" * 900 + "1" + ")" * 900, "(10^9)!", r"\binom{10^8}{10^7}", r"\sum_{n=1}^{10^{12}} n^{n}"]
+HOSTILE = [
+    r"9^{9^{9^{9}}}",
+    "(" * 900 + "1" + ")" * 900,
+    "(10^9)!",
+    r"\binom{10^8}{10^7}",
+    r"\sum_{n=1}^{10^{12}} n^{n}",
+]
 
 
 @pytest.mark.parametrize(
@@ -136,9 +142,7 @@ def test_a_comparison_that_runs_out_of_time_is_counted() -> None:
 
 def test_threads_take_turns() -> None:
     results: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda k=k: results.append(math_equal(f"x+{k}", f"{k}+x"))) for k in range(1, 7)
-    ]
+    threads = [threading.Thread(target=lambda k=k: results.append(math_equal(f"x+{k}", f"{k}+x"))) for k in range(1, 7)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -212,8 +216,8 @@ def test_every_published_answer_equals_itself_and_can_be_checked(shared_data: Pa
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="verifier.time_limit_s must be above 0; got 0"):
+    with pytest.raises(ValueError, match=r"verifier\.time_limit_s must be above 0; got 0"):
         MathAnswer(time_limit_s=0)
-    with pytest.raises(ValueError, match="verifier.truncated_rollouts must be one of .* got 'maybe'"):
+    with pytest.raises(ValueError, match=r"verifier\.truncated_rollouts must be one of .* got 'maybe'"):
         MathAnswer(truncated_rollouts="maybe")  # type: ignore[arg-type]
     assert MathAnswer().check_answer(" ") == "nothing of it is left to compare with"

@@ -40,7 +40,9 @@ def test_the_last_answer_is_found(text: str, answer: str) -> None:
     assert extract_answer(text) == answer
 
 
-@pytest.mark.parametrize("text", ["", "no answer here", r"\boxed{}", r"\boxed{never closed", "<answer>open", "answering: 5"])
+@pytest.mark.parametrize(
+    "text", ["", "no answer here", r"\boxed{}", r"\boxed{never closed", "<answer>open", "answering: 5"]
+)
 def test_where_there_is_no_answer_there_is_none(text: str) -> None:
     assert extract_answer(text) is None
 
