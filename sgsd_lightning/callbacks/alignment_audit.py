@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sgsd_lightning.audit import audit
 from sgsd_lightning.data import ProblemDataModule
@@ -24,10 +24,11 @@ class AlignmentAudit(Callback):
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
 
-    def on_train_start(self, trainer: Trainer, pl_module: SelfDistillation) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = getattr(trainer, "datamodule", None)
         if not self.enabled or not isinstance(data, ProblemDataModule):
             return
+        assert isinstance(pl_module, SelfDistillation)
         report = audit(pl_module, data.problems["train"][0])
         if not trainer.is_global_zero:
             return

@@ -44,7 +44,7 @@ class RunCheckpoint(ModelCheckpoint):
         if (
             self._last_global_step_saved != trainer.global_step
             and self.dirpath is not None
-            and not trainer.fast_dev_run
+            and not getattr(trainer, "fast_dev_run", False)
         ):
             trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
             self._last_global_step_saved = trainer.global_step

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from sgsd_lightning.module import SelfDistillation
@@ -31,8 +31,9 @@ class RolloutTable(Callback):
         self.num_rows = num_rows
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: SelfDistillation, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, SelfDistillation)
         record = pl_module.step_record
         step = trainer.global_step
         if record is None or not self.every_n_steps or step % self.every_n_steps or not record.rollouts:
@@ -42,18 +43,41 @@ class RolloutTable(Callback):
         if trainer.is_global_zero:
             self._log_table(trainer, "rollouts", rows[: self.num_rows], step)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         self._record_evaluation(trainer, pl_module)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: SelfDistillation, *args: Any, **kwargs: Any) -> None:
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         self._record_evaluation(trainer, pl_module)
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: SelfDistillation, outputs: Any, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         _append(trainer, "predictions", [rollout_row(rollout, verdict) for rollout, verdict in outputs])
 
-    def _record_evaluation(self, trainer: Trainer, pl_module: SelfDistillation) -> None:
+    def _record_evaluation(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SelfDistillation)
         if not trainer.sanity_checking:
             rows = [rollout_row(rollout, verdict) for rollout, verdict in pl_module.evaluation_record]
             _append(trainer, "evaluation", [{"step": trainer.global_step, **row} for row in rows])

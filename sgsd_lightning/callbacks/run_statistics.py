@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sgsd_lightning.module import SelfDistillation
 
@@ -20,14 +20,15 @@ class RunStatistics(Callback):
         self._step_start = time.perf_counter()
         self._num_tokens = 0
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: SelfDistillation, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._step_start = time.perf_counter()
             self._num_tokens = 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: SelfDistillation, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, SelfDistillation)
         if pl_module.step_record is not None:
             self._num_tokens += sum(len(rollout.completion_ids) for rollout in pl_module.step_record.rollouts)
         if not pl_module.is_step_complete(batch_idx):

@@ -113,6 +113,7 @@ class SelfDistillationCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Lightning's, without its warning that a program called from Python has a command line of its own."""
+        assert isinstance(args, list)
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
