@@ -1,7 +1,6 @@
 """The policy: where its model comes from, how it scores completions, and which weights teach."""
 
 from sgsd_lightning.policy.attention import resolve_attention
-from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.export import export_model
 from sgsd_lightning.policy.loading import PolicySource, PretrainedPolicy, RandomPolicy
 from sgsd_lightning.policy.lora import LoraSettings
@@ -19,7 +18,6 @@ __all__ = [
     "RandomPolicy",
     "Scorer",
     "TeacherWeights",
-    "byte_tokenizer",
     "export_model",
     "resolve_attention",
 ]

@@ -17,8 +17,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.attention import resolve_attention
-from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora
 from sgsd_lightning.policy.score_check import check_score
 from sgsd_lightning.policy.seeding import seeded

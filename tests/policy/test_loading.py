@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from sgsd_lightning.policy import LoraSettings, PretrainedPolicy, RandomPolicy, byte_tokenizer
+from sgsd_lightning.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.policy import LoraSettings, PretrainedPolicy, RandomPolicy
 from sgsd_lightning.policy.score_check import check_score
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -6,7 +6,7 @@ import re
 
 from transformers import PreTrainedTokenizerFast
 
-from sgsd_lightning.data.byte_level import byte_level_tokenizer
+from sgsd_lightning.byte_tokenizer import byte_level_tokenizer
 from sgsd_lightning.data.toy.bank import load_toy_bank
 from sgsd_lightning.data.toy.problems import OPERATORS
 from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE

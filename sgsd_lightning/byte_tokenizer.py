@@ -1,4 +1,4 @@
-"""Tokenizers made in code: given whole words where they are known, single bytes everywhere else."""
+"""Tokenizers made in code: given whole words where they are known, single bytes everywhere else; no download."""
 
 from __future__ import annotations
 
@@ -7,13 +7,40 @@ from collections.abc import Sequence
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sgsd_lightning.data.chat_template import (
-    CHAT_SPECIAL_TOKENS,
-    CHAT_TEMPLATE,
-    END_OF_TEXT,
-    IM_END,
-    THINK_TOKENS,
+IM_START = "<|im_start|>"
+IM_END = "<|im_end|>"
+END_OF_TEXT = "<|endoftext|>"
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+
+CHAT_SPECIAL_TOKENS = (END_OF_TEXT, IM_START, IM_END)
+"""Skipped by ``decode(skip_special_tokens=True)``."""
+THINK_TOKENS = (THINK_OPEN, THINK_CLOSE)
+"""Whole tokens, but part of the text, as in Qwen3."""
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message.role not in ['system', 'user', 'assistant'] -%}"
+    "{{- raise_exception('role must be system, user or assistant; got ' ~ message.role) -}}"
+    "{%- endif -%}"
+    "{{- '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}"
+    "{{- '<|im_start|>assistant\\n' -}}"
+    "{%- if enable_thinking is defined and enable_thinking is false -%}"
+    "{{- '<think>\\n\\n</think>\\n\\n' -}}"
+    "{%- endif -%}"
+    "{%- endif -%}"
 )
+"""ChatML with think tags, as Qwen3 renders it."""
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a UTF-8 byte, the chat markers and the think tags: any text, for any model size.
+
+    End of sequence is ``<|im_end|>``, padding is ``<|endoftext|>`` and there is no beginning-of-sequence token.
+    """
+    return byte_level_tokenizer(words=(), pattern=r"[\s\S]")
 
 
 def byte_level_tokenizer(words: Sequence[str], pattern: str) -> PreTrainedTokenizerFast:
