@@ -2,179 +2,188 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import selectors
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
+import re
+from dataclasses import dataclass
 
-from sgsd_lightning.verifiers.normalization import (
-    MAX_LENGTH,
-    choice_letter,
-    compact,
-    exact_number,
-    is_damaged,
-    is_remainder,
-    normalize,
-    split_list,
-    strip_names,
-    trim,
-    value_of_sentence,
-)
+from sgsd_lightning.verifiers.damage import completes
+from sgsd_lightning.verifiers.exact_numbers import exact_number
+from sgsd_lightning.verifiers.judge import JUDGE, TimeBudget
+from sgsd_lightning.verifiers.normalization import MAX_LENGTH, choice, compact, has_words, is_same_text, normalize
+from sgsd_lightning.verifiers.structure import as_union, bracketed, only_expression, split_list, split_name
+from sgsd_lightning.verifiers.units import split_unit
 
 TIME_LIMIT_S = 5.0
-START_LIMIT_S = 60.0
-MAX_LIST_LENGTH = 16
-WORKER = Path(__file__).with_name("worker.py")
+MAX_LIST_LENGTH = 32
+SETS = "{}"
+IN_BASE = re.compile(r"(\w+)_(?:\{(\d+)\}|(\d+))")
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One value of an answer, with the name before it and the unit after it."""
+
+    text: str
+    name: str | None
+    named_value: str
+    value: str
+    unit: str | None
 
 
 def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) -> bool:
     """Whether a predicted answer has the value of the published one.
 
-    Never raises and never hangs, from any thread or process: what takes longer than the limit is not equal.
+    Never hangs and raises for no text, from any thread or process: what takes longer than the limit is not equal.
+    Symmetric, but for published answers that lost letters (:mod:`sgsd_lightning.verifiers.damage`). A list without
+    brackets is a set; names and units count where both sides have them; ``50%`` is 50 and is 1/2.
 
     Args:
         predicted: as a completion spells it.
         answer: as the data set spells it.
-        time_limit_s: the longest that one comparison of expressions may take, in seconds.
+        time_limit_s: the longest that the comparison of expressions may take, in seconds. Threads that wait for
+            another's comparison wait longer.
+
+    Raises:
+        RuntimeError: if math-verify is not installed.
     """
+    predicted, answer = predicted.strip(), answer.strip()
+    if predicted == answer:
+        return bool(predicted)
     if max(len(predicted), len(answer)) > MAX_LENGTH:
-        return predicted.strip() == answer.strip()
-    letters = choice_letter(predicted), choice_letter(answer)
-    if all(letters):
-        return letters[0] == letters[1]
-    wanted = normalize(answer)
-    if _equal(normalize(predicted), wanted, time_limit_s):
+        return False
+    numbers = exact_number(predicted), exact_number(answer)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    budget = TimeBudget(time_limit_s)
+    (letter, rest), (other_letter, other_rest) = choice(predicted), choice(answer)
+    if letter and other_letter:
+        return letter == other_letter
+    contents = rest if letter and rest else predicted, other_rest if other_letter and other_rest else answer
+    if _equal(normalize(contents[0]), normalize(contents[1]), budget):
         return True
-    value = value_of_sentence(predicted)
-    return value is not None and _equal(normalize(value), wanted, time_limit_s)
+    expressions = only_expression(predicted), only_expression(answer)
+    if any(expressions):
+        return _equal(normalize(expressions[0] or predicted), normalize(expressions[1] or answer), budget)
+    return completes(compact(split_name(normalize(predicted))[1]), compact(split_name(normalize(answer))[1]))
 
 
-def _equal(predicted: str, answer: str, time_limit_s: float) -> bool:
+def _equal(predicted: str, answer: str, budget: TimeBudget) -> bool:
     if not predicted or not answer:
         return False
-    values = strip_names(trim(predicted), trim(answer))
-    if _same_text(predicted, answer) or _same_text(*values):
+    if is_same_text(predicted, answer):
         return True
-    numbers = exact_number(values[0]), exact_number(values[1])
-    if numbers[0] is not None and numbers[1] is not None:
-        return numbers[0] == numbers[1]
     lists = split_list(predicted), split_list(answer)
-    if len(lists[0]) > 1 or len(lists[1]) > 1:
-        return _equal_lists(*lists, time_limit_s)
-    if is_damaged(values[1]):
-        return is_remainder(values[1], values[0])
-    if ("=" in values[0]) != ("=" in values[1]):
-        return False  # math-verify would compare an equation's right-hand side alone
-    return JUDGE.is_equivalent(values[0], values[1], time_limit_s)
+    if len(lists[0]) == len(lists[1]) == 1:
+        return _equal_elements(_element(lists[0][0]), _element(lists[1][0]), budget)
+    return _equal_lists(_without_brackets(lists[0], lists[1]), _without_brackets(lists[1], lists[0]), budget)
 
 
-def _same_text(predicted: str, answer: str) -> bool:
-    return bool(predicted) and compact(predicted).casefold() == compact(answer).casefold()
+def _element(text: str) -> Element:
+    name, named_value = split_name(text)
+    value, unit = split_unit(named_value)
+    return Element(text, name, named_value, value.strip(), unit)
 
 
-def _equal_lists(predicted: list[str], answer: list[str], time_limit_s: float) -> bool:
-    """Element by element, in any order: a list without brackets is a set."""
+def _equal_elements(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
+    """Values equal, and so the names and units, where both have one."""
+    if not _agree(predicted.name, answer.name):
+        return _are_equations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+    if is_same_text(predicted.named_value, answer.named_value):
+        return True
+    if not _agree(predicted.unit, answer.unit):
+        return False
+    if _equal_values(predicted.value, answer.value, budget):
+        return True
+    if "percent" in (predicted.unit, answer.unit) and predicted.unit != answer.unit:
+        percent, other = (predicted, answer) if predicted.unit == "percent" else (answer, predicted)
+        numbers = exact_number(percent.value), exact_number(other.value)
+        return numbers[0] is not None and numbers[1] is not None and numbers[0] == 100 * numbers[1]
+    return _are_equations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+
+
+def _agree(name: str | None, other: str | None) -> bool:
+    return name is None or other is None or name == other
+
+
+def _are_equations(predicted: Element, answer: Element) -> bool:
+    return "=" in predicted.text and "=" in answer.text
+
+
+def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
+    if is_same_text(predicted, answer):
+        return True
+    numbers = exact_number(predicted), exact_number(answer)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    bases = IN_BASE.fullmatch(predicted), IN_BASE.fullmatch(answer)
+    if any(bases):
+        return not all(bases) and (bases[0] or bases[1])[1] in (predicted, answer)  # type: ignore[index]
+    brackets = bracketed(predicted), bracketed(answer)
+    if brackets[0] and brackets[1] and max(len(brackets[0][1]), len(brackets[1][1])) > 1:
+        if brackets[0][0] != brackets[1][0]:
+            return False
+        return _equal_parts(brackets[0][1], brackets[1][1], brackets[0][0] != SETS, budget)
+    single = [kind[1][0] if kind and kind[0] == SETS and len(kind[1]) == 1 else None for kind in brackets]
+    if any(single):
+        return _equal(single[0] or predicted, single[1] or answer, budget)
+    return _judge(predicted, answer, budget)
+
+
+def _without_brackets(parts: list[str], other: list[str]) -> list[str]:
+    """The elements of a lone tuple or set, where the other side lists its elements without brackets."""
+    if len(parts) > 1 or len(other) == 1:
+        return parts
+    kind = bracketed(split_name(parts[0])[1])
+    if kind is not None and kind[0] in ("()", SETS):
+        return kind[1] if len(kind[1]) == len(other) else parts
+    return parts
+
+
+def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
+    """Lists without brackets: by name, by position where names tell the values apart on one side, or as sets."""
+    if len(predicted) != len(answer):
+        unions = as_union(predicted), as_union(answer)
+        return any(unions) and _judge(unions[0] or ", ".join(predicted), unions[1] or ", ".join(answer), budget)
+    names = [[split_name(part)[0] for part in side] for side in (predicted, answer)]
+    return _equal_parts(predicted, answer, _is_ordered(*names), budget)
+
+
+def _is_ordered(names: list[str | None], other_names: list[str | None]) -> bool:
+    kinds, other_kinds = set(names) - {None}, set(other_names) - {None}
+    is_matched_by_name = None not in names and None not in other_names and len(kinds) == len(names)
+    return max(len(kinds), len(other_kinds)) > 1 and not (is_matched_by_name and kinds == other_kinds)
+
+
+def _equal_parts(predicted: list[str], answer: list[str], is_ordered: bool, budget: TimeBudget) -> bool:
     if len(predicted) != len(answer) or len(answer) > MAX_LIST_LENGTH:
         return False
     remaining = list(answer)
-    for element in predicted:
-        match = next((other for other in remaining if _equal(element, other, time_limit_s)), None)
+    for part in predicted:
+        candidates = remaining[:1] if is_ordered else sorted(remaining, key=lambda other: other != part)
+        match = next((other for other in candidates if _equal_elements(_element(part), _element(other), budget)), None)
         if match is None:
             return False
         remaining.remove(match)
     return True
 
 
-class Judge:
-    """Asks a worker process whether two expressions are equivalent, and kills it when it takes too long.
-
-    One worker a process, started on first use; a lock lets threads take turns. A forked child starts a worker of its
-    own. The worker is a plain subprocess, which daemonic processes may have too. Linux and macOS.
-    """
-
-    def __init__(self) -> None:
-        self.num_killed = 0
-        """Comparisons that ran out of time or memory so far, in this process."""
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
-        os.register_at_fork(after_in_child=self._forget)
-        atexit.register(self.close)
-
-    def is_equivalent(self, predicted: str, answer: str, time_limit_s: float) -> bool:
-        """math-verify's judgement; False when there is none within the limit."""
-        with self._lock:
-            process = self._running()
-            assert process.stdin is not None
-            try:
-                process.stdin.write(json.dumps([predicted, answer]).encode() + b"\n")
-                process.stdin.flush()
-                reply = _read_line(process, time_limit_s)
-            except BrokenPipeError:
-                reply = None
-            if reply is None:
-                self.num_killed += 1
-                self._kill()
-                return False
-            return reply is True
-
-    def close(self) -> None:
-        """End the worker; another one starts when it is needed."""
-        with self._lock:
-            self._kill()
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._kill()
-            self._process = subprocess.Popen(
-                [sys.executable, str(WORKER)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            if _read_line(self._process, START_LIMIT_S) != "ready":
-                self._kill()
-                raise RuntimeError(f"the verifier's worker process {WORKER} did not start; is math-verify installed?")
-        return self._process
-
-    def _kill(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        self._process = None
-
-    def _forget(self) -> None:
-        """In a forked child: the worker is the parent's, and the lock may have been held by a thread that is gone."""
-        self._lock = threading.Lock()
-        self._process = None
+def _judge(predicted: str, answer: str, budget: TimeBudget) -> bool:
+    if has_words(predicted) or has_words(answer) or not (predicted and answer):
+        return False
+    predicted, answer = _tell_capitals_apart(predicted, answer)
+    if ("=" in predicted) != ("=" in answer):
+        return False  # math-verify would compare an equation's right-hand side alone
+    return JUDGE.is_equivalent(predicted, answer, budget)
 
 
-def _read_line(process: subprocess.Popen[bytes], time_limit_s: float) -> object:
-    """One JSON line, or None when the worker ended or took too long."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + time_limit_s
-    received = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while not received.endswith(b"\n"):
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return None
-            chunk = os.read(process.stdout.fileno(), 4096)
-            if not chunk:
-                return None
-            received += chunk
-    return json.loads(received)
-
-
-JUDGE = Judge()
-"""The judge of this process."""
+def _tell_capitals_apart(predicted: str, answer: str) -> tuple[str, str]:
+    """math-verify reads R as r: where both occur, the capital is replaced by a letter that does not."""
+    symbols = set(re.findall(r"\\[a-zA-Z]+|[a-zA-Z]", predicted + " " + answer))
+    free = iter([letter for letter in "qwvuzshkjlpygfmrtbacnxo" if not {letter, letter.upper()} & symbols])
+    for capital in sorted(symbol for symbol in symbols if symbol.isupper() and symbol.lower() in symbols):
+        substitute = next(free, None)
+        if substitute is None:
+            break
+        pattern = re.compile(rf"\\[a-zA-Z]+|{capital}")
+        swap = (lambda old, new: lambda match: new if match[0] == old else match[0])(capital, substitute)
+        predicted, answer = pattern.sub(swap, predicted), pattern.sub(swap, answer)
+    return predicted, answer

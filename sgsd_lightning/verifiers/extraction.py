@@ -1,40 +1,46 @@
-"""Where a completion says its answer: in a box, in an answer tag, or on an answer line."""
+"""Where a completion says its answer: in a box, in an answer tag, or after the words "the answer is"."""
 
 from __future__ import annotations
 
 import re
 
-BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=[{\w-])")
-TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-LINE = re.compile(
-    r"^[^\S\n]*(?:#+[^\S\n]*)?(?:\*\*|__)?(?:the[^\S\n]+)?(?:final[^\S\n]+)?answer"
-    r"(?:[^\S\n]+is\b|(?:\*\*|__)?[^\S\n]*:)[^\S\n]*:?(?:\*\*|__)?[^\S\n]*(\S[^\n]*)$",
-    re.IGNORECASE | re.MULTILINE,
+BOX = re.compile(r"\\(?:boxed|fbox)(?:(?=[{\d])|\s+(?=[{\w.-]))")
+BARE_BOX = re.compile(r"-?[\w./]+")
+MAX_BARE_LENGTH = 64
+HEADING = re.compile(
+    r"\b(?:final[^\S\n]{1,4})?answer(?:[^\S\n]{1,4}is\b|[^\S\n]{0,4}(?:\*\*|__)?[^\S\n]{0,4}[:=])", re.IGNORECASE
 )
+LINE_EDGES = " \t\r\f\v:*_"
+SENTENCE_END = re.compile(r"[.!?](?:\*\*)?\s+(?=[A-Z\"'(])")
 
 
 def extract_answer(text: str) -> str | None:
     r"""The answer that a completion ends with, as it spells it; None where there is none.
 
     In this order: the last ``\boxed{...}`` whose braces close (``\fbox{...}`` and the brace-less ``\boxed 5`` too), the
-    last ``<answer>...</answer>``, the last line ``Answer: ...`` or ``The answer is ...``. Linear in the text's length.
+    last ``<answer>...</answer>``, the last ``Answer: ...`` or ``the answer is ...`` up to the end of its sentence or
+    line. An empty box, tag or line is no answer, nor is an unclosed box. Takes time linear in the text.
     """
     for answer in (_last_box(text), _last_tag(text), _last_line(text)):
-        if answer is not None and answer.strip():
-            return answer.strip()
+        if answer is not None:
+            return answer
     return None
 
 
 def _last_box(text: str) -> str | None:
+    boxes = list(BOX.finditer(text))
+    if not boxes:
+        return None
     closing = _closing_braces(text)
-    for match in reversed(list(BOX.finditer(text))):
-        start = match.end()
-        if text[start] != "{":
-            word = re.match(r"-?[\w./]+", text[start : start + 64])
-            if word:
-                return word[0].rstrip(".")
-        elif start in closing:
-            return text[start + 1 : closing[start]]
+    for box in reversed(boxes):
+        start = box.end()
+        if text[start] == "{":
+            answer = text[start + 1 : closing[start]].strip() if start in closing else ""
+        else:
+            word = BARE_BOX.match(text[start : start + MAX_BARE_LENGTH])
+            answer = word[0].rstrip(".") if word else ""
+        if answer:
+            return answer
     return None
 
 
@@ -51,13 +57,20 @@ def _closing_braces(text: str) -> dict[int, int]:
 
 
 def _last_tag(text: str) -> str | None:
-    end = text.lower().rfind("</answer>")
-    if end < 0:
-        return None
-    start = text.lower().rfind("<answer>", 0, end)
-    return None if start < 0 else text[start + len("<answer>") : end]
+    tags = list(re.finditer(r"<(/?)answer>", text, re.IGNORECASE))
+    for opening, closing in zip(reversed(tags[:-1]), reversed(tags[1:]), strict=True):
+        if not opening[1] and closing[1]:
+            answer = text[opening.end() : closing.start()].strip()
+            if answer:
+                return answer
+    return None
 
 
 def _last_line(text: str) -> str | None:
-    matches = LINE.findall(text)
-    return re.sub(r"[\s.*_]+$", "", matches[-1]) if matches else None
+    for heading in reversed(list(HEADING.finditer(text))):
+        end = text.find("\n", heading.end())
+        line = text[heading.end() : len(text) if end < 0 else end].strip(LINE_EDGES)
+        sentence = SENTENCE_END.split(line, maxsplit=1)[0].rstrip(". ").strip(LINE_EDGES)
+        if sentence:
+            return sentence
+    return None

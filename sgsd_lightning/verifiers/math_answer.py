@@ -15,11 +15,14 @@ class MathAnswer(Verifier):
     Args:
         truncated_rollouts: see :class:`Verifier`.
         time_limit_s: the longest that one comparison of expressions may take, in seconds.
+
+    Raises:
+        ValueError: if ``time_limit_s`` is not above 0.
     """
 
     def __init__(self, truncated_rollouts: TruncatedRollouts = "neutral", time_limit_s: float = TIME_LIMIT_S) -> None:
         super().__init__(truncated_rollouts)
-        if time_limit_s <= 0:
+        if not time_limit_s > 0:
             raise ValueError(f"verifier.time_limit_s must be above 0; got {time_limit_s}")
         self.time_limit_s = time_limit_s
 
@@ -29,8 +32,25 @@ class MathAnswer(Verifier):
         return Grade(reward=float(is_right), answer=answer)
 
     def check_answer(self, answer: str) -> str | None:
-        if not normalize(answer):
-            return "nothing of it is left to compare with"
+        """Say why an answer cannot be compared with; None if it can.
+
+        Formulas, numbers, words and choice letters all can; nothing, signs alone and unfinished LaTeX cannot.
+        """
+        if not answer.strip():
+            return "it is empty"
         if len(answer) > MAX_LENGTH:
             return f"it is longer than {MAX_LENGTH} characters"
+        if not any(character.isalnum() for character in normalize(answer)):
+            return "it has no letter and no digit to compare with"
+        if not _is_balanced(answer):
+            return "its braces { } do not match"
         return None
+
+
+def _is_balanced(text: str) -> bool:
+    depth = 0
+    for character in text.replace(r"\\", "").replace(r"\{", "").replace(r"\}", ""):
+        depth += (character == "{") - (character == "}")
+        if depth < 0:
+            return False
+    return depth == 0

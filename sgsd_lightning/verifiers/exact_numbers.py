@@ -1,0 +1,44 @@
+"""Numbers whose value is plain from their spelling, read exactly and without any library."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MAX_DIGITS = 1000
+SIGN = r"([+-]?)\s*"
+NUMBER = re.compile(rf"{SIGN}(?:(\d{{1,3}}(?:,\d{{3}})+|\d{{1,3}}(?: \d{{3}})+|\d+)(?:\.(\d*))?|\.(\d+))")
+SCIENTIFIC = re.compile(rf"{SIGN}(\d+(?:\.\d+)?)[eE]([+-]?\d{{1,3}})")
+FRACTION = re.compile(
+    rf"{SIGN}(?:\\frac\s*\{{\s*([+-]?\d+)\s*\}}\s*\{{\s*([+-]?\d+)\s*\}}|(\d+)\s*/\s*(\d+)|\\frac\s*(\d)\s*(\d))"
+)
+MIXED = re.compile(rf"{SIGN}(\d+)\s*(?:\\frac\s*\{{(\d+)\}}\s*\{{(\d+)\}}|\s(\d+)/(\d+))")
+
+
+def exact_number(text: str) -> Fraction | None:
+    r"""The value of an integer, decimal, ``1.5e-3``, simple fraction or mixed number; None for anything else.
+
+    ``1,000`` and ``1 000`` are a thousand; ``1, 000`` is not a number.
+    """
+    text = text.strip()
+    if not text or len(text) > MAX_DIGITS or not text.isascii():
+        return None
+    if match := NUMBER.fullmatch(text):
+        sign, whole, decimals, bare = match.groups()
+        digits = re.sub("[, ]", "", whole or "0")
+        return _signed(sign, Fraction(f"{digits}.{decimals or bare or '0'}"))
+    if match := SCIENTIFIC.fullmatch(text):
+        return _signed(match[1], Fraction(f"{match[2]}e{match[3]}"))
+    if match := FRACTION.fullmatch(text):
+        sign, *parts = match.groups()
+        top, bottom = (int(part) for part in parts if part is not None)
+        return _signed(sign, Fraction(top, bottom)) if bottom else None
+    if match := MIXED.fullmatch(text):
+        sign, *parts = match.groups()
+        whole_part, top, bottom = (int(part) for part in parts if part is not None)
+        return _signed(sign, whole_part + Fraction(top, bottom)) if bottom else None
+    return None
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
