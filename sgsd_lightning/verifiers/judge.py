@@ -70,6 +70,11 @@ class Judge:
             return judgement is True
 
     @property
+    def num_killed(self) -> int:
+        """Comparisons without a judgement so far, in this process: timeouts and crashes."""
+        return self.num_timeouts + self.num_crashes
+
+    @property
     def worker_pid(self) -> int | None:
         """The worker's process id; None when none runs."""
         process = self._process

@@ -36,12 +36,11 @@ class MathAnswer(Verifier):
 
         Formulas, numbers, words and choice letters all can; nothing, signs alone and unfinished LaTeX cannot.
         """
-        if not answer.strip():
-            return "it is empty"
         if len(answer) > MAX_LENGTH:
             return f"it is longer than {MAX_LENGTH} characters"
+        # letters and digits are what a value is made of
         if not any(character.isalnum() for character in normalize(answer)):
-            return "it has no letter and no digit to compare with"
+            return "nothing of it is left to compare with"
         if not _is_balanced(answer):
             return "its braces { } do not match"
         return None

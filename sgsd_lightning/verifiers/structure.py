@@ -41,11 +41,11 @@ def split_name(text: str) -> tuple[str | None, str]:
     value = text[match.end() :].strip()
     if match[2] in (":", " is") or match[2].strip() == "is":
         return None, value
-    if FUNCTION.fullmatch(match[1] or "") and exact_number(value) is not None:
-        return None, text  # a constant function is not a number
     symbol = re.match(r"\\?[a-zA-Z]+", match[1] or "")
     is_lone = symbol is not None and (len(symbol[0]) == 1 or symbol[0].startswith("\\"))
-    return (symbol[0].lower() if symbol and is_lone else None), value
+    name = symbol[0].lower() if symbol and is_lone else None
+    # a constant function is not a number
+    return name, text if FUNCTION.fullmatch(match[1] or "") and exact_number(value) is not None else value
 
 
 def split_list(text: str) -> list[str]:

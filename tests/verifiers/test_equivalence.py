@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sgsd_lightning.verifiers import MathAnswer, extract_answer, math_equal
 from sgsd_lightning.verifiers.equivalence import JUDGE
-from sgsd_lightning.verifiers.normalization import exact_number
+from sgsd_lightning.verifiers.exact_numbers import exact_number
 
 HOSTILE = [
     r"9^{9^{9^{9}}}",

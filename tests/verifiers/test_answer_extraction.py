@@ -1,0 +1,111 @@
+"""What is taken for a completion's answer."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgsd_lightning.verifiers import extract_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"First \boxed{1}, so \boxed{2}.", "2"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed {7}", "7"),
+        (r"so \boxed 5.", "5"),
+        (r"so \boxed -3", "-3"),
+        (r"\fbox{12}", "12"),
+        (r"\boxed{5} and then \boxed{6", "5"),
+        (r"\boxed{5}. Put it in \boxed{}.", "5"),
+        (r"\begin{pmatrix} \boxed{1 \\ 2} \end{pmatrix}", r"1 \\ 2"),
+        ("<answer>1</answer> <answer> 2 </answer>", "2"),
+        ("<Answer>\n(1, 2)\n</Answer>", "(1, 2)"),
+        ("<answer>1</answer> no, <answer>2", "1"),
+        ("Answer: 4", "4"),
+        ("**Final Answer:** $x = 4$.", "$x = 4$"),
+        ("The answer is 3.\nWait. The answer is 4.", "4"),
+        ("Therefore, the final answer is 12. This ends it.", "12"),
+        ("Answer: 2.5", "2.5"),
+        ("### Answer:\n", None),
+        (r"\boxedfoo", None),
+        ("no answer here", None),
+        ("", None),
+    ],
+)
+def test_last_complete_answer_is_found(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+def test_a_box_goes_before_a_tag_and_a_tag_before_a_line() -> None:
+    box, tag, line = r"\boxed{1}", "<answer>2</answer>", "Answer: 3"
+    assert extract_answer(f"{box}\n{tag}\n{line}") == "1"
+    assert extract_answer(f"{tag}\n{line}") == "2"
+    assert extract_answer(f"{line}\n") == "3"
+
+
+balanced = st.recursive(
+    st.text(st.characters(exclude_characters="{}\\", exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner.map(lambda text: "{" + text + "}") | inner, max_size=3).map("".join),
+    max_leaves=12,
+)
+
+
+@given(before=st.text(max_size=30), content=balanced, after=st.text(max_size=30).filter(lambda text: "\\" not in text))
+def test_what_was_boxed_is_found_whatever_surrounds_it(before: str, content: str, after: str) -> None:
+    if not content.strip():
+        content = "0"
+    # an odd backslash before would make the box's own backslash a character
+    before = before.rstrip("\\")
+    assert extract_answer(before + r"\boxed{" + content + "}" + after) == content.strip()
+
+
+PIECES = [*"{}\\ab<>/:*. \n", r"\boxed", "<answer>", "</answer>", "answer is", "Answer:"]
+
+
+@given(st.lists(st.sampled_from(PIECES)), st.text())
+def test_no_text_raises(pieces: list[str], ending: str) -> None:
+    text = "".join(pieces) + ending
+    answer = extract_answer(text)
+    assert answer is None or (answer and answer in text)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "{",
+        "}",
+        r"\boxed{",
+        r"\boxed ",
+        "<answer>",
+        "</answer>",
+        "answer: ",
+        "answer is ",
+        "Answer: a. ",
+        "\\",
+        "final ",
+    ],
+)
+def test_time_is_linear_in_hostile_text(piece: str) -> None:
+    def seconds(num_pieces: int) -> float:
+        text = piece * num_pieces
+        started = time.perf_counter()
+        extract_answer(text + r" \boxed{" if "boxed" in piece else text)
+        return time.perf_counter() - started
+
+    seconds(1000)
+    # a quadratic rule would need a hundred times as long for ten times the text
+    assert seconds(100_000) < 40 * max(seconds(10_000), 2e-3)
+
+
+@pytest.mark.parametrize("text", ["answer:" + " " * 10**6, r"\boxed" + " " * 10**6, "answer" + " " * 10**6 + "is"])
+def test_long_runs_of_spaces_are_read_once(text: str) -> None:
+    started = time.perf_counter()
+    assert extract_answer(text) is None
+    assert time.perf_counter() - started < 3
