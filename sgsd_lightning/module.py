@@ -182,9 +182,9 @@ class SelfDistillation(LightningModule):
         """The same on the test problems."""
         self._evaluate(problems)
 
-    def predict_step(self, problems: list[Problem], batch_idx: int) -> list[tuple[Rollout, Verdict]]:
-        """The judged samples themselves, problem by problem."""
-        return self._sample_and_judge(problems)
+    def predict_step(self, problems: list[Problem], batch_idx: int) -> None:
+        """Leave the judged samples in ``evaluation_record``, for callbacks; Lightning cannot carry frozen records."""
+        self.evaluation_record = self._sample_and_judge(problems)
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")

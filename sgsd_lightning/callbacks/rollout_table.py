@@ -74,7 +74,8 @@ class RolloutTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        _append(trainer, "predictions", [rollout_row(rollout, verdict) for rollout, verdict in outputs])
+        assert isinstance(pl_module, SelfDistillation)
+        _append(trainer, "predictions", [rollout_row(*judged) for judged in pl_module.evaluation_record])
 
     def _record_evaluation(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SelfDistillation)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from sgsd_lightning.cli.errors import message_to_user
+
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 USAGE = """usage: sgsd COMMAND [options]
 
@@ -36,9 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _dispatch(arguments[0], arguments[1:])
     except INPUT_ERRORS as error:
-        if not _is_ours(error) or os.environ.get("SGSD_TRACEBACK"):
+        message = message_to_user(error)
+        if message is None or os.environ.get("SGSD_TRACEBACK"):
             raise
-        print(f"sgsd: error: {error}", file=sys.stderr)
+        print(f"sgsd: error: {message}", file=sys.stderr)
         return 2
     return 0
 
@@ -58,9 +58,3 @@ def _dispatch(command: str, rest: list[str]) -> None:
         from sgsd_lightning.cli.lightning_cli import run
 
         run([command.replace("-", "_"), *resolve_config_arguments(rest)])
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether our own code raised this, as a message to the user: only then is a traceback of no use."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).resolve().is_relative_to(PACKAGE)

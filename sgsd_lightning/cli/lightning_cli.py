@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -20,15 +19,12 @@ from sgsd_lightning.callbacks import (
     RunStatistics,
     default_loggers,
 )
+from sgsd_lightning.cli.errors import essential_lines
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
 
 SEED = 42
-NOISE = re.compile(
-    r"\s*(?:-?\s*Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)"
-)
-"""Lines of jsonargparse's errors that repeat the whole configuration or the types it tried."""
 
 
 class ShortErrorParser(LightningArgumentParser):
@@ -37,8 +33,7 @@ class ShortErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        told = [line for line in message.splitlines() if line.strip() and not NOISE.match(line)]
-        sys.stderr.write("sgsd: error: " + "\n".join(told) + "\n")
+        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
         raise SystemExit(2)
 
 

@@ -42,7 +42,7 @@ class SkillPairs(ContextBuilder):
 
     def __init__(
         self,
-        bank: str | SkillBank,
+        bank: str,
         retriever: Retriever | None = None,
         num_contexts: int = 8,
         weighting: Weighting = "softmax",
@@ -66,12 +66,11 @@ class SkillPairs(ContextBuilder):
             ValueError: if it is malformed or too small for ``num_contexts``.
         """
         if self.bank is None:
-            loaded = self.source if isinstance(self.source, SkillBank) else SkillBank.load(bank_path(self.source))
-            self.use(loaded)
+            self.use(SkillBank.load(bank_path(self.source)))
 
     def use(self, bank: SkillBank) -> None:
         """Take another bank from now on; only what changed is indexed anew."""
-        check_num_contexts(bank, self.num_contexts, "the bank" if isinstance(self.source, SkillBank) else self.source)
+        check_num_contexts(bank, self.num_contexts, self.source)
         self.retriever.index(bank)
         self.bank = bank
 
