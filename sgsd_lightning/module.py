@@ -136,12 +136,11 @@ class SelfDistillation(LightningModule):
 
     def sample(self, problems: Sequence[Problem]) -> list[Rollout]:
         """``samples_per_prompt`` rollouts of each problem under the student's prompt."""
-        step = self.trainer.global_step
         requests = [
             RolloutRequest(
                 problem=problem,
                 prompt_ids=self.prompts.student(self.tokenizer, problem),
-                seed=derive_seed("rollout", self.seed, step, problem.problem_id, index),
+                seed=derive_seed("rollout", self.seed, self.global_step, problem.problem_id, index),
                 group_index=index,
             )
             for problem in problems

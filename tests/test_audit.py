@@ -1,0 +1,135 @@
+"""The audit and the preflight: each known trap is built on purpose and has to be named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from tests.tiny import PROBLEMS, EvenSum, NumberedContexts, tiny_module
+
+from sgsd_lightning.audit import audit
+from sgsd_lightning.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.contexts import ContextBuilder
+from sgsd_lightning.data import ChatPrompts
+from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.policy import LossMaskRule
+from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
+from sgsd_lightning.teacher_pool import build_teacher_pool
+from sgsd_lightning.types import Problem, TeacherContext, Verdict
+
+
+def audited(**settings: object) -> tuple[str, list[str]]:
+    module = loaded(**settings)
+    report = audit(module, PROBLEMS[0])
+    return str(report), report.warnings
+
+
+def loaded(**settings: object) -> SelfDistillation:
+    module = tiny_module(**settings)
+    module.tokenizer = module.policy.load_tokenizer()
+    module.loss_mask_rule = LossMaskRule(module.tokenizer, train_eos=True)
+    module.configure_model()
+    return module
+
+
+def test_a_sound_setup_is_shown_without_warnings() -> None:
+    text, warnings = audited()
+    assert warnings == []
+    assert "== student prompt" in text
+    assert "== teacher prompt" in text
+    assert "== evaluation prompt" in text
+    assert "Hint 0" in text
+    assert "12 of 12 sampled tokens count" in text
+    assert "c2: " in text, "a log-ratio of the first token for every teacher"
+
+
+def test_templates_that_differ_are_named() -> None:
+    prompts = ChatPrompts(student_template_args={"enable_thinking": False}, teacher_template_args={})
+    _, warnings = audited(prompts=prompts)
+    assert any("teacher and student use different chat-template arguments" in warning for warning in warnings)
+
+
+def test_an_over_long_prompt_is_named() -> None:
+    _, warnings = audited(prompts=ChatPrompts(max_prompt_tokens=60, over_long_prompts="drop"))
+    assert any("over prompts.max_prompt_tokens = 60" in warning for warning in warnings)
+
+
+def test_a_doubled_beginning_of_sequence_is_named() -> None:
+    module = loaded()
+    module.tokenizer.bos_token = "<|endoftext|>"
+    module.tokenizer.chat_template = "<|endoftext|><|endoftext|>" + module.tokenizer.chat_template
+    assert any("two beginning-of-sequence tokens" in warning for warning in audit(module, PROBLEMS[0]).warnings)
+
+
+def test_privileged_text_outside_the_users_turn_is_named() -> None:
+    module = loaded()
+    template = module.tokenizer.chat_template
+    module.tokenizer.chat_template = template.replace("message.content", "message.content[-9:]")
+    assert any("does not stand in the teacher's user turn" in warning for warning in audit(module, PROBLEMS[0]).warnings)
+
+
+def test_a_method_without_teachers_is_audited_too() -> None:
+    text, warnings = audited(contexts=NumberedContexts(0))
+    assert warnings == []
+    assert "== teacher prompt" not in text
+
+
+def test_an_answer_that_cannot_be_compared_with_stops_the_run() -> None:
+    bad = Problem(problem_id="q", text="?", answer="  ")
+    with pytest.raises(ValueError, match=r"1 of 2 problems have an answer .* q \('  ': the answer is empty\)"):
+        check_answers([PROBLEMS[0], bad], EvenSum())
+
+
+def test_over_long_problems_are_refused_with_their_ids_or_dropped_and_never_cut() -> None:
+    tokenizer = byte_tokenizer()
+    long = Problem(problem_id="long", text="x" * 400, answer="1")
+    prompts = ChatPrompts(max_prompt_tokens=300)
+    with pytest.raises(ValueError, match=r"1 of 2 train prompts exceed prompts.max_prompt_tokens = 300: long \(\d+ tok"):
+        keep_fitting_problems([PROBLEMS[0], long], prompts, tokenizer, "train")
+    dropping = ChatPrompts(max_prompt_tokens=300, over_long_prompts="drop")
+    assert keep_fitting_problems([PROBLEMS[0], long], dropping, tokenizer, "train") == [PROBLEMS[0]]
+    with pytest.raises(ValueError, match="1 of 1 train prompts exceed"):
+        keep_fitting_problems([long], dropping, tokenizer, "train")
+
+
+class OneLongContext(ContextBuilder):
+    """Two contexts a problem, the second one too long."""
+
+    def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
+        short = TeacherContext(text="short", weight=0.25, source_ids=("s",))
+        long = TeacherContext(text="y" * 400, weight=0.75, source_ids=("l",))
+        return [[short, long] for _ in problems]
+
+
+def test_over_long_teacher_prompts_are_refused_or_dropped_with_the_weights_of_the_rest_scaled() -> None:
+    tokenizer = byte_tokenizer()
+    with pytest.raises(ValueError, match=r"2 teacher prompts exceed .* p0 with l \(\d+ tokens\)"):
+        check_teacher_prompts(PROBLEMS[:2], OneLongContext(), ChatPrompts(max_prompt_tokens=400), tokenizer)
+    prompts = ChatPrompts(max_prompt_tokens=400, over_long_prompts="drop")
+    check_teacher_prompts(PROBLEMS[:2], OneLongContext(), prompts, tokenizer)
+    module = loaded(prompts=prompts)
+    rollouts = [module.rollouts.generate(module.model, tokenizer, [request_of(module)], module.sampling)[0]]
+    verdicts = [Verdict(reward=1.0, answer=None, outcome=1)]
+    pool = build_teacher_pool(rollouts, verdicts, OneLongContext(), prompts, tokenizer)
+    assert pool.num_over_long == 1
+    assert pool.context_weights == [[1.0]]
+
+
+def request_of(module: SelfDistillation):  # noqa: ANN201
+    from sgsd_lightning.rollouts import RolloutRequest
+
+    return RolloutRequest(
+        problem=PROBLEMS[0], prompt_ids=module.prompts.student(module.tokenizer, PROBLEMS[0]), seed=1
+    )
+
+
+def test_dropped_rollouts_get_no_teachers_and_are_not_scored() -> None:
+    module = loaded()
+    rollouts = module.rollouts.generate(module.model, module.tokenizer, [request_of(module)] * 2, module.sampling)
+    verdicts = [
+        Verdict(reward=0.0, answer=None, outcome=0, is_dropped=True),
+        Verdict(reward=1.0, answer=None, outcome=1),
+    ]
+    pool = build_teacher_pool(rollouts, verdicts, module.contexts, module.prompts, module.tokenizer)
+    assert len(pool.rollouts) == len(pool.prompts) == 1
+    assert pool.verdicts == [verdicts[1]]
