@@ -170,8 +170,8 @@ def _judge(predicted: str, answer: str, budget: TimeBudget) -> bool:
     if has_words(predicted) or has_words(answer) or not (predicted and answer):
         return False
     predicted, answer = _tell_capitals_apart(predicted, answer)
-    if ("=" in predicted) != ("=" in answer):
-        return False  # math-verify would compare an equation's right-hand side alone
+    if predicted.count("=") != answer.count("=") or answer.count("=") > 1:
+        return False  # math-verify would compare right-hand sides alone
     return JUDGE.is_equivalent(predicted, answer, budget)
 
 

@@ -12,11 +12,12 @@ SCIENTIFIC = re.compile(rf"{SIGN}(\d+(?:\.\d+)?)[eE]([+-]?\d{{1,3}})")
 FRACTION = re.compile(
     rf"{SIGN}(?:\\frac\s*\{{\s*([+-]?\d+)\s*\}}\s*\{{\s*([+-]?\d+)\s*\}}|(\d+)\s*/\s*(\d+)|\\frac\s*(\d)\s*(\d))"
 )
+REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)\\overline\s*\{{(\d+)\}}")
 MIXED = re.compile(rf"{SIGN}(\d+)\s*(?:\\frac\s*\{{(\d+)\}}\s*\{{(\d+)\}}|\s(\d+)/(\d+))")
 
 
 def exact_number(text: str) -> Fraction | None:
-    r"""The value of an integer, decimal, ``1.5e-3``, simple fraction or mixed number; None for anything else.
+    r"""The value of an integer, (repeating) decimal, ``1.5e-3``, fraction of integers or mixed number, else None.
 
     ``1,000`` and ``1 000`` are a thousand; ``1, 000`` is not a number.
     """
@@ -29,6 +30,10 @@ def exact_number(text: str) -> Fraction | None:
         return _signed(sign, Fraction(f"{digits}.{decimals or bare or '0'}"))
     if match := SCIENTIFIC.fullmatch(text):
         return _signed(match[1], Fraction(f"{match[2]}e{match[3]}"))
+    if match := REPEATING.fullmatch(text):
+        sign, before, decimals, period = match.groups()
+        repeated = Fraction(int(period), 10 ** len(period) - 1) / 10 ** len(decimals)
+        return _signed(sign, Fraction(f"{before or '0'}.{decimals or '0'}") + repeated)
     if match := FRACTION.fullmatch(text):
         sign, *parts = match.groups()
         top, bottom = (int(part) for part in parts if part is not None)

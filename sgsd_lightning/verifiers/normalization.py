@@ -48,6 +48,9 @@ SPELLINGS = tuple(
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
         (r"(?<![\\a-zA-Z])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty"),
+        (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi"),
+        (r"(?<=\w)\*\*(?=[\w({-])", "^"),
+        (r"(?<![\d.])\.(?=\d)", "0."),
     )
 )
 WRAPPERS = (
@@ -63,6 +66,7 @@ CONJUNCTION = re.compile(
 )
 QUALIFIER = re.compile(
     r",?\s*(?:\\(?:text|mathrm)\s*\{\s*)?\b(?:with|where|for (?:all|any|every|some|each))\b.*|"
+    r"(?<=\S)\s*[,;]\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*\\mathbb\s*\{?\s*[A-Z]\s*\}?(?:[_^]\{?[+*]\}?)?$|"
     r"\s*\(\s*(?:for\s+)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*(?:\\mathbb\s*\{?\s*[A-Z]\s*\}?|[A-Z])[^()]*\)$",
     re.DOTALL,
 )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from sgsd_lightning.verifiers.exact_numbers import exact_number
-
 OPENING = "([{"
 CLOSING = ")]}"
 SYMBOL = r"\\?[a-zA-Z]+(?:_\s*(?:\{[^{}]*\}|\w))?'?"
@@ -15,13 +13,17 @@ NAME = (
     rf"{SYMBOL}(?:\s*{ARGUMENTS})?|{ARGUMENTS})"
 )
 PREFIX = re.compile(rf"({NAME})?\s*(=|\\in(?![a-zA-Z])|:(?=\s*\S)|(?<=[a-zA-Z])\s+is(?![a-zA-Z]))\s*")
-FUNCTION = re.compile(rf"{SYMBOL}\s*\(\s*[a-z]\s*(?:,\s*[a-z]\s*)*\)")
+FUNCTION = re.compile(rf"{SYMBOL}\s*\(\s*([a-z]\s*(?:,\s*[a-z]\s*)*)\)|[a-zA-Z]_(?:\{{([ijkmn])\}}|([ijkmn]))")
 LABEL = re.compile(r"(?:\(?[a-h]|\(?[ivx]+)?\)\s*(?=\S)")
 RELATION = re.compile(r"[a-zA-Z]\s*(<|>|\\le|\\ge)(?![a-zA-Z])\s*([^<>=]+)")
 FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$([^$]+)\$", re.DOTALL)
 NUMBER_WORD = re.compile(r"(?<![\w.,^_{\\/-])-?\d+(?:,\d{3})*(?:\.\d+)?(?![\w^_/]|[.,]\d)")
 NEGATION = re.compile(
     r"\b(?:not|no|none|never|except|unless|without|neither|nor|or|cannot|either|incorrect|wrong)\b|n't\b"
+)
+NUMERALS = re.compile(
+    r"\b(?:hal(?:f|ves)|thirds?|quarters?|dozens?|hundreds?|thousands?|[mb]illions?|squared?|cubed?|root|factorial|times|plus|"
+    r"minus|power|mod|modulo|base|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty)\b"
 )
 MIN_WORDS = 2
 VERDICT = re.compile(r"(yes|no)\b[\s,.:;!-]+\S.*", re.IGNORECASE | re.DOTALL)
@@ -44,8 +46,7 @@ def split_name(text: str) -> tuple[str | None, str]:
     symbol = re.match(r"\\?[a-zA-Z]+", match[1] or "")
     is_lone = symbol is not None and (len(symbol[0]) == 1 or symbol[0].startswith("\\"))
     name = symbol[0].lower() if symbol and is_lone else None
-    # a constant function is not a number
-    return name, text if FUNCTION.fullmatch(match[1] or "") and exact_number(value) is not None else value
+    return name, text if _is_constant(match[1] or "", value) else value
 
 
 def split_list(text: str) -> list[str]:
@@ -91,7 +92,7 @@ def as_union(relations: list[str]) -> str | None:
 
 
 def only_expression(text: str) -> str | None:
-    """The formula or number of a sentence that has exactly one, and denies nothing; None for anything else."""
+    """The formula or number of a sentence that has exactly one, and neither denies nor counts in words; else None."""
     if VERDICT.fullmatch(text.strip()):
         return text.strip().split()[0].strip(",.:;!-")
     head, _, conclusion = text.rpartition("i.e.")
@@ -99,13 +100,24 @@ def only_expression(text: str) -> str | None:
         return conclusion.strip(" ,.") or None
     formulas = [next(group for group in match.groups() if group) for match in FORMULA.finditer(text)]
     words = FORMULA.sub(" ", text)
-    if len(re.findall(r"(?<![\\\w])[a-zA-Z]{2,}", words)) < MIN_WORDS or NEGATION.search(words.lower()):
+    if len(re.findall(r"(?<![\\\w])[a-zA-Z]{2,}", words)) < MIN_WORDS:
+        return None
+    if NEGATION.search(words.lower()) or NUMERALS.search(words.lower()):
         return None
     if formulas:
         return formulas[0] if len(formulas) == 1 and not re.search(r"\d", words) else None
     numbers = NUMBER_WORD.findall(text)
     is_plain = len(re.findall(r"\d+(?:[.,]\d+)*", text)) == 1 and not re.search(r"[\\=^_+*/<>]", text)
     return numbers[0] if len(numbers) == 1 and is_plain else None
+
+
+def _is_constant(name: str, value: str) -> bool:
+    """Whether ``f(x) = value`` or ``a_n = value`` is a constant function or sequence, which its value alone is not."""
+    match = FUNCTION.fullmatch(name)
+    if match is None:
+        return False
+    indices = re.findall("[a-z]", next(group for group in match.groups() if group))
+    return not set(indices) & set(re.sub(r"\\[a-zA-Z]+", " ", value))
 
 
 def _is_in_number(text: str, position: int) -> bool:

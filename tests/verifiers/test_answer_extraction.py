@@ -93,15 +93,10 @@ def test_no_text_raises(pieces: list[str], ending: str) -> None:
     ],
 )
 def test_time_is_linear_in_hostile_text(piece: str) -> None:
-    def seconds(num_pieces: int) -> float:
-        text = piece * num_pieces
-        started = time.perf_counter()
-        extract_answer(text + r" \boxed{" if "boxed" in piece else text)
-        return time.perf_counter() - started
-
-    seconds(1000)
-    # a quadratic rule would need a hundred times as long for ten times the text
-    assert seconds(100_000) < 40 * max(seconds(10_000), 2e-3)
+    text = piece * 100_000 + (r" \boxed{" if "boxed" in piece else "")
+    started = time.perf_counter()
+    extract_answer(text)
+    assert time.perf_counter() - started < 5, "a quadratic scan of this text takes minutes"
 
 
 @pytest.mark.parametrize("text", ["answer:" + " " * 10**6, r"\boxed" + " " * 10**6, "answer" + " " * 10**6 + "is"])

@@ -13,7 +13,7 @@ import pytest
 from sgsd_lightning.verifiers import MathAnswer, extract_answer, math_equal
 
 SETS = ["aime24", "aime25", "aime26", "hmmt25", "math500", "math_train_3k"]
-NUM_SAMPLED = 400
+NUM_SAMPLED = 150
 
 
 def _rows(folder: Path, name: str) -> list[dict[str, str]]:
