@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from tests.tiny import PROBLEMS, EvenSum, NumberedContexts, tiny_module
 
 from sgsd_lightning.audit import audit
 from sgsd_lightning.byte_tokenizer import byte_tokenizer
@@ -16,6 +15,7 @@ from sgsd_lightning.policy import LossMaskRule
 from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
 from sgsd_lightning.teacher_pool import build_teacher_pool
 from sgsd_lightning.types import Problem, TeacherContext, Verdict
+from tests.tiny import PROBLEMS, EvenSum, NumberedContexts, tiny_module
 
 
 def audited(**settings: object) -> tuple[str, list[str]]:
@@ -65,7 +65,9 @@ def test_privileged_text_outside_the_users_turn_is_named() -> None:
     module = loaded()
     template = module.tokenizer.chat_template
     module.tokenizer.chat_template = template.replace("message.content", "message.content[-9:]")
-    assert any("does not stand in the teacher's user turn" in warning for warning in audit(module, PROBLEMS[0]).warnings)
+    assert any(
+        "does not stand in the teacher's user turn" in warning for warning in audit(module, PROBLEMS[0]).warnings
+    )
 
 
 def test_a_method_without_teachers_is_audited_too() -> None:
@@ -84,7 +86,9 @@ def test_over_long_problems_are_refused_with_their_ids_or_dropped_and_never_cut(
     tokenizer = byte_tokenizer()
     long = Problem(problem_id="long", text="x" * 400, answer="1")
     prompts = ChatPrompts(max_prompt_tokens=300)
-    with pytest.raises(ValueError, match=r"1 of 2 train prompts exceed prompts.max_prompt_tokens = 300: long \(\d+ tok"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 train prompts exceed prompts.max_prompt_tokens = 300: long \(\d+ tok"
+    ):
         keep_fitting_problems([PROBLEMS[0], long], prompts, tokenizer, "train")
     dropping = ChatPrompts(max_prompt_tokens=300, over_long_prompts="drop")
     assert keep_fitting_problems([PROBLEMS[0], long], dropping, tokenizer, "train") == [PROBLEMS[0]]
@@ -115,12 +119,10 @@ def test_over_long_teacher_prompts_are_refused_or_dropped_with_the_weights_of_th
     assert pool.context_weights == [[1.0]]
 
 
-def request_of(module: SelfDistillation):  # noqa: ANN201
+def request_of(module: SelfDistillation):
     from sgsd_lightning.rollouts import RolloutRequest
 
-    return RolloutRequest(
-        problem=PROBLEMS[0], prompt_ids=module.prompts.student(module.tokenizer, PROBLEMS[0]), seed=1
-    )
+    return RolloutRequest(problem=PROBLEMS[0], prompt_ids=module.prompts.student(module.tokenizer, PROBLEMS[0]), seed=1)
 
 
 def test_dropped_rollouts_get_no_teachers_and_are_not_scored() -> None:

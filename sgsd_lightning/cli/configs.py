@@ -15,7 +15,7 @@ def config_folder() -> Path:
 
 def shipped_configs() -> dict[str, Path]:
     """Name to file of every shipped configuration."""
-    return {path.stem: path for path in sorted(config_folder().glob("*.yaml"))}
+    return {path.name.removesuffix(".yaml"): path for path in sorted(config_folder().glob("*.yaml"))}
 
 
 def resolve_config(value: str) -> str:
@@ -27,7 +27,7 @@ def resolve_config(value: str) -> str:
     if Path(value).is_file():
         return value
     shipped = shipped_configs()
-    name = Path(value).stem
+    name = Path(value).name.removesuffix(".yaml")  # not .stem: a name may hold a dot, as 1.7b
     if name in shipped and str(Path(value).parent) in (".", "configs"):
         return str(shipped[name])
     raise FileNotFoundError(

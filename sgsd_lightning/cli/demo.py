@@ -81,7 +81,9 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
     summary: dict[str, object] = {
         "problems": num_problems,
         "samples_per_problem": num_samples,
-        "methods": {name: {key: round(result[key], 6) for key in ("avg@k", "pass@k")} for name, result in results.items()},
+        "methods": {
+            name: {key: round(result[key], 6) for key in ("avg@k", "pass@k")} for name, result in results.items()
+        },
         "seconds": round(time.perf_counter() - start, 1),
     }
     _write_json(folder / "summary.json", summary)

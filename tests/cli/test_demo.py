@@ -1,0 +1,31 @@
+"""The demo from nothing to its files, with a few steps instead of all: what it shows is measured by `make demo-seeds`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sgsd_lightning.cli import main
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_a_summary_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--out", "demo", "--max-steps", "10"]) == 0
+    summary = json.loads((tmp_path / "demo/summary.json").read_text())
+    assert list(summary) == ["problems", "samples_per_problem", "methods", "seconds"]
+    assert list(summary["methods"]) == ["base", "base+skill", "imitate", "sgsd"]
+    for result in summary["methods"].values():
+        assert 0 <= result["avg@k"] <= result["pass@k"] <= 1
+    assert summary["methods"]["sgsd"]["avg@k"] > summary["methods"]["base"]["avg@k"]
+    assert (tmp_path / "demo/demo.png").stat().st_size > 20_000
+
+
+def test_bad_seeds_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--seeds", "one"]) == 2
+    assert "--seeds must be whole numbers separated by commas; got 'one'" in capsys.readouterr().err
