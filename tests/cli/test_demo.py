@@ -1,4 +1,4 @@
-"""The demo from nothing to its files, with a few steps instead of all: what it shows is measured by `make demo-seeds`."""
+"""The demo from nothing to its files, with a few steps: what all of them show is measured by `make demo-seeds`."""
 
 from __future__ import annotations
 
