@@ -129,6 +129,7 @@ class SelfDistillation(LightningModule):
                 **result.metrics,
                 **score_metrics(scores, pool.rollouts),
                 **rollout_metrics(rollouts, verdicts),
+                **{f"verifier/{name}": count for name, count in self.verifier.counts().items()},
                 "contexts/over_long": float(pool.num_over_long),
             }
         )

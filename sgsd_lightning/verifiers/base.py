@@ -52,6 +52,10 @@ class Verifier(ABC):
         """Grade many; verifiers that work in parallel override this."""
         return [self.grade(rollout) for rollout in rollouts]
 
+    def counts(self) -> dict[str, float]:
+        """What went wrong so far in this process, to be logged under ``verifier/``."""
+        return {}
+
     def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Grade every rollout and settle its outcome."""
         return [self._settle(rollout, grade) for rollout, grade in zip(rollouts, self.grade_all(rollouts), strict=True)]

@@ -6,6 +6,7 @@ from sgsd_lightning.types import Rollout
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 from sgsd_lightning.verifiers.equivalence import TIME_LIMIT_S, math_equal
 from sgsd_lightning.verifiers.extraction import extract_answer
+from sgsd_lightning.verifiers.judge import JUDGE
 from sgsd_lightning.verifiers.normalization import MAX_LENGTH, normalize
 
 
@@ -30,6 +31,10 @@ class MathAnswer(Verifier):
         answer = extract_answer(rollout.completion_text)
         is_right = answer is not None and math_equal(answer, rollout.problem.answer, self.time_limit_s)
         return Grade(reward=float(is_right), answer=answer)
+
+    def counts(self) -> dict[str, float]:
+        """Comparisons that ran out of time, and workers that died."""
+        return {"timeouts": float(JUDGE.num_timeouts), "crashes": float(JUDGE.num_crashes)}
 
     def check_answer(self, answer: str) -> str | None:
         """Say why an answer cannot be compared with; None if it can.
