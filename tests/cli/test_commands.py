@@ -219,3 +219,33 @@ def test_a_process_shows_an_error_without_a_traceback(run_config: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("sgsd: error: --config nowhere: no such file")
     assert "Traceback" not in result.stderr
+
+
+LORA = '{"rank": 2, "alpha": 4}'
+
+
+def test_a_lora_run_keeps_adapters_alone_resumes_and_exports(run_config: Path) -> None:
+    common = ["--config", "run.yaml", f"--model.init_args.policy.init_args.lora={LORA}"]
+    last = run_config.parent / "run/checkpoints/last.ckpt"
+    assert main(["fit", *common, "--trainer.max_steps=1"]) == 0
+    names = weights_of(last).keys()
+    assert names
+    assert all("lora_" in name for name in names)
+    assert main(["fit", *common, "--trainer.max_steps=2", "--ckpt_path=last"]) == 0
+    assert main(["export", *common, "--folder=merged", f"--ckpt_path={last}"]) == 0
+    assert main(["export", *common, "--folder=adapter", f"--ckpt_path={last}", "--adapter=adapter"]) == 0
+    assert (run_config.parent / "adapter/adapter_config.json").is_file()
+    merged = AutoModelForCausalLM.from_pretrained("merged").state_dict()
+    assert not any("lora" in name for name in merged)
+
+
+def test_frozen_teachers_and_dropped_rollouts_train_on(run_config: Path) -> None:
+    overrides = [
+        "--model.init_args.teacher_weights=sgsd_lightning.policy.FrozenTeacher",
+        "--model.init_args.verifier.init_args.truncated_rollouts=dropped",
+        "--model.init_args.samples_per_prompt=2",
+    ]
+    assert main(["fit", "--config", "run.yaml", "--trainer.max_steps=1", *overrides]) == 0
+    metrics = next((run_config.parent / "run/metrics").glob("version_*/metrics.csv")).read_text()
+    assert "rollout/dropped_frac" in metrics
+    assert "nan" not in metrics
