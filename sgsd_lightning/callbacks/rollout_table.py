@@ -52,18 +52,12 @@ class RolloutTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._record_evaluation(trainer, pl_module)
+        assert isinstance(pl_module, SelfDistillation)
+        if not trainer.sanity_checking:
+            rows = [rollout_row(*judged) for judged in pl_module.evaluation_record]
+            _append(trainer, "evaluation", [{"step": trainer.global_step, **row} for row in rows])
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._record_evaluation(trainer, pl_module)
+    on_test_batch_end = on_validation_batch_end
 
     def on_predict_batch_end(
         self,
@@ -76,12 +70,6 @@ class RolloutTable(Callback):
     ) -> None:
         assert isinstance(pl_module, SelfDistillation)
         _append(trainer, "predictions", [rollout_row(*judged) for judged in pl_module.evaluation_record])
-
-    def _record_evaluation(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        if not trainer.sanity_checking:
-            rows = [rollout_row(rollout, verdict) for rollout, verdict in pl_module.evaluation_record]
-            _append(trainer, "evaluation", [{"step": trainer.global_step, **row} for row in rows])
 
     def _log_table(self, trainer: Trainer, name: str, rows: list[dict[str, Any]], step: int) -> None:
         cells = [[_cell(row.get(column, "")) for column in COLUMNS] for row in rows]
