@@ -35,7 +35,8 @@ class RolloutTable(Callback):
     ) -> None:
         assert isinstance(pl_module, SelfDistillation)
         record = pl_module.step_record
-        step = trainer.global_step
+        # micro-batches before the last belong to the step that is still to be taken
+        step = trainer.global_step + (0 if pl_module.is_step_complete(batch_idx) else 1)
         if record is None or not self.every_n_steps or step % self.every_n_steps or not record.rollouts:
             return
         rows = [{"step": step, **row} for row in training_rows(record)]
