@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import Qwen3Config, Qwen3Model
 
+from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.skills import (
     EmbeddingRetriever,
     LexicalRetriever,
@@ -137,6 +140,35 @@ def test_a_bank_is_embedded_once_until_it_changes_and_a_problem_once() -> None:
     assert encoder.num_texts == 7 + 3
     retriever.index(bank_of(num_mistakes=2))
     assert encoder.num_texts == 7 + 3 + 6
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_sentence_transformers_model_from_a_folder_ranks_by_cosine(tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the extra `retrieval`")
+    modules = importlib.import_module("sentence_transformers.models")
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=64,
+    )
+    Qwen3Model(config).save_pretrained(tmp_path / "model")
+    transformer = modules.Transformer(str(tmp_path / "model"))
+    pooling = modules.Pooling(32, pooling_mode="lasttoken")
+    encoder = sentence_transformers.SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    encoder.save(str(tmp_path / "encoder"))
+    bank = bank_of()
+    retriever = EmbeddingRetriever(str(tmp_path / "encoder"), device="cpu")
+    retriever.index(bank)
+    ranking = retriever.rank(PROBLEMS[:1], 4)[0][0]
+    query, *items = encoder.encode([PROBLEMS[0].text, *(skill.text for skill in bank.general_skills)])
+    cosines = [float(query @ item / np.linalg.norm(query) / np.linalg.norm(item)) for item in items]
+    assert dict(zip(ranking.indices, ranking.scores, strict=True)) == pytest.approx(dict(enumerate(cosines)), abs=1e-5)
 
 
 def test_without_sentence_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
