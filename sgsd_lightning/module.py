@@ -106,6 +106,7 @@ class SelfDistillation(LightningModule):
         """The last batch of evaluation, for callbacks."""
         self.timer = PhaseTimer()
         self._window: list[dict[str, float | Tensor]] = []
+        self._is_fitting = False
         self.sampled_evaluation = SampledEvaluation(self.evaluation.samples_per_problem)
 
     def training_step(self, problems: list[Problem], batch_idx: int) -> Tensor:
@@ -224,7 +225,8 @@ class SelfDistillation(LightningModule):
             self.tokenizer = self.policy.load_tokenizer()
             self.loss_mask_rule = LossMaskRule(self.tokenizer, train_eos=self.train_eos)
         splits = {"fit": ("train", "validation"), "validate": ("validation",)}.get(stage, ("test",))
-        if stage == "fit":
+        self._is_fitting = stage == "fit"
+        if self._is_fitting:
             self.contexts.prepare()
         if self.evaluation.contexts is not None:
             self.evaluation.contexts.prepare()
@@ -283,9 +285,10 @@ class SelfDistillation(LightningModule):
                 f"{CHECKPOINT_KEY!r}); a Hugging Face folder goes under policy.init_args.model_name_or_path"
             )
         self.configure_model()
-        checkpoint["state_dict"].update(
-            {name: value for name, value in self.state_dict().items() if name in self._frozen_names()}
-        )
+        frozen = self._frozen_names()
+        checkpoint["state_dict"].update({name: value for name, value in self.state_dict().items() if name in frozen})
+        if not self._is_fitting:
+            return  # evaluation and export use neither the training contexts nor a teacher
         state = checkpoint[CHECKPOINT_KEY]
         self.contexts.load_state_dict(state["contexts"])
         self.teacher_weights.load_state_dict(state["teacher_weights"])

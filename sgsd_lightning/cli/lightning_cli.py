@@ -62,7 +62,8 @@ class SelfDistillationTrainer(Trainer):
             ckpt_path: the checkpoint to export; None exports the policy as it was before training.
             adapter: LoRA merged into the weights, or the adapter alone.
         """
-        _load(self, model, datamodule)
+        model.tokenizer = model.policy.load_tokenizer()
+        model.configure_model()
         if ckpt_path is not None:
             checkpoint = _load_checkpoint(Path(ckpt_path))
             model.on_load_checkpoint(checkpoint)
