@@ -6,6 +6,7 @@ completion tokens, S slots of a local support. All logarithms are natural.
 
 from __future__ import annotations
 
+from sgsd_kernels.dispatch import Implementation, Workload, resolve_implementation
 from sgsd_kernels.gate import (
     GatedPolarityOutput,
     GateSettings,
@@ -14,7 +15,7 @@ from sgsd_kernels.gate import (
     gated_loss,
     gated_polarity,
 )
-from sgsd_kernels.linear_logprob import Implementation, linear_logprob, resolve_implementation
+from sgsd_kernels.linear_logprob import linear_logprob
 from sgsd_kernels.local_support import TeacherSupport, gated_support, teacher_support
 from sgsd_kernels.reference import LogprobOutput
 from sgsd_kernels.support_logprob import support_logprob
@@ -26,6 +27,7 @@ __all__ = [
     "LogprobOutput",
     "PolarityRule",
     "TeacherSupport",
+    "Workload",
     "gate",
     "gated_loss",
     "gated_polarity",

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import Literal, get_args
-
 from torch import Tensor
 
-from sgsd_kernels import chunked, reference
+from sgsd_kernels import reference
 from sgsd_kernels.autograd import without_autocast
+from sgsd_kernels.dispatch import Implementation, Workload, passes_for, resolve_implementation
 from sgsd_kernels.head import HeadOptions, check_head, check_targets
+from sgsd_kernels.logprob_function import linear_logprob_by
 from sgsd_kernels.reference import LogprobOutput
-
-Implementation = Literal["auto", "reference", "chunked"]
-"""``auto``: the best one for the device. ``reference``: builds [N, V], for tests. ``chunked``: any device."""
-
-IMPLEMENTATION_VARIABLE = "SGSD_KERNELS_IMPLEMENTATION"
-
-_IMPLEMENTATIONS: dict[str, Callable[..., LogprobOutput]] = {
-    "reference": reference.linear_logprob,
-    "chunked": chunked.linear_logprob,
-}
 
 
 def linear_logprob(
@@ -40,7 +28,8 @@ def linear_logprob(
     """Log-probability of each row's target under ``softmax(hidden @ weight.T)``, without keeping the logits.
 
     Logits come from float32 accumulators of the product (never rounded to a half dtype), then bias, softcap, division
-    by the temperature, in this order. Autocast is off inside.
+    by the temperature, in this order. Autocast is off inside. Rows of student and teachers that share the head belong
+    in one call; only rows with an upstream gradient cost anything in backward.
 
     Args:
         hidden: [N, D], any floating dtype.
@@ -61,16 +50,27 @@ def linear_logprob(
         and ``lse`` are differentiable once, in hidden, weight and bias.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, options out of range, an unknown implementation, a target out of
-            range (checked on the CPU only; elsewhere such a row's result is undefined).
+        ValueError: shapes or dtypes that do not fit, options out of range, an unknown implementation or one that
+            cannot run here, a target out of range (checked on the CPU only; elsewhere its logit counts as -inf).
         TypeError: a DTensor.
     """
-    function = _IMPLEMENTATIONS[resolve_implementation(implementation)]
     check_head(hidden, weight, bias)
     options = HeadOptions(temperature=temperature, softcap=softcap, vocab_limit=vocab_limit)
     check_targets(targets, hidden.shape[0], options.vocab_size(weight), ignore_index)
+    chosen = resolve_implementation(implementation, Workload.of("linear_logprob", hidden, weight))
+    if chosen != "reference":
+        return linear_logprob_by(
+            passes_for(chosen, hidden.device),
+            hidden,
+            weight,
+            targets,
+            bias=bias,
+            options=options,
+            entropy=entropy,
+            ignore_index=ignore_index,
+        )
     with without_autocast(hidden.device):
-        return function(
+        return reference.linear_logprob(
             hidden,
             weight,
             targets,
@@ -81,18 +81,3 @@ def linear_logprob(
             entropy=entropy,
             ignore_index=ignore_index,
         )
-
-
-def resolve_implementation(implementation: str = "auto") -> str:
-    """The name of the implementation that a call would use: the argument, else the environment, else the best one.
-
-    Raises:
-        ValueError: a name that does not exist.
-    """
-    source = "implementation"
-    if implementation == "auto":
-        source = f"the environment variable {IMPLEMENTATION_VARIABLE}"
-        implementation = os.environ.get(IMPLEMENTATION_VARIABLE) or "auto"
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"{source} must be one of {', '.join(get_args(Implementation))}; got {implementation!r}")
-    return "chunked" if implementation == "auto" else implementation

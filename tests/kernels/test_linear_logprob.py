@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import LogprobOutput, chunked, linear_logprob, reference, resolve_implementation
-from sgsd_kernels.linear_logprob import IMPLEMENTATION_VARIABLE
+from sgsd_kernels import LogprobOutput, chunked, linear_logprob, reference
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
@@ -317,7 +316,7 @@ def test_a_float32_head_takes_bfloat16_hidden_states() -> None:
         ({"temperature": 0.0}, "temperature must be above 0; got 0.0"),
         ({"softcap": -1.0}, "softcap must be above 0, or None"),
         ({"vocab_limit": 0}, "vocab_limit must be at least 1"),
-        ({"implementation": "fast"}, "implementation must be one of auto, reference, chunked; got 'fast'"),
+        ({"implementation": "fast"}, "must be one of auto, reference, chunked, triton, cublas; got 'fast'"),
     ],
 )
 def test_bad_input_is_refused_by_name(change: dict[str, Any], message: str) -> None:
@@ -328,17 +327,6 @@ def test_bad_input_is_refused_by_name(change: dict[str, Any], message: str) -> N
     }
     with pytest.raises(ValueError, match=message):
         linear_logprob(**{**inputs, **change})
-
-
-def test_the_environment_decides_where_the_caller_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(IMPLEMENTATION_VARIABLE, "reference")
-    assert resolve_implementation() == "reference"
-    assert resolve_implementation("chunked") == "chunked"
-    monkeypatch.setenv(IMPLEMENTATION_VARIABLE, "fast")
-    with pytest.raises(ValueError, match=f"{IMPLEMENTATION_VARIABLE} must be one of auto, reference, chunked"):
-        resolve_implementation()
-    monkeypatch.delenv(IMPLEMENTATION_VARIABLE)
-    assert resolve_implementation() == "chunked"
 
 
 @pytest.mark.parametrize("implementation", ["auto", "reference", "chunked"])
