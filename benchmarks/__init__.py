@@ -1,0 +1,1 @@
+"""Benchmarks and reports, run as modules from a checkout: ``python -m benchmarks.NAME``."""
