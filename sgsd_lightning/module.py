@@ -252,6 +252,11 @@ class SelfDistillation(LightningModule):
         self.model = self.policy.load_model()
         self.teacher_weights.prepare(self.model, self.policy)
 
+    def on_fit_start(self) -> None:
+        """Settle how the head is computed, where the model now is, before the first rollout costs anything."""
+        with self.trainer.strategy.precision_plugin.train_step_context():
+            self.scorer.resolve_head(self.model)
+
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer([parameter for parameter in self.model.parameters() if parameter.requires_grad])
         if self.lr_scheduler is None:

@@ -1,4 +1,4 @@
-"""The mathematics of SGSD on hidden states and log-probabilities; needs torch alone.
+"""The mathematics of SGSD on hidden states and log-probabilities; needs torch, and triton for the kernels.
 
 Shapes: N rows of hidden states, D their width, V tokens in the vocabulary; B rollouts, K teacher contexts, T
 completion tokens, S slots of a local support. All logarithms are natural.
@@ -15,17 +15,22 @@ from sgsd_kernels.gate import (
     gated_loss,
     gated_polarity,
 )
+from sgsd_kernels.head import HeadOptions
+from sgsd_kernels.head_passes import RowStatistics
 from sgsd_kernels.linear_logprob import linear_logprob
 from sgsd_kernels.local_support import TeacherSupport, gated_support, teacher_support
 from sgsd_kernels.reference import LogprobOutput
 from sgsd_kernels.support_logprob import support_logprob
+from sgsd_kernels.vocab_parallel import merge_statistics, shard_gradients, shard_statistics
 
 __all__ = [
     "GateSettings",
     "GatedPolarityOutput",
+    "HeadOptions",
     "Implementation",
     "LogprobOutput",
     "PolarityRule",
+    "RowStatistics",
     "TeacherSupport",
     "Workload",
     "gate",
@@ -33,7 +38,10 @@ __all__ = [
     "gated_polarity",
     "gated_support",
     "linear_logprob",
+    "merge_statistics",
     "resolve_implementation",
+    "shard_gradients",
+    "shard_statistics",
     "support_logprob",
     "teacher_support",
 ]

@@ -37,7 +37,7 @@ class HeadOptions:
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """Refuse what the chunked paths cannot read: wrong shapes, integers, sharded tensors.
+    """Refuse what no implementation can read: wrong shapes, integers, sharded tensors.
 
     Raises:
         ValueError: a shape or dtype that does not fit.
@@ -49,6 +49,11 @@ def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
                 f"{name} is a DTensor, which the head cannot read; call it inside the root module's forward, where "
                 "FSDP has gathered the weight, or pass `full_tensor()` of it"
             )
+    if weight.dim() == 1 or weight.numel() == 0:
+        raise ValueError(
+            f"weight must be a whole head [V, D]; got {_shape(weight)}, which is what a sharded parameter looks like "
+            "outside the forward of the module that owns it: call the head inside that forward"
+        )
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
             f"hidden must be [N, D] and weight [V, D] with the same D; got {_shape(hidden)} and {_shape(weight)}"

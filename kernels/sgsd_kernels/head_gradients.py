@@ -11,6 +11,9 @@ from torch import Tensor
 from sgsd_kernels.head import product, spans
 from sgsd_kernels.head_passes import HeadRows, HeadSpan
 
+WEIGHT_PART_LIMIT = 64 * 2**20 // 4
+"""Entries of the weight's gradient that are accumulated at a time: 64 MiB of float32."""
+
 ChunkGradient = Callable[[slice, HeadSpan], Tensor]
 """(rows, span) -> dlogits [rows, columns] of the head's product."""
 
@@ -79,6 +82,8 @@ def _through_learning_head(
 ) -> HeadGradients:
     needs_hidden, needs_weight, needs_bias = needs
     row_chunk, vocab_chunk = chunk
+    if needs_weight:
+        vocab_chunk = max(1, min(vocab_chunk, WEIGHT_PART_LIMIT // rows.hidden.shape[1]))
     hidden = rows.hidden.new_zeros(rows.hidden.shape, dtype=rows.dtype) if needs_hidden else None
     weight = torch.zeros_like(rows.weight) if needs_weight else None
     bias = torch.zeros_like(rows.bias) if needs_bias and rows.bias is not None else None

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from sgsd_kernels import Implementation
+from sgsd_kernels import Implementation, Workload, resolve_implementation
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy.attention import can_pack
 from sgsd_lightning.policy.loss_mask import LossMaskRule
 from sgsd_lightning.policy.packing import PackedBatch, TokenSequence, microbatches, pack
+from sgsd_lightning.policy.precision import product_dtype
 from sgsd_lightning.policy.score_method import HeadScores, StudentSupport, bind_score
 from sgsd_lightning.policy.teacher_weights import TeacherWeights
 from sgsd_lightning.types import Rollout, ScoreRequest, SupportScores, TokenScores
@@ -32,6 +33,20 @@ class Scorer:
             raise ValueError(f"model.teacher_tokens_per_forward must be at least 1; got {teacher_tokens_per_forward}")
         self.teacher_tokens_per_forward = teacher_tokens_per_forward
         self.head_implementation = head_implementation
+
+    def resolve_head(self, model: PreTrainedModel) -> str:
+        """The implementation that log-probabilities of ``model`` will be computed by, under the current autocast.
+
+        Raises:
+            ValueError: when the one asked for cannot run on the model's device or dtype.
+        """
+        weight = model.get_output_embeddings().weight
+        dtype = product_dtype(weight)
+        workload = Workload.of("linear_logprob", weight.new_empty(0, weight.shape[-1], dtype=dtype))
+        try:
+            return resolve_implementation(self.head_implementation, workload)
+        except ValueError as error:
+            raise ValueError(f"model.head_implementation: {error}") from None
 
     def score(
         self,

@@ -18,9 +18,15 @@ from sgsd_lightning.cli import main
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def sgsd(*arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def sgsd(*arguments: str, folder: Path, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `sgsd` in a folder, on one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "200"}
+    environment = {
+        **os.environ,
+        **variables,
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "COLUMNS": "200",
+    }
     environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "kernels")])
     command = [sys.executable, "-c", "import sys; from sgsd_lightning.cli import main; sys.exit(main())", *arguments]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
@@ -219,6 +225,19 @@ def test_a_process_shows_an_error_without_a_traceback(run_config: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("sgsd: error: --config nowhere: no such file")
     assert "Traceback" not in result.stderr
+
+
+def test_the_heads_implementation_is_settled_and_told_before_the_first_rollout(run_config: Path) -> None:
+    arguments = ("fit", "--config", "run.yaml", "--trainer.max_steps=1")
+    told = sgsd(*arguments, folder=run_config.parent)
+    assert "linear_logprob on cpu, float32: chunked (table: any device)" in told.stderr
+    if torch.cuda.is_available():
+        return
+    arguments += (f"{MODEL}.head_implementation=triton", "--trainer.default_root_dir=other")
+    refused = sgsd(*arguments, folder=run_config.parent, check=False, TRITON_INTERPRET="0")
+    assert refused.returncode == 2
+    assert "sgsd: error: model.head_implementation: implementation = 'triton' cannot do" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 LORA = '{"rank": 2, "alpha": 4}'

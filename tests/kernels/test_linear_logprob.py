@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import LogprobOutput, chunked, linear_logprob, reference
+from sgsd_kernels import chunked, linear_logprob, reference
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
+
+from tests.kernels.head_cases import double, example, gradients
 
 SMALL_CHUNKS = {"row_chunk": 16, "vocab_chunk": 100}
 OPTIONS: list[dict[str, Any]] = [
@@ -17,33 +18,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"temperature": 0.7, "softcap": 5.0},
     {"temperature": 1.3, "vocab_limit": 29, "entropy": True},
 ]
-
-
-def example(num_rows: int, width: int, vocab_size: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """Hidden states, head, bias and targets; every third row ignored."""
-    targets = torch.randint(vocab_size, (num_rows,))
-    targets[::3] = -100
-    return {
-        "hidden": torch.randn(num_rows, width, dtype=torch.float64).to(dtype),
-        "weight": torch.randn(vocab_size, width, dtype=torch.float64).to(dtype),
-        "targets": targets,
-        "bias": torch.randn(vocab_size, dtype=torch.float64).to(dtype),
-    }
-
-
-def double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
-
-
-def gradients(
-    function: Callable[..., LogprobOutput], inputs: dict[str, Tensor], upstream: Tensor, **options: Any
-) -> list[Tensor]:
-    """Gradients of hidden, weight and bias of upstream[0] . logprob + upstream[1] . lse."""
-    leaves = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in inputs.items()}
-    output = function(**leaves, **options)
-    outputs = torch.stack([output.logprob, output.lse])
-    learning = [leaves[name] for name in ("hidden", "weight", "bias")]
-    return list(torch.autograd.grad((outputs * upstream.to(outputs.dtype)).sum(), learning))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -310,6 +284,8 @@ def test_a_float32_head_takes_bfloat16_hidden_states() -> None:
         ({"targets": torch.tensor([0, 9, 1]), "vocab_limit": 9}, r"in \[0, 9\).*got 9"),
         ({"targets": torch.tensor([0])}, r"targets must be \[N\] with hidden's N = 3; got \[1\]"),
         ({"weight": torch.zeros(33, 9)}, r"with the same D; got \[3, 8\] and \[33, 9\]"),
+        ({"weight": torch.zeros(264)}, r"a whole head \[V, D\]; got \[264\], which is what a sharded parameter"),
+        ({"weight": torch.zeros(0, 8)}, r"a whole head \[V, D\]; got \[0, 8\], which is what a sharded parameter"),
         ({"hidden": torch.zeros(1, 3, 8)}, r"hidden must be \[N, D\]"),
         ({"weight": torch.zeros(33, 8, dtype=torch.int64)}, "must have floating dtypes"),
         ({"bias": torch.zeros(32)}, r"bias must be \[V\] with the weight's V = 33; got \[32\]"),

@@ -33,7 +33,9 @@ class TileConfig:
 def scan_config(capability: int, dtype: torch.dtype, use_tma: bool) -> TileConfig:
     """The tiles of the forward scan on a device of the compute ``capability`` (80, 90, 100 ...)."""
     if dtype == torch.float32:
-        return TileConfig(64, 64, 32, num_warps=8, num_stages=3)
+        return TileConfig(64, 64, 16, num_warps=8, num_stages=3)
+    if use_tma and capability >= 100:
+        return TileConfig(128, 128, 64, num_warps=8, num_stages=4)
     if use_tma:
         return TileConfig(128, 256, 64, num_warps=8, num_stages=4, slices=2)
     if capability >= 90:
@@ -44,7 +46,7 @@ def scan_config(capability: int, dtype: torch.dtype, use_tma: bool) -> TileConfi
 def dlogits_config(capability: int, dtype: torch.dtype, use_tma: bool) -> TileConfig:
     """The tiles of the backward recomputation."""
     if dtype == torch.float32:
-        return TileConfig(64, 64, 32, num_warps=8, num_stages=3)
+        return TileConfig(64, 64, 16, num_warps=8, num_stages=3)
     if use_tma:
         return TileConfig(128, 256, 64, num_warps=8, num_stages=4, slices=2)
     if capability >= 90:
