@@ -57,7 +57,7 @@ def compile_all(catalogue: str, capabilities: Sequence[int], only: str = "") -> 
     if not wanted:
         raise ValueError(f"--only {only} is in no specimen's name; run without it to see them all")
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(NUM_WORKERS, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(min(NUM_WORKERS, len(wanted)), mp_context=spawn) as pool:
         jobs = [pool.submit(compile_specimen, catalogue, capability, name) for capability, name in wanted]
         return [job.result() for job in jobs]
 

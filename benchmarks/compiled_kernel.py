@@ -117,7 +117,7 @@ def compile_specimen(catalogue: str, capability: int, name: str) -> CompiledKern
         with contextlib.redirect_stdout(output):
             compiled = _compile(specimen, capability)
     except Exception as error:  # whatever the compiler raises is this kernel's row, and the others still want theirs
-        return FailedKernel(name, capability, f"{type(error).__name__}: {str(error).strip()[-600:]}")
+        return FailedKernel(name, capability, f"{type(error).__name__}: {' '.join(str(error).split())[-600:]}")
     return _describe(specimen, capability, compiled, output.getvalue())
 
 

@@ -84,7 +84,7 @@ def ptx_instructions(ptx: str) -> dict[str, int]:
 
 
 def spilled_bytes(ptxas_log: str) -> int:
-    """Bytes per thread that are stored to or loaded from local memory for want of registers, by the log of ``ptxas -v``.
+    """Bytes per thread that go to local memory and back for want of registers, by the log of ``ptxas -v``.
 
     Raises:
         ValueError: the log does not say.
