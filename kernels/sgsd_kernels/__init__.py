@@ -13,8 +13,9 @@ from sgsd_kernels.gate import (
     PolarityRule,
     gate,
     gated_loss,
-    gated_polarity,
 )
+from sgsd_kernels.gated_head import GatedHeadOutput, gated_polarity_head_loss
+from sgsd_kernels.gated_polarity import gated_polarity, ragged_gated_polarity
 from sgsd_kernels.head import HeadOptions
 from sgsd_kernels.head_passes import RowStatistics
 from sgsd_kernels.linear_logprob import linear_logprob
@@ -25,6 +26,7 @@ from sgsd_kernels.vocab_parallel import merge_statistics, shard_gradients, shard
 
 __all__ = [
     "GateSettings",
+    "GatedHeadOutput",
     "GatedPolarityOutput",
     "HeadOptions",
     "Implementation",
@@ -36,9 +38,11 @@ __all__ = [
     "gate",
     "gated_loss",
     "gated_polarity",
+    "gated_polarity_head_loss",
     "gated_support",
     "linear_logprob",
     "merge_statistics",
+    "ragged_gated_polarity",
     "resolve_implementation",
     "shard_gradients",
     "shard_statistics",

@@ -1,15 +1,14 @@
-"""From log-ratios to stance, polarity and loss, with the gradient in closed form: one scalar per token."""
+"""The gate: settings, the gated loss and its slope, stances and polarities, in closed form."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from sgsd_kernels.autograd import refuse_second_derivative
-from sgsd_kernels.reference import accumulation_dtype
 
 PolarityRule = Literal["validated", "imitate"]
 """``validated``: polarity = outcome * stance. ``imitate``: every teacher that is there is helpful."""
@@ -40,6 +39,14 @@ class GatedPolarityOutput:
     """[B, K]: masked token mean of KL(teacher || student) on the local support, nats; None without one."""
     support_size: Tensor | None = None
     """[B, K]: masked token mean of the number of tokens in the local support; None without one."""
+
+    def with_loss(self, rollout_loss: Tensor) -> GatedPolarityOutput:
+        """The same with another tensor for the loss."""
+        return replace(self, rollout_loss=rollout_loss)
+
+    def with_coefficient(self, token_coefficient: Tensor) -> GatedPolarityOutput:
+        """The same with the coefficients in another layout."""
+        return replace(self, token_coefficient=token_coefficient)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,56 +86,6 @@ def gated_loss_slope(log_ratio: Tensor, gate_temperature: float) -> Tensor:
     """dl/dr = gate(r) r / tau; 0 where r is infinite."""
     weight = gate(log_ratio, gate_temperature)
     return torch.where(weight > 0, weight * log_ratio / gate_temperature, 0.0)
-
-
-def gated_polarity(
-    student_logprob: Tensor,
-    teacher_logprob: Tensor,
-    loss_mask: Tensor,
-    context_weight: Tensor,
-    outcome: Tensor,
-    *,
-    gate_temperature: float = 1.0,
-    log_ratio_clip: float = 3.0,
-    stance_threshold: float = 0.05,
-    polarity: PolarityRule = "validated",
-) -> GatedPolarityOutput:
-    """SGSD's loss per rollout from the log-probabilities of the sampled tokens, over the full vocabulary.
-
-    Args:
-        student_logprob: [B, T] nats; the only input that gets a gradient.
-        teacher_logprob: [B, K, T] nats. K and T may be 0.
-        loss_mask: [B, T] bool, tokens that count; whatever stands elsewhere, NaN included, has no effect.
-        context_weight: [B, K]; 0 marks a context that is not there.
-        outcome: [B], +1 accepted, -1 rejected, 0 no judgement (all its polarities are 0 when validated).
-        gate_temperature: tau > 0, nats squared.
-        log_ratio_clip: C > 0, nats.
-        stance_threshold: theta >= 0, nats per token.
-        polarity: see `PolarityRule`.
-
-    Raises:
-        ValueError: a setting out of range, or shapes that do not fit one another.
-    """
-    settings = GateSettings(
-        gate_temperature=gate_temperature,
-        log_ratio_clip=log_ratio_clip,
-        stance_threshold=stance_threshold,
-        polarity=polarity,
-    )
-    if student_logprob.shape != loss_mask.shape:
-        raise ValueError(
-            f"student_logprob must have loss_mask's shape [B, T] = {list(loss_mask.shape)}; "
-            f"got {list(student_logprob.shape)}"
-        )
-    tokens = CountedTokens(loss_mask, context_weight, accumulation_dtype(student_logprob.dtype))
-    tokens.check(teacher_logprob, outcome)
-    with torch.no_grad():
-        log_ratio = tokens.clean(teacher_logprob.to(tokens.dtype) - student_logprob.to(tokens.dtype).unsqueeze(1))
-        stances = judge(log_ratio, tokens, outcome, settings)
-        row_loss = tokens.mean(gated_loss(log_ratio, gate_temperature))
-        slope = gated_loss_slope(log_ratio, gate_temperature)  # dr / dlogprob is -1
-        coefficient = -(tokens.token_weight(stances.polarity) * slope).sum(1)
-    return stances.output(student_logprob, coefficient, row_loss, tokens)
 
 
 class CountedTokens:
@@ -196,7 +153,7 @@ class Stances:
         """The loss of ``row_loss`` [B, K], with ``coefficient`` as its gradient in ``student_logprob``."""
         loss = (tokens.context_weight * self.polarity * row_loss).sum(-1)
         return GatedPolarityOutput(
-            rollout_loss=_ClosedForm.apply(student_logprob, loss, coefficient),
+            rollout_loss=ClosedForm.apply(student_logprob, loss, coefficient, None),
             token_coefficient=coefficient,
             stance_score=self.stance_score,
             raw_stance_score=self.raw_stance_score,
@@ -226,18 +183,23 @@ def judge(log_ratio: Tensor, tokens: CountedTokens, outcome: Tensor, settings: G
     )
 
 
-class _ClosedForm(torch.autograd.Function):
-    """A loss per rollout whose gradient in the student's logprobs is already known."""
+class ClosedForm(torch.autograd.Function):
+    """A loss per rollout whose gradient in the student's logprobs is already known.
+
+    Arguments: the student's logprobs, the loss [B], the gradient of its sum in them, and the rollout of each entry [M]
+    when they are packed, None when their first dimension is B.
+    """
 
     @staticmethod
-    def forward(ctx: Any, student_logprob: Tensor, loss: Tensor, coefficient: Tensor) -> Tensor:
-        ctx.save_for_backward(coefficient)
+    def forward(ctx: Any, student_logprob: Tensor, loss: Tensor, coefficient: Tensor, rollout: Tensor | None) -> Tensor:
+        ctx.save_for_backward(coefficient, rollout)
         ctx.dtype = student_logprob.dtype
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None]:
         refuse_second_derivative("the gated loss")
-        (coefficient,) = ctx.saved_tensors
+        coefficient, rollout = ctx.saved_tensors
+        upstream = grad_loss if rollout is None else grad_loss[rollout]
         shape = (-1,) + (1,) * (coefficient.dim() - 1)
-        return (grad_loss.reshape(shape) * coefficient).to(ctx.dtype), None, None
+        return (upstream.reshape(shape) * coefficient).to(ctx.dtype), None, None, None
