@@ -92,7 +92,15 @@ def linear_divergence(
         if name == "reference":
             return reference_divergence.linear_divergence(*arguments, support_top_k, mask)
         if support_top_k > 0:
-            return support_divergence(*arguments, support_top_k, mask)
+            return support_divergence(*arguments, support_top_k, mask, implementation=implementation)
+        if name == "cublas":
+            from sgsd_kernels import cublas_divergence
+
+            return cublas_divergence.linear_divergence(*arguments, mask)
+        if name == "triton":
+            from sgsd_kernels.fused_divergence import FusedDivergence
+
+            return linear_divergence_by(FusedDivergence.for_device(student_hidden.device), *arguments, mask)
         return linear_divergence_by(ChunkedDivergence(), *arguments, mask)
 
 
