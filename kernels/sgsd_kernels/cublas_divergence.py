@@ -1,8 +1,8 @@
 """The divergence by the library's product into bounded float32 chunks, and a Triton kernel over their rows: ``cublas``.
 
-Forward takes rows in blocks whose logits, over the whole vocabulary, stay within `FORWARD_BYTES`: the student's, the
-teachers' mixture and, for several teachers, the current one's. So each row is multiplied once per teacher and once for
-the student.
+Forward takes rows in blocks of which two sets of logits over the whole vocabulary stay within `FORWARD_BYTES`: the
+teachers' mixture so far and the next teacher's, in the end the student's. So each row is multiplied once per teacher
+and once for the student.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from sgsd_kernels.head_passes import HeadSpan, Normalizer
 from sgsd_kernels.triton_kernels.divergence_rows import absorb_teacher_, divergence_rows_
 
 FORWARD_BYTES = 256 * 2**20
-"""Of float32 logits at a time in forward; where it makes a gradient, its bfloat16 form comes on top (a quarter)."""
+"""Of float32 logits at a time in forward; a gradient made there in bfloat16 adds a quarter."""
+ROW_TILE = 64
+"""Blocks of more rows than this are a multiple of it, so that the library's tiles are full."""
 ROW_CHUNK = 2048
 VOCAB_CHUNK = 8192
-"""A chunk in backward is 64 MiB of float32 logits, of which two or three are alive, and 32 MiB of bfloat16 gradient."""
+"""A chunk in backward is 64 MiB of float32 logits, of which two are alive, and a gradient of 32 MiB in bfloat16."""
 
 
 def linear_divergence(
@@ -104,7 +106,7 @@ class CublasDivergence:
         for block, span in self._blocks(rows):
             dlogits = self._block(rows, block, span, found, None, measure=True, gradient=unit_gradient is not None)
             if unit_gradient is not None:
-                unit_gradient[block] = product(dlogits, span.weight)
+                unit_gradient[block] = _through_head(dlogits, span.weight)
             del dlogits  # before the next block's logits
         return found
 
@@ -119,9 +121,9 @@ class CublasDivergence:
     def _blocks(self, rows: DivergenceRows) -> Iterator[tuple[slice, HeadSpan]]:
         """Blocks of rows by the whole vocabulary."""
         vocab_size = rows.student.vocab_size
-        num_buffers = 2 if rows.log_weight is None else 3
         span = HeadSpan(slice(0, vocab_size), working_copy(rows.student.weight[:vocab_size]), None)
-        for block in spans(rows.num_rows, max(1, self.forward_bytes // (4 * num_buffers * vocab_size))):
+        num_rows = max(1, self.forward_bytes // (2 * 4 * vocab_size))
+        for block in spans(rows.num_rows, num_rows // ROW_TILE * ROW_TILE or num_rows):
             yield block, span
 
     def _block(
@@ -140,7 +142,7 @@ class CublasDivergence:
         for index in range(rows.num_teachers):
             place = rows.teacher_rows(index, block)
             part = rows.teachers.block(place)
-            logits = product(part.hidden, teacher_span.weight.T)
+            logits = _head_product(part.hidden, teacher_span.weight)
             if rows.log_weight is None:
                 teacher = logits
                 break
@@ -149,7 +151,7 @@ class CublasDivergence:
             teacher = absorb_teacher_(teacher, logits, part, span.columns, normalizer, share, measure=measure)
             del logits  # before the next teacher's
         assert teacher is not None
-        student = product(rows.student.hidden[block], span.weight.T)
+        student = _head_product(rows.student.hidden[block], span.weight)
         first = rows.teacher_rows(0, block)
         student_found, teacher_found = found.student.block(block), found.teachers.block(first)
         return divergence_rows_(
@@ -165,6 +167,26 @@ class CublasDivergence:
             measure=measure,
             gradient=gradient,
         )
+
+
+def _head_product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """``hidden @ weight.T`` [R, columns], without a cast of the whole head where the dtypes differ."""
+    if hidden.dtype == weight.dtype:
+        return product(hidden, weight.T)
+    out = torch.empty(hidden.shape[0], weight.shape[0], dtype=torch.float32, device=hidden.device)
+    for columns in spans(weight.shape[0], VOCAB_CHUNK):
+        out[:, columns] = product(hidden, weight[columns].T)
+    return out
+
+
+def _through_head(dlogits: Tensor, weight: Tensor) -> Tensor:
+    """``dlogits @ weight`` [R, D], likewise."""
+    if dlogits.dtype == weight.dtype:
+        return product(dlogits, weight)
+    out = torch.zeros(dlogits.shape[0], weight.shape[1], dtype=torch.float32, device=dlogits.device)
+    for columns in spans(weight.shape[0], VOCAB_CHUNK):
+        out += product(dlogits[:, columns], weight[columns])
+    return out
 
 
 def _empty(rows: DivergenceRows) -> RowDivergence:

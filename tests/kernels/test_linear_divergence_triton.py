@@ -32,7 +32,7 @@ TILES = TileConfig(16, 64, 32, num_warps=4, num_stages=1, slices=2, group_rows=2
 QUARTERS = TileConfig(16, 64, 16, num_warps=4, num_stages=1, slices=4, group_rows=64, num_splits=50)
 FUSED = FusedDivergence(FusedPasses(capability=80, tiles=TILES))
 FUSED_QUARTERS = FusedDivergence(FusedPasses(capability=80, tiles=TILES), tiles=QUARTERS)
-LIBRARY = CublasDivergence(forward_bytes=4 * 3 * 65 * 10, row_chunk=10, vocab_chunk=100)
+LIBRARY = CublasDivergence(forward_bytes=8 * 65 * 10, row_chunk=10, vocab_chunk=100)
 ALL_PASSES = [
     pytest.param(FUSED, id="fused"),
     pytest.param(FUSED_QUARTERS, id="fused-quarters"),
@@ -80,7 +80,7 @@ def check(
         (1, 24, 33, torch.float32, {}, {**FORWARD, "temperature": 0.7, "softcap": 3.0, "token_clip": 0.01}),
         (17, 40, 65, torch.bfloat16, {"num_teachers": 3}, REVERSE),
         (3, 9, 257, torch.float32, {"own_head": True}, {**UNEVEN_JSD, "vocab_limit": 130}),
-        (17, 8, 130, torch.float16, {"num_teachers": 2, "own_head": True}, {**JSD, "token_clip": 0.005}),
+        (9, 8, 130, torch.float16, {"num_teachers": 2, "own_head": True}, {**JSD, "token_clip": 0.005}),
         (2, 8, 2, torch.float32, {}, REVERSE),
         (2, 8, 1, torch.float32, {}, JSD),
     ],
@@ -212,16 +212,35 @@ def test_a_frozen_head_costs_one_product_per_row_and_teacher_and_none_in_backwar
         return product(left, right)
 
     monkeypatch.setattr(cublas_divergence, "product", counted)
-    monkeypatch.setattr(cublas_divergence, "FORWARD_BYTES", 0)
+    blocks_of_four = CublasDivergence(forward_bytes=4 * 8 * 33)
+    monkeypatch.setattr(cublas_divergence, "CublasDivergence", lambda: blocks_of_four)
     hidden = inputs["student_hidden"].requires_grad_()
     value = linear_divergence(**inputs, **JSD, implementation="cublas")
     assert sum(num_rows) == 9 * (1 + num_teachers + 1)
+    assert max(num_rows) == 4
     gradient = torch.autograd.grad(value, hidden, upstream)[0]
     assert sum(num_rows) == 9 * (1 + num_teachers + 1)
     assert_close((value.detach(), [gradient]), (wanted[0], wanted[1][:1]), 2e-6, 5e-6)
     with torch.no_grad():
         linear_divergence(**inputs, **JSD, implementation="cublas")
     assert sum(num_rows) == 9 * (1 + num_teachers + 1) + 9 * (1 + num_teachers)
+
+
+def test_a_head_of_another_dtype_is_cast_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head = torch.randn(5, 8, device=DEVICE), torch.randn(33, 8, device=DEVICE).to(torch.bfloat16)
+    dlogits = torch.randn(5, 33, device=DEVICE)
+    monkeypatch.setattr(cublas_divergence, "VOCAB_CHUNK", 10)
+    torch.testing.assert_close(cublas_divergence._head_product(hidden, head), hidden @ head.float().T)
+    torch.testing.assert_close(cublas_divergence._through_head(dlogits, head), dlogits @ head.float())
+
+
+@pytest.mark.parametrize("implementation", ["triton", "cublas"])
+def test_a_support_is_ranked_and_multiplied_by_every_implementation(implementation: Any) -> None:
+    inputs = on_device(example(5, 8, 33, dtype=torch.float32))
+    upstream = torch.randn(5, device=DEVICE)
+    options = {"support_top_k": 4, "token_clip": 0.02, **JSD}
+    actual = run(linear_divergence, inputs, upstream, implementation=implementation, **options)
+    assert_close(actual, expected(inputs, upstream, **options), 2e-6, 5e-6)
 
 
 def test_an_infinite_divergence_without_upstream_gradient_leaves_no_nan() -> None:
