@@ -66,11 +66,12 @@ def linear_divergence(
         support_top_k: k > 0 restricts both sides to the k tokens that the one teacher likes best and renormalises;
             -1 is off.
         mask: [N] bool; other rows are 0 and cost nothing. None keeps all.
-        implementation: see `Implementation`. With a support only ``reference`` differs from the rest.
+        implementation: see `Implementation`. With a support it says how that is ranked and multiplied, as in
+            `sgsd_kernels.teacher_support` and `sgsd_kernels.support_logprob`.
 
     Returns:
         [N] nats, float32 (float64 for float64 inputs); differentiable once in student_hidden, weight (as the student's
-        head alone) and bias.
+        head alone) and bias. Infinite where a KL meets a token that only the distribution it weighs with can produce.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, options out of range, mixture weights that are not weights
