@@ -132,7 +132,7 @@ def test_small_log_ratios_keep_their_digits(implementation: Any) -> None:
 
 
 @pytest.mark.parametrize("extreme", [1e4, 1e25, math.inf])
-@pytest.mark.parametrize("implementation", ["chunked", "triton"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_an_extreme_teacher_closes_the_gate_without_nan(implementation: Any, extreme: float) -> None:
     inputs = padded_example(1, 2, 3)
     inputs["teacher_logprob"][0, 0, 0] = -extreme
@@ -143,8 +143,36 @@ def test_an_extreme_teacher_closes_the_gate_without_nan(implementation: Any, ext
     assert output.stance_score.isfinite().all()
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_token_that_the_student_rules_out_adds_log_2_and_no_gradient(implementation: Any) -> None:
+    output, gradient = run(
+        gated_polarity,
+        {
+            "student_logprob": torch.tensor([[-math.inf, -1.0]]),
+            "teacher_logprob": torch.tensor([[[-2.0, -1.0]]]),
+            "loss_mask": torch.ones(1, 2, dtype=torch.bool),
+            "context_weight": torch.ones(1, 1),
+            "outcome": torch.ones(1),
+        },
+        torch.ones(1),
+        implementation=implementation,
+    )
+    torch.testing.assert_close(output.rollout_loss, torch.tensor([math.log(2) / 2]))
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_coefficients_do_not_depend_on_what_learns(implementation: Any) -> None:
+    inputs = padded_example(3, 4, 9)
+    expected, _ = run(gated_polarity, exact(inputs), torch.ones(3), implementation="chunked")
+    assert expected.token_coefficient.abs().sum() > 0
+    with torch.no_grad():
+        output = gated_polarity(**inputs, implementation=implementation)
+    torch.testing.assert_close(output.token_coefficient.double(), expected.token_coefficient, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
-@pytest.mark.parametrize("implementation", ["chunked", "triton"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_what_stands_at_masked_positions_and_absent_contexts_has_no_effect(implementation: Any, poison: float) -> None:
     inputs = padded_example(3, 4, 9)
     dirty = {name: value.clone() for name, value in inputs.items()}
