@@ -75,8 +75,8 @@ def gated_polarity_head_loss(
         implementation: of the head and of the gate, see `Implementation`.
 
     Raises:
-        ValueError: shapes that do not fit, a setting out of range, an implementation that cannot run here, a target
-            that counts and is out of range (checked on the CPU).
+        ValueError: shapes or dtypes that do not fit, a setting out of range, an implementation that cannot run here, a
+            target that counts and is out of range (checked on the CPU).
         TypeError: a DTensor.
     """
     check_head(student_hidden, weight, bias)
@@ -85,6 +85,11 @@ def gated_polarity_head_loss(
         raise ValueError(
             f"teacher_hidden must be [K, M, D] with student_hidden's D = {student_hidden.shape[1]}; "
             f"got {list(teacher_hidden.shape)}"
+        )
+    if teacher_hidden.dtype != student_hidden.dtype:
+        raise ValueError(
+            f"teacher_hidden must have student_hidden's dtype {student_hidden.dtype}, as they go through the head "
+            f"together; got {teacher_hidden.dtype}"
         )
     options = HeadOptions(temperature=temperature, softcap=softcap, vocab_limit=vocab_limit)
     check_targets(targets.where(loss_mask, _IGNORED), len(loss_mask), options.vocab_size(weight), _IGNORED)

@@ -243,6 +243,10 @@ def test_entropies_and_logprobs_come_in_the_layout_of_the_tokens(implementation:
     [
         ({"teacher_hidden": torch.zeros(2, 7, 9)}, r"teacher_hidden must be \[K, M, D\].*D = 16; got \[2, 7, 9\]"),
         ({"teacher_hidden": torch.zeros(2, 6, 16)}, r"teachers' \[K, M\] with loss_mask's M = 7"),
+        (
+            {"teacher_hidden": torch.zeros(2, 7, 16).half()},
+            r"student_hidden's dtype torch\.float32.*got torch\.float16",
+        ),
         ({"weight": torch.zeros(50, 9)}, r"with the same D; got \[7, 16\] and \[50, 9\]"),
         ({"targets": torch.full((7,), 50)}, r"targets must be token ids in \[0, 50\)"),
         ({"rollout_offsets": torch.tensor([0, 4, 6])}, "must rise from 0 to M = 7"),

@@ -80,12 +80,17 @@ def test_the_reference_reproduces_loss_gradient_and_metrics(
         assert_matches(output.metrics[OUR_NAMES[name]], value)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("implementation", "dtype"),
+    [(name, dtype) for name in ("reference", "chunked") for dtype in DTYPES] + [("triton", torch.float32)],
+)
 @pytest.mark.parametrize("index", range(NUM_CASES))
-def test_the_closed_form_reproduces_loss_and_gradient(
-    golden: Callable[[int], Case], index: int, dtype: torch.dtype
+def test_every_implementation_of_the_gate_reproduces_loss_and_gradient(
+    golden: Callable[[int], Case], index: int, dtype: torch.dtype, implementation: Any
 ) -> None:
     settings, array = golden(index)
+    if settings["support_top_k"] > 0 and implementation != "chunked":
+        pytest.skip("the gate on a local support has one implementation")
     gate_settings = {name: settings[name] for name in SETTINGS[:3]}
     student_logits = array("student_logits").to(dtype).requires_grad_()
     teacher_logits = array("teacher_logits").to(dtype)
@@ -99,7 +104,7 @@ def test_the_closed_form_reproduces_loss_and_gradient(
         student = student_logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
         targets = ids[:, None, :, None].expand(*teacher_logits.shape[:3], 1)
         teacher = teacher_logits.log_softmax(-1).gather(-1, targets).squeeze(-1)
-        output = gated_polarity(student, teacher, *common, **gate_settings)
+        output = gated_polarity(student, teacher, *common, **gate_settings, implementation=implementation)
     loss = output.rollout_loss.mean()
     (gradient,) = torch.autograd.grad(loss, student_logits)
     assert_matches(loss, array("loss"))
