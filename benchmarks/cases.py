@@ -114,15 +114,21 @@ class Inputs:
         return torch.ones_like(self.targets, dtype=torch.bool)
 
 
-def make_inputs(size: Size, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Inputs:
-    """Random states with logits of deviation `LOGIT_DEVIATION`, targets sampled from the student, teachers near it."""
+def make_inputs(
+    size: Size,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+    logit_deviation: float = LOGIT_DEVIATION,
+) -> Inputs:
+    """Random states whose logits deviate by ``logit_deviation``, targets sampled from the student, teachers near it."""
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=device)
 
     weight = normal(size.vocabulary, size.width).mul_(0.05).to(dtype)
-    scale = LOGIT_DEVIATION / (0.05 * size.width**0.5)
+    scale = logit_deviation / (0.05 * size.width**0.5)
     hidden = torch.empty(1 + size.teachers, size.tokens, size.width, device=device, dtype=dtype)
     student = hidden[0].copy_(normal(size.tokens, size.width).mul_(scale))
     targets = sample_targets(student, weight, generator)

@@ -14,6 +14,7 @@ from benchmarks.cases import MODES, Size
 from benchmarks.harness import Row, Settings, Workload, measure
 from benchmarks.machine import provenance
 from benchmarks.memory import MEASURES
+from benchmarks.plot import draw
 from benchmarks.results import save, summary
 
 DEFAULT_OUT = Path("benchmarks/results/kernels")
@@ -86,5 +87,6 @@ def main(workloads: Sequence[Workload], module: str, arguments: Sequence[str] | 
             rows += case
             save(options.out, header, rows)
             print(summary(case), flush=True)
+        draw({**header, "rows": [row.as_dict() for row in rows]}, options.out / f"{workload.name}.png")
         is_sound &= not any(row.provider.startswith("sgsd") and row.status in ("wrong", "failed") for row in rows)
     return 0 if is_sound else 1

@@ -277,6 +277,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _release(device: torch.device) -> None:
-    gc.collect()
+    """Give back what the last provider left, so that the next one has all of the device's memory."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()

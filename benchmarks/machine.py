@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ def provenance(module: str, arguments: Sequence[str], device: torch.device) -> d
         "commit": _git("rev-parse", "HEAD"),
         "commit_is_clean": not _git("status", "--porcelain", "--untracked-files=no"),
         "device": device_name(device),
+        "triton_interpreter": os.environ.get("TRITON_INTERPRET") == "1",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},

@@ -1,4 +1,4 @@
-"""Result files: JSON for machines, markdown for readers, a plot for both."""
+"""Result files: JSON for machines, markdown for readers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import Any
 
 from benchmarks.harness import Row
 from benchmarks.markdown import markdown_table
-from benchmarks.plot import draw
 
 HEADER = ("provider", "ms (p20 to p80)", "TFLOP/s", "of bare product", "workspace MB", "errors", "remark")
 _NUMBERS = (1, 2, 3, 4)
 
 
 def save(folder: Path, header: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Write ``<kernel>.json``, ``.md`` and, where matplotlib is installed, ``.png`` into ``folder``."""
+    """Write ``<kernel>.json`` and ``<kernel>.md`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {**header, "rows": [row.as_dict() for row in rows]}
     stem = folder / str(header["kernel"])
     stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     stem.with_suffix(".md").write_text(as_markdown(found))
-    draw(found, stem.with_suffix(".png"))
 
 
 def summary(rows: Sequence[Row]) -> str:
     """The rows of one case as a table under a line that names it."""
-    return _case_table([row.as_dict() for row in rows])
+    return case_table([row.as_dict() for row in rows])
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
@@ -37,7 +35,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         f"{found['device']}, {found['dtype']}; {versions}; {found['date']}, commit {found['commit'][:10]}; "
         f"`{found['command']}`. Workspace: {found['workspace']}."
     )
-    tables = [_case_table(case) for case in _cases(found["rows"])]
+    tables = [case_table(case) for case in _cases(found["rows"])]
     return "\n\n".join([f"## {found['kernel']}", origin, *tables]) + "\n"
 
 
@@ -48,12 +46,15 @@ def _cases(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     return list(cases.values())
 
 
-def _case_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def case_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int] = range(len(HEADER))) -> str:
+    """The rows of one case as a table under a line that names it, with the ``columns`` of `HEADER` alone."""
     if not rows:
         return "No provider was asked for."
     title = f"**{rows[0]['kernel']}, {rows[0]['mode']}: {row_size(rows[0])}** (errors against {rows[0]['reference']})"
     known = [row for row in rows if row["errors"]]
-    table = markdown_table(HEADER, [cells(row) for row in known], right=_NUMBERS) if known else "Nothing measured."
+    body = [[cells(row)[column] for column in columns] for row in known]
+    right = [place for place, column in enumerate(columns) if column in _NUMBERS]
+    table = markdown_table([HEADER[column] for column in columns], body, right) if known else "Nothing measured."
     return "\n\n".join([title, table, *_not_measured([row for row in rows if not row["errors"]])])
 
 

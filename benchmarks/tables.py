@@ -1,0 +1,145 @@
+"""Write the tables of ``benchmarks/README.md`` from the committed result files.
+
+    python -m benchmarks.tables [--check]
+
+A table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. With ``--check`` nothing is written; the exit
+status is 1 where a table is not what the result files say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import accuracy, compile_report
+from benchmarks.cases import TRAINED
+from benchmarks.goals import NOT_MEASURED, goals_table
+from benchmarks.markdown import markdown_table
+from benchmarks.results import case_table, row_size
+
+HERE = Path(__file__).resolve().parent
+README = HERE / "README.md"
+RESULTS = HERE / "results"
+KERNELS = ("gated_head", "linear_logprob", "linear_divergence_jsd", "linear_divergence_forward_kl", "local_support")
+SHOWN_WIDTH = 2048
+CPU_COLUMNS = (0, 1, 4, 5, 6)
+
+
+def goals() -> str:
+    """The goals, with numbers from a GPU's result file if there is one."""
+    return goals_table(_gpu_result("gated_head"))
+
+
+def gpu_tables() -> str:
+    """Milliseconds and share of the bare product, one table per kernel and mode."""
+    return "\n\n".join(_pivots(name) for name in KERNELS)
+
+
+def cpu_tables() -> str:
+    """Errors and workspaces of the small run on a CPU, trained heads."""
+    parts = []
+    for name in KERNELS:
+        found = _read(RESULTS / "kernels_cpu" / f"{name}.json")
+        rows = [] if found is None else [row for row in found["rows"] if row["mode"] == TRAINED]
+        parts.append(case_table(rows, CPU_COLUMNS) if rows else f"**{name}**: no result file.")
+    origin = _read(RESULTS / "kernels_cpu" / f"{KERNELS[0]}.json")
+    return "\n\n".join([*parts, *([] if origin is None else [_origin(origin)])])
+
+
+def accuracy_table() -> str:
+    """Errors against float64 at the vocabulary of Qwen3, on a CPU and, where there is one, on a GPU."""
+    parts = []
+    for path in sorted(RESULTS.glob("accuracy_*.json")):
+        found = json.loads(path.read_text())
+        parts += [accuracy.table(found), _origin(found)]
+    return "\n\n".join(parts)
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "goals": goals,
+    "gpu": gpu_tables,
+    "cpu": cpu_tables,
+    "accuracy": accuracy_table,
+    "compile report": compile_report.committed_table,
+}
+
+
+def filled(text: str) -> str:
+    """``text`` with every marked table replaced.
+
+    Raises:
+        ValueError: markers without a table of that name.
+    """
+
+    def replacement(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in TABLES:
+            raise ValueError(f"README.md marks a table {name!r}; there are {', '.join(TABLES)}")
+        return f"<!-- begin {name} -->\n\n{TABLES[name]()}\n\n<!-- end {name} -->"
+
+    return re.sub(r"<!-- begin (?P<name>[\w ]+) -->.*?<!-- end (?P=name) -->", replacement, text, flags=re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrite the README, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a table is stale")
+    options = parser.parse_args(arguments)
+    text = README.read_text()
+    wanted = filled(text)
+    if options.check:
+        if text != wanted:
+            print("benchmarks/README.md is stale; run python -m benchmarks.tables")
+        return int(text != wanted)
+    README.write_text(wanted)
+    return 0
+
+
+def _pivots(name: str) -> str:
+    found = _gpu_result(name)
+    if found is None:
+        return f"**{name}**: {NOT_MEASURED}."
+    rows = [row for row in found["rows"] if row["size"]["width"] == SHOWN_WIDTH]
+    modes = dict.fromkeys(row["mode"] for row in rows)
+    return "\n\n".join([*(_pivot(name, mode, rows) for mode in modes), _origin(found)])
+
+
+def _pivot(name: str, mode: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    rows = [row for row in rows if row["mode"] == mode]
+    sizes = dict.fromkeys(row_size(row) for row in rows)
+    cells = {(row["provider"], row_size(row)): _pivot_cell(row) for row in rows}
+    header = ["ms (share of the bare product)", *sizes]
+    body = [
+        [provider, *(cells.get((provider, size), "") for size in sizes)]
+        for provider in dict.fromkeys(row["provider"] for row in rows)
+    ]
+    return f"**{name}, {mode}**\n\n{markdown_table(header, body, right=range(1, len(header)))}"
+
+
+def _pivot_cell(row: Mapping[str, Any]) -> str:
+    if row["status"] != "measured":
+        return str(row["status"])
+    return f"{row['milliseconds']['median']:.3g} ({100 * row['share_of_bare_product']:.0f} %)"
+
+
+def _origin(found: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"`{found['command']}` on {found['device']}, {found['date']}; {versions}; commit {found['commit'][:10]}."
+
+
+def _gpu_result(name: str) -> dict[str, Any] | None:
+    return _read(RESULTS / "kernels" / f"{name}.json")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
