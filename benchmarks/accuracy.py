@@ -29,8 +29,8 @@ from benchmarks.peers import ours, row_logprob_peers
 from benchmarks.peers.contracts import LogprobFunction
 from benchmarks.providers import largest_error, relative_l2
 
-SIZE = Size(tokens=32, teachers=2, width=256)
-LOGIT_DEVIATIONS = (4.0, 5.5)
+SIZE = Size(tokens=64, teachers=2, width=256)
+LOGIT_DEVIATIONS = (5.0, 9.0)
 """Of the synthetic logits: a flat head and a sharp one."""
 DEFAULT_OUT = Path("benchmarks/results/accuracy_cpu.json")
 

@@ -149,6 +149,8 @@ class _Case:
         rows: dict[str, Row] = {}
         runs: dict[str, Run] = {}
         errors: dict[str, dict[str, float]] = {}
+        if self._settings.device.type == "cuda":
+            torch.compiler.reset()  # else torch.compile gives up after a few sizes and runs eagerly
         truth = _Truths(self._workload, inputs, self._mode, self._dtype)
         for provider in self._providers:
             outcome = self._check(provider, inputs, truth)

@@ -162,7 +162,6 @@ def _whole_logits(hidden: Tensor, weight: Tensor, inputs: Inputs, is_repeated: b
 
 def _whole_logits_providers() -> list[Provider]:
     def compiled(inputs: Inputs, mode: Mode) -> Run:
-        torch.compiler.reset()
         return _run(torch.compile(partial(_whole_logits, is_repeated=False), dynamic=False), inputs, mode)
 
     def eager(is_repeated: bool) -> Build:

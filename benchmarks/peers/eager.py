@@ -44,13 +44,11 @@ def _as_is(function: Callable[..., Tensor]) -> Callable[[], Callable[..., Tensor
 
 def compiled_logprob() -> LogprobFunction:
     """`upcast_logprob` under torch.compile, for one shape."""
-    torch.compiler.reset()
     return torch.compile(upcast_logprob, dynamic=False)
 
 
 def compiled_divergence() -> DivergenceFunction:
     """`divergence` under torch.compile, for one shape."""
-    torch.compiler.reset()
     return torch.compile(divergence, dynamic=False)
 
 

@@ -61,9 +61,6 @@ def _fused_jsd() -> DivergenceFunction:
 def _chunked_jsd(compiled: bool) -> DivergenceFunction:
     from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
 
-    if compiled:
-        torch.compiler.reset()
-
     def compute(student: Tensor, teachers: Tensor, weight: Tensor, kind: str) -> Tensor:
         loss = LigerFusedLinearJSDLoss(0.0, 1.0, beta=_BETA[kind], compiled=compiled)
         labels = torch.zeros(student.shape[0], dtype=torch.int64, device=student.device)
