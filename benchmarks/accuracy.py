@@ -32,7 +32,7 @@ from benchmarks.providers import largest_error, relative_l2
 SIZE = Size(tokens=64, teachers=2, width=256)
 LOGIT_DEVIATIONS = (5.0, 9.0)
 """Of the synthetic logits: a flat head and a sharp one."""
-DEFAULT_OUT = Path("benchmarks/results/accuracy_cpu.json")
+DEFAULT_FOLDER = Path("benchmarks/results")
 
 _ROUNDINGS = ("eager", "torch.compile")
 """Peers that differ in speed alone from the two roundings that are compared by name."""
@@ -217,8 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seconds": round(time.monotonic() - start),
         "heads": heads,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    out = options.out or DEFAULT_FOLDER / f"accuracy_{device.type}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
     return 0
 
@@ -227,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", metavar="TxKxD[xV]", help=f"{SIZE} where it is not given")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    parser.add_argument("--out", type=Path, help="benchmarks/results/accuracy_DEVICE.json where it is not given")
     return parser
 
 

@@ -14,6 +14,7 @@ from benchmarks.cases import MODES, Size
 from benchmarks.harness import Row, Settings, Workload, measure
 from benchmarks.machine import provenance
 from benchmarks.memory import MEASURES
+from benchmarks.peers import ours
 from benchmarks.plot import draw
 from benchmarks.results import save, summary
 
@@ -80,6 +81,7 @@ def main(workloads: Sequence[Workload], module: str, arguments: Sequence[str] | 
             **provenance(module, arguments, settings.device),
             "kernel": workload.name,
             "dtype": options.dtype,
+            "auto": ours.chosen_by_auto(settings.device, settings.dtype),
             "workspace": MEASURES.get(settings.device.type, "not measured"),
         }
         rows: list[Row] = []

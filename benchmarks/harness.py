@@ -212,6 +212,9 @@ class _Case:
         groups = [{name: run} for name, run in runs.items()] if settings.device.type == "cuda" else [dict(runs)]
         rows: dict[str, Row] = {}
         for group in groups:
+            if settings.is_late:
+                rows |= {name: self._row(by_name[name], "skipped", _OUT_OF_TIME, errors=errors[name]) for name in group}
+                continue
             try:
                 spreads = time_runs(group, settings.device, settings.seconds, settings.repeats)
                 needed = {name: workspace_bytes(run, settings.device) for name, run in group.items()}

@@ -26,7 +26,7 @@ class LinearLogprob(Workload):
     name = "linear_logprob"
     tolerance: ClassVar[Tolerance] = {
         "logprob": {"float32": 1e-4, "bfloat16": 0.5},
-        "logprob_sum": {"float32": 1e-2, "bfloat16": 200.0},
+        "logprob_mean": {"float32": 1e-4, "bfloat16": 0.5},
         "grad_hidden": {"float32": 1e-2, "bfloat16": 0.3},
         "grad_weight": {"float32": 1e-2, "bfloat16": 0.3},
     }
@@ -65,11 +65,14 @@ class LinearLogprob(Workload):
 
 
 def _named(logprob: torch.Tensor, question: Question) -> dict[str, torch.Tensor]:
-    return {"logprob": logprob} if question == "rows" else {"logprob_sum": logprob.sum()}
+    return {"logprob": logprob} if question == "rows" else {"logprob_mean": logprob.mean()}
 
 
 def _provider(peer: RowLogprobPeer) -> Provider:
-    name = "logprob" if peer.question == "rows" else "logprob_sum"
+    def named(logprob: torch.Tensor, num_rows: int) -> Answer:
+        if peer.question == "rows":
+            return {"logprob": logprob}
+        return {"logprob_sum": logprob, "logprob_mean": logprob.detach().float() / num_rows}
 
     def build(inputs: Inputs, mode: Mode) -> Run:
         compute = peer.make()
@@ -78,12 +81,12 @@ def _provider(peer: RowLogprobPeer) -> Provider:
 
             @torch.no_grad()
             def forward() -> Answer:
-                return {name: compute(all_rows, inputs.weight, all_targets)}
+                return named(compute(all_rows, inputs.weight, all_targets), len(all_rows))
 
             return forward
         return differentiated(
-            lambda hidden, weight: {name: compute(hidden, weight, inputs.targets)},
-            name,
+            lambda hidden, weight: named(compute(hidden, weight, inputs.targets), len(hidden)),
+            "logprob" if peer.question == "rows" else "logprob_sum",
             inputs,
             mode,
             inputs.upstream if peer.question == "rows" else None,

@@ -269,6 +269,7 @@ def test_every_benchmark_runs_on_tiny_sizes_and_saves_its_rows(name: str, tmp_pa
         assert ("sgsd_kernels chunked", "measured") in statuses
         assert {provider for provider, status in statuses if status == "measured" and "eager" in provider}
         assert not [row for row in found["rows"] if row["status"] in ("wrong", "failed")]
+        assert found["auto"]["linear_logprob"] == "chunked"
         assert found["versions"]["torch"] == torch.__version__
         assert workload.name in (tmp_path / f"{workload.name}.md").read_text()
         assert (tmp_path / f"{workload.name}.png").stat().st_size > 1000

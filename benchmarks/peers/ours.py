@@ -32,6 +32,12 @@ def why_unavailable(implementation: str, operation: Operation) -> Callable[[torc
     return why
 
 
+def chosen_by_auto(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """What ``auto`` stands for, by operation."""
+    sample = torch.empty(1, 8, device=device, dtype=dtype)
+    return {name: resolve_implementation("auto", Workload.of(name, sample)) for name in get_args(Operation)}
+
+
 def label(implementation: str) -> str:
     """How tables name one of our implementations."""
     return f"sgsd_kernels {implementation}"
