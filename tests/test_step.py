@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from sgsd_kernels import reference
+from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
 from torch import Tensor
 
 from sgsd_lightning.module import SelfDistillation
@@ -96,6 +97,21 @@ def test_the_packed_chunked_closed_form_step_equals_the_definition_over_logits(s
     pool = pool_of(module)
     loss, expected = step_loss(module, pool), definition_loss(module, pool, support_top_k)
     assert abs(expected.item()) > 1e-7, "the settings must make the loss sensitive"
+    torch.testing.assert_close(loss, expected, rtol=2e-4, atol=1e-8)
+    found, wanted = gradient(module, loss), gradient(module, expected)
+    assert (found - wanted).norm() <= 1e-3 * wanted.norm()
+
+
+@pytest.mark.parametrize("support_top_k", [-1, 3])
+@pytest.mark.parametrize("implementation", ["reference", "triton", "cublas"])
+def test_every_implementation_of_the_kernels_gives_the_same_loss_and_gradient(
+    implementation: str, support_top_k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = loaded(objective=GatedPolarity(**SENSITIVE, support_top_k=support_top_k))
+    pool = pool_of(module)
+    expected = step_loss(module, pool)
+    monkeypatch.setenv(IMPLEMENTATION_VARIABLE, implementation)
+    loss = step_loss(module, pool)
     torch.testing.assert_close(loss, expected, rtol=2e-4, atol=1e-8)
     found, wanted = gradient(module, loss), gradient(module, expected)
     assert (found - wanted).norm() <= 1e-3 * wanted.norm()

@@ -7,6 +7,7 @@ completion tokens, S slots of a local support. All logarithms are natural.
 from __future__ import annotations
 
 from sgsd_kernels.dispatch import Implementation, Workload, resolve_implementation
+from sgsd_kernels.divergence import DivergenceKind
 from sgsd_kernels.gate import (
     GatedPolarityOutput,
     GateSettings,
@@ -18,6 +19,7 @@ from sgsd_kernels.gated_head import GatedHeadOutput, gated_polarity_head_loss
 from sgsd_kernels.gated_polarity import gated_polarity, ragged_gated_polarity
 from sgsd_kernels.head import HeadOptions
 from sgsd_kernels.head_passes import RowStatistics
+from sgsd_kernels.linear_divergence import linear_divergence
 from sgsd_kernels.linear_logprob import linear_logprob
 from sgsd_kernels.local_support import TeacherSupport, gated_support, teacher_support
 from sgsd_kernels.reference import LogprobOutput
@@ -25,6 +27,7 @@ from sgsd_kernels.support_logprob import support_logprob
 from sgsd_kernels.vocab_parallel import merge_statistics, shard_gradients, shard_statistics
 
 __all__ = [
+    "DivergenceKind",
     "GateSettings",
     "GatedHeadOutput",
     "GatedPolarityOutput",
@@ -40,6 +43,7 @@ __all__ = [
     "gated_polarity",
     "gated_polarity_head_loss",
     "gated_support",
+    "linear_divergence",
     "linear_logprob",
     "merge_statistics",
     "ragged_gated_polarity",

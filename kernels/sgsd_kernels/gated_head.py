@@ -13,7 +13,7 @@ from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
 from sgsd_kernels.dispatch import Implementation, Workload, passes_for, resolve_implementation
 from sgsd_kernels.gate import GatedPolarityOutput, GateSettings, PolarityRule
 from sgsd_kernels.gated_polarity import RaggedLayout, check_ragged, ragged_gated_polarity
-from sgsd_kernels.head import HeadOptions, check_head, check_targets, working_copy
+from sgsd_kernels.head import HeadOptions, check_head, check_targets
 from sgsd_kernels.head_passes import HeadPasses, HeadRows, Normalizer, Upstream
 from sgsd_kernels.logprob_function import row_gradients
 
@@ -238,7 +238,7 @@ def _select(
     hidden = student_hidden.new_empty(len(place), width)
     torch.index_select(student_hidden.detach(), 0, own, out=hidden[:num_student])
     torch.index_select(teacher_hidden.flatten(0, 1), 0, others, out=hidden[num_student:])
-    return HeadRows(working_copy(hidden), targets[place % max(1, num_tokens)], weight, bias, options)
+    return HeadRows(hidden, targets[place % max(1, num_tokens)], weight, bias, options)
 
 
 def _reference(

@@ -29,7 +29,7 @@ class HeadRows:
     """R rows that are to be multiplied by the head."""
 
     hidden: Tensor
-    """[R, D], as `sgsd_kernels.head.product` wants it."""
+    """[R, D], in the dtype that it came in."""
     targets: Tensor
     """[R] int64."""
     weight: Tensor
@@ -50,8 +50,7 @@ class HeadRows:
     ) -> HeadRows:
         """The chosen ``rows`` (indices) of ``hidden`` and ``targets``."""
         is_all = rows.numel() == hidden.shape[0]
-        kept = working_copy(hidden if is_all else hidden[rows])
-        return cls(kept, targets if is_all else targets[rows], weight, bias, options)
+        return cls(hidden if is_all else hidden[rows], targets if is_all else targets[rows], weight, bias, options)
 
     @property
     def num_rows(self) -> int:

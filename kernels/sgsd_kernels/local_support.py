@@ -11,8 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sgsd_kernels.autograd import without_autocast
-from sgsd_kernels.chunked import ROW_CHUNK, VOCAB_CHUNK
+from sgsd_kernels.dispatch import Implementation, Workload, resolve_implementation
 from sgsd_kernels.gate import (
     CountedTokens,
     GatedPolarityOutput,
@@ -22,16 +21,10 @@ from sgsd_kernels.gate import (
     gated_loss_slope,
     judge,
 )
-from sgsd_kernels.head import (
-    HeadOptions,
-    apply_options_,
-    check_head,
-    check_targets,
-    product,
-    spans,
-    working_copy,
-)
-from sgsd_kernels.reference import accumulation_dtype
+from sgsd_kernels.head import HeadOptions, check_head, check_targets
+from sgsd_kernels.head_passes import HeadRows
+from sgsd_kernels.reference import accumulation_dtype, head_logits
+from sgsd_kernels.top_k import ROW_CHUNK, VOCAB_CHUNK, TopK, masked_log_softmax, top_k_logits
 
 
 class TeacherSupport(NamedTuple):
@@ -64,18 +57,21 @@ def teacher_support(
     ignore_index: int = -100,
     row_chunk: int = ROW_CHUNK,
     vocab_chunk: int = VOCAB_CHUNK,
+    implementation: Implementation = "auto",
 ) -> TeacherSupport:
     """The teacher's top ``support_top_k`` tokens plus the target, and its log-probabilities renormalised on them.
 
     Tokens are ranked by their float32 logit; ties go to the lowest id, whatever the chunks. A token whose logit is
-    -inf is not in the support, unless it is the target. Workspace: a chunk of ``row_chunk`` by ``vocab_chunk`` logits
-    with an int64 ranking key each, by default 64 + 128 MiB and as much again inside the selection.
+    -inf is not in the support, unless it is the target. Workspace: a chunk of ``row_chunk`` by ``vocab_chunk`` float32
+    logits, by default 32 MiB; ``chunked`` adds an int64 ranking key each and as much again inside the selection.
 
     Args:
         hidden: [M, D]. weight: [V, D]. targets: [M] int64. No gradient flows to any of them.
         support_top_k: k, at least 1; slots beyond the vocabulary stay unused.
         bias, temperature, softcap, vocab_limit, ignore_index: as in `sgsd_kernels.linear_logprob`.
         row_chunk, vocab_chunk: rows and columns of a chunk.
+        implementation: see `Implementation`. ``triton`` is ``cublas``: the library's product, and one kernel that ranks
+            each row (see `sgsd_kernels.top_k`).
 
     Raises:
         ValueError, TypeError: as `sgsd_kernels.linear_logprob`.
@@ -85,79 +81,53 @@ def teacher_support(
     check_targets(targets, hidden.shape[0], options.vocab_size(weight), ignore_index)
     if support_top_k < 1:
         raise ValueError(f"support_top_k must be at least 1 to have a support; got {support_top_k}")
-    dtype = accumulation_dtype(hidden.dtype, weight.dtype)
-    ranking = _Ranking(targets, support_top_k, dtype)
-    with without_autocast(hidden.device):
-        rows_of_head = working_copy(hidden)
-        for columns in spans(options.vocab_size(weight), vocab_chunk):
-            weight_chunk = working_copy(weight[columns])
-            bias_chunk = None if bias is None else bias[columns].to(dtype)
-            for rows in spans(hidden.shape[0], row_chunk):
-                logits = product(rows_of_head[rows], weight_chunk.T)
-                if bias_chunk is not None:
-                    logits.add_(bias_chunk)
-                ranking.absorb(rows, apply_options_(logits, options), columns.start)
-    return ranking.finish(targets, targets != ignore_index)
+    chosen = resolve_implementation(implementation, Workload.of("teacher_support", hidden, weight))
+    is_kept = targets != ignore_index
+    rows = HeadRows(hidden, targets, weight, bias, options)
+    if chosen == "reference":
+        best = _rank_whole_logits(rows, support_top_k)
+    else:
+        best = top_k_logits(rows, support_top_k, implementation=chosen, row_chunk=row_chunk, vocab_chunk=vocab_chunk)
+    return _with_target(best, targets, is_kept)
 
 
-class _Ranking:
-    """The best k columns per row so far, by an int64 key that no two columns share."""
-
-    def __init__(self, targets: Tensor, top_k: int, dtype: torch.dtype) -> None:
-        shape = (targets.shape[0], top_k)
-        self.keys = torch.full(shape, torch.iinfo(torch.int64).min, device=targets.device)
-        self.logits = torch.full(shape, -torch.inf, dtype=dtype, device=targets.device)
-        self.target_logit = torch.full(targets.shape, -torch.inf, dtype=dtype, device=targets.device)
-        self._targets = targets
-
-    def absorb(self, rows: slice, logits: Tensor, first_column: int) -> None:
-        """Merge the chunk ``logits`` [rows, columns] that begins at ``first_column``."""
-        width = logits.shape[1]
-        columns = torch.arange(first_column, first_column + width, device=logits.device)
-        top_k = self.keys.shape[1]
-        keys, local = ranking_keys(logits, columns).topk(min(top_k, width), dim=-1)
-        keys = torch.cat([self.keys[rows], keys], dim=-1)
-        values = torch.cat([self.logits[rows], logits.gather(-1, local)], dim=-1)
-        self.keys[rows], order = keys.topk(top_k, dim=-1)
-        self.logits[rows] = values.gather(-1, order)
-
-        column = self._targets[rows] - first_column
-        is_here = (column >= 0) & (column < width)
-        found = logits.gather(-1, column.clamp(0, width - 1).unsqueeze(-1)).squeeze(-1)
-        self.target_logit[rows] = torch.where(is_here, found, self.target_logit[rows])
-
-    def finish(self, targets: Tensor, is_kept: Tensor) -> TeacherSupport:
-        ids = _LOWEST_RANK - (self.keys & _LOWEST_RANK)
-        is_used = self.logits > -torch.inf
-        is_target = is_used & (ids == targets.unsqueeze(-1))
-        is_listed = is_target.any(dim=-1, keepdim=True)
-        extra = targets.unsqueeze(-1)
-        mask = torch.cat([is_used, ~is_listed], dim=-1) & is_kept.unsqueeze(-1)
-        logits = torch.cat([self.logits, self.target_logit.unsqueeze(-1)], dim=-1)
-        target_slot = torch.cat([is_target, ~is_listed], dim=-1).to(torch.int64).argmax(dim=-1)
-        return TeacherSupport(
-            ids=torch.cat([ids, extra], dim=-1).masked_fill(~mask, 0),
-            logprob=masked_log_softmax(logits, mask),
-            target_slot=target_slot.masked_fill(~is_kept, 0),
-            mask=mask,
-        )
+def _rank_whole_logits(rows: HeadRows, top_k: int) -> TopK:
+    """The definition: a stable sort of every row's whole logits."""
+    options = rows.options
+    logits = head_logits(
+        rows.hidden,
+        rows.weight,
+        bias=rows.bias,
+        temperature=options.temperature,
+        softcap=options.softcap,
+        vocab_limit=options.vocab_limit,
+    )
+    width = logits.shape[1]
+    order = logits.float().sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
+    missing = (0, top_k - order.shape[1])
+    is_inside = (rows.targets >= 0) & (rows.targets < width)
+    found = logits.gather(-1, rows.targets.clamp(0, width - 1).unsqueeze(-1)).squeeze(-1)
+    return TopK(
+        ids=torch.nn.functional.pad(order, missing),
+        logits=torch.nn.functional.pad(logits.gather(-1, order), missing, value=-torch.inf),
+        target_logit=torch.where(is_inside, found, -torch.inf),
+    )
 
 
-_LOWEST_RANK = 2**32 - 1
-
-
-def ranking_keys(logits: Tensor, columns: Tensor) -> Tensor:
-    """int64 keys in the order of the float32 logits, and of falling column among equals."""
-    bits = (logits.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 and 0.0 equal
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return ordered.to(torch.int64).mul_(2**32).add_(_LOWEST_RANK - columns)
-
-
-def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Log-softmax over the last dimension of the entries in ``mask``; -inf elsewhere, also where there is none."""
-    logits = logits.masked_fill(~mask, -torch.inf)
-    logprobs = logits.log_softmax(dim=-1)
-    return logprobs.masked_fill(~mask, -torch.inf)
+def _with_target(best: TopK, targets: Tensor, is_kept: Tensor) -> TeacherSupport:
+    """The top-k with a last slot for a target that is not in it, renormalised."""
+    is_used = best.logits > -torch.inf
+    is_target = is_used & (best.ids == targets.unsqueeze(-1))
+    is_listed = is_target.any(dim=-1, keepdim=True)
+    mask = torch.cat([is_used, ~is_listed], dim=-1) & is_kept.unsqueeze(-1)
+    logits = torch.cat([best.logits, best.target_logit.unsqueeze(-1)], dim=-1)
+    target_slot = torch.cat([is_target, ~is_listed], dim=-1).to(torch.int64).argmax(dim=-1)
+    return TeacherSupport(
+        ids=torch.cat([best.ids, targets.unsqueeze(-1)], dim=-1).masked_fill(~mask, 0),
+        logprob=masked_log_softmax(logits, mask),
+        target_slot=target_slot.masked_fill(~is_kept, 0),
+        mask=mask,
+    )
 
 
 def gated_support(

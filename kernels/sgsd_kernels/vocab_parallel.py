@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sgsd_kernels.autograd import without_autocast
 from sgsd_kernels.dispatch import Implementation, Workload, passes_for, resolve_implementation
-from sgsd_kernels.head import HeadOptions, check_head, working_copy
+from sgsd_kernels.head import HeadOptions, check_head
 from sgsd_kernels.head_gradients import HeadGradients
 from sgsd_kernels.head_passes import HeadPasses, HeadRows, Normalizer, RowStatistics, Upstream
 from sgsd_kernels.logprob_function import row_gradients
@@ -126,5 +126,5 @@ def _shard(
         raise ValueError(f"targets must be [N] with hidden's N = {hidden.shape[0]}; got {list(targets.shape)}")
     chosen = resolve_implementation(implementation, Workload.of("linear_logprob", hidden, weight))
     local = targets - first_column
-    rows = HeadRows(working_copy(hidden), local, weight, bias, options or HeadOptions())
+    rows = HeadRows(hidden, local, weight, bias, options or HeadOptions())
     return passes_for(chosen, hidden.device), rows

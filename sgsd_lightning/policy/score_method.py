@@ -74,7 +74,9 @@ def score(
     output = linear_logprob(targets=batch.targets, entropy=entropy, implementation=implementation, **head)
     supports: dict[str, Any] = {}
     if support_top_k > 0:
-        local = teacher_support(targets=batch.targets, support_top_k=support_top_k, **head)
+        local = teacher_support(
+            targets=batch.targets, support_top_k=support_top_k, implementation=implementation, **head
+        )
         supports = {
             "support_logprob": local.logprob,
             "support_ids": local.ids,
@@ -82,7 +84,8 @@ def score(
         }
     elif support is not None:
         # FSDP must not be given views, whose hooks an in-place operation would drop
-        supports = {"support_logprob": support_logprob(ids=support.ids, mask=support.mask, **head).clone()}
+        local_logprob = support_logprob(ids=support.ids, mask=support.mask, implementation=implementation, **head)
+        supports = {"support_logprob": local_logprob.clone()}
     return HeadScores(output.logprob, output.entropy, **supports)
 
 

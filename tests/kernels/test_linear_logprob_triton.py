@@ -14,6 +14,7 @@ from sgsd_kernels.fused import FusedPasses
 from sgsd_kernels.head import HeadOptions
 from sgsd_kernels.head_passes import HeadPasses
 from sgsd_kernels.logprob_function import linear_logprob_by
+from sgsd_kernels.triton_kernels import operands
 from sgsd_kernels.triton_kernels import scan as scan_module
 from sgsd_kernels.triton_kernels.configs import TileConfig
 from sgsd_kernels.triton_kernels.operands import can_use_tma
@@ -267,6 +268,23 @@ def test_a_target_outside_the_vocabulary_has_probability_zero(passes: HeadPasses
     logprob = by(passes, **inputs).logprob
     assert logprob[0].isfinite()
     assert (logprob[1:] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_half_precision_comes_by_the_copy_engine_forward_and_backward(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Tensor] = []
+    make = operands.TensorDescriptor.from_tensor
+
+    def recorded(matrix: Tensor, block_shape: list[int]) -> Any:
+        made.append(matrix)
+        return make(matrix, block_shape)
+
+    monkeypatch.setattr(operands.TensorDescriptor, "from_tensor", staticmethod(recorded))
+    inputs = on_device(example(9, 16, 50, dtype))
+    gradients(functools.partial(by, TMA), inputs, torch.ones(2, 9, device=DEVICE))
+    assert len(made) == (4 if dtype == torch.bfloat16 else 0)
 
 
 def test_the_copy_engine_reads_what_is_aligned_and_contiguous() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from sgsd_kernels import gated_support, reference, support_logprob, teacher_support
-from sgsd_kernels.local_support import ranking_keys
 from sgsd_kernels.reference import head_logits
+from sgsd_kernels.top_k import ranking_keys
 from torch import Tensor
 
 OPTIONS: list[dict[str, Any]] = [{}, {"temperature": 0.7, "softcap": 4.0}, {"vocab_limit": 29}]

@@ -10,7 +10,16 @@ from typing import Any
 CAPABILITIES = (80, 90, 100)
 """Compute capabilities that are compiled for: Ampere, Hopper, Blackwell."""
 
-KERNEL_MODULES: tuple[str, ...] = ("scan", "dlogits", "rows")
+KERNEL_MODULES: tuple[str, ...] = (
+    "scan",
+    "dlogits",
+    "rows",
+    "gate",
+    "top_k",
+    "support",
+    "divergence_tiles",
+    "divergence_rows",
+)
 
 
 @dataclass(frozen=True)
