@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo demo-seeds test test-slow lint format clean
+.PHONY: setup demo demo-seeds test test-slow lint compile-report benchmarks format clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+compile-report: setup  ## every kernel for sm_80, sm_90 and sm_100, without a GPU
+	$(BIN)/python -m benchmarks.compile_report
+
+benchmarks: setup  ## the kernels beside their peers, on a GPU where there is one, else small on this CPU
+	$(BIN)/python -m benchmarks.run_all --out runs/benchmarks
 
 format: setup
 	$(BIN)/ruff check --fix .
