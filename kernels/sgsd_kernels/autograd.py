@@ -1,17 +1,22 @@
-"""What every hand-written backward pass of this package asks of autograd."""
+"""What every hand-written forward and backward pass of this package needs around it."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A region whose products keep the dtypes they are written in."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+@contextmanager
+def kernel_scope(device: torch.device) -> Iterator[None]:
+    """A region whose products keep the dtypes they are written in, and whose kernels are launched on ``device``."""
+    with ExitStack() as stack:
+        if torch.amp.is_autocast_available(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.device(device))
+        yield
 
 
 def refuse_second_derivative(name: str) -> None:

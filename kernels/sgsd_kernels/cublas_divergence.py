@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
+from sgsd_kernels.autograd import kernel_scope, refuse_second_derivative
 from sgsd_kernels.chunked_divergence import span_of_teachers
 from sgsd_kernels.divergence import Divergence
 from sgsd_kernels.divergence_function import kept_rows, linear_divergence_by, spread
@@ -74,7 +74,7 @@ class _FrozenHead(torch.autograd.Function):
     ) -> Tensor:
         passes, options, divergence = plan
         teacher = TeacherHead(teacher_hidden, teacher_weight, teacher_bias, log_weight)
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             kept = kept_rows(mask, hidden)
             rows = DivergenceRows.select(hidden, weight, bias, teacher, options, divergence, kept)
             unit_gradient = torch.empty(rows.student.hidden.shape, dtype=hidden.dtype, device=hidden.device)

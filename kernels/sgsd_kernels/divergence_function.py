@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
+from sgsd_kernels.autograd import kernel_scope, refuse_second_derivative
 from sgsd_kernels.divergence import Divergence
 from sgsd_kernels.divergence_passes import DivergencePasses, DivergenceRows, RowDivergence, TeacherHead
 from sgsd_kernels.head import HeadOptions
@@ -73,7 +73,7 @@ class _LinearDivergence(torch.autograd.Function):
         plan: _Plan,
     ) -> Tensor:
         teacher = TeacherHead(teacher_hidden, teacher_weight, teacher_bias, log_weight)
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             kept = kept_rows(mask, hidden)
             found = plan.passes.measure(_select(hidden, weight, bias, teacher, plan, kept))
         normalizers = [found.student.row_max, found.student.log_normalizer]
@@ -90,7 +90,7 @@ class _LinearDivergence(torch.autograd.Function):
         hidden, weight, bias = tensors[:3]
         plan: _Plan = ctx.plan
         upstream = upstream.to(slope.dtype)[kept]
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             live = (upstream != 0).nonzero().squeeze(-1)
             found = RowDivergence(
                 slope, slope, Normalizer(student_max, student_log), Normalizer(teacher_max, teacher_log)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sgsd_kernels import reference
-from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
+from sgsd_kernels.autograd import kernel_scope, refuse_second_derivative
 from sgsd_kernels.dispatch import Implementation, Workload, passes_for, resolve_implementation
 from sgsd_kernels.gate import GatedPolarityOutput, GateSettings, PolarityRule
 from sgsd_kernels.gated_polarity import RaggedLayout, check_ragged, ragged_gated_polarity
@@ -169,7 +169,7 @@ class _HeadLoss(torch.autograd.Function):
     ) -> tuple[Tensor, GatedHeadOutput]:
         counts = batch.counts()
         place = counts.flatten().nonzero().squeeze(-1)
-        with without_autocast(weight.device):
+        with kernel_scope(weight.device):
             rows = _select(student_hidden, teacher_hidden, weight, bias, batch.targets, plan.options, counts, place)
             statistics = plan.passes.scan(rows, entropy=plan.entropy)
 
@@ -206,7 +206,7 @@ class _HeadLoss(torch.autograd.Function):
         plan: _Plan = ctx.plan
         upstream = grad_loss[RaggedLayout(offsets, len(targets)).rollout] * coefficient
         live = (upstream != 0).nonzero().squeeze(-1)
-        with without_autocast(weight.device):
+        with kernel_scope(weight.device):
             gradients = row_gradients(
                 plan.passes,
                 HeadRows.select(hidden, weight, bias, targets, plan.options, live),
@@ -254,7 +254,7 @@ def _reference(
     """Whole logits, autograd, textbook loss."""
     head: dict[str, Any] = {"bias": bias, "temperature": options.temperature, "softcap": options.softcap}
     head |= {"vocab_limit": options.vocab_limit, "entropy": entropy}
-    with without_autocast(weight.device):
+    with kernel_scope(weight.device):
         student = reference.linear_logprob(
             student_hidden, weight, batch.targets.where(batch.loss_mask, _IGNORED), **head
         )

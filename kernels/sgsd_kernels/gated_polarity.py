@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sgsd_kernels import reference_gate
+from sgsd_kernels.autograd import kernel_scope
 from sgsd_kernels.dispatch import Implementation, Workload, resolve_implementation
 from sgsd_kernels.gate import (
     ClosedForm,
@@ -244,21 +245,22 @@ def _by_kernel(
 ) -> GatedPolarityOutput:
     from sgsd_kernels.triton_kernels.gate import gate
 
-    results = gate(
-        student_logprob.detach(),
-        teacher_logprob.detach(),
-        loss_mask.bool(),
-        context_weight.detach(),
-        outcome.detach(),
-        starts=starts,
-        lengths=lengths,
-        teacher_starts=teacher_starts,
-        context_stride=context_stride,
-        gate_temperature=settings.gate_temperature,
-        log_ratio_clip=settings.log_ratio_clip,
-        stance_threshold=settings.stance_threshold,
-        imitate=settings.polarity == "imitate",
-    )
+    with kernel_scope(student_logprob.device):
+        results = gate(
+            student_logprob.detach(),
+            teacher_logprob.detach(),
+            loss_mask.bool(),
+            context_weight.detach(),
+            outcome.detach(),
+            starts=starts,
+            lengths=lengths,
+            teacher_starts=teacher_starts,
+            context_stride=context_stride,
+            gate_temperature=settings.gate_temperature,
+            log_ratio_clip=settings.log_ratio_clip,
+            stance_threshold=settings.stance_threshold,
+            imitate=settings.polarity == "imitate",
+        )
     return GatedPolarityOutput(
         rollout_loss=ClosedForm.apply(student_logprob, results.rollout_loss, results.coefficient, rollout),
         token_coefficient=results.coefficient,

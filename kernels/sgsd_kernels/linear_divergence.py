@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sgsd_kernels import reference_divergence
-from sgsd_kernels.autograd import without_autocast
+from sgsd_kernels.autograd import kernel_scope
 from sgsd_kernels.chunked_divergence import ChunkedDivergence
 from sgsd_kernels.dispatch import Implementation, Workload, resolve_implementation
 from sgsd_kernels.divergence import Divergence, DivergenceKind
@@ -89,7 +89,7 @@ def linear_divergence(
     name = resolve_implementation(implementation, Workload.of("linear_divergence", *factors))
     teacher = TeacherHead.of(teacher_hidden, teacher_weight, teacher_bias, mixture_weights)
     arguments = (student_hidden, weight, bias, teacher, options, divergence)
-    with without_autocast(student_hidden.device):
+    with kernel_scope(student_hidden.device):
         if name == "reference":
             return reference_divergence.linear_divergence(*arguments, support_top_k, mask)
         if support_top_k > 0:

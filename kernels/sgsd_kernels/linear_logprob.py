@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sgsd_kernels import reference
-from sgsd_kernels.autograd import without_autocast
+from sgsd_kernels.autograd import kernel_scope
 from sgsd_kernels.dispatch import Implementation, Workload, passes_for, resolve_implementation
 from sgsd_kernels.head import HeadOptions, check_head, check_targets
 from sgsd_kernels.logprob_function import linear_logprob_by
@@ -69,7 +69,7 @@ def linear_logprob(
             entropy=entropy,
             ignore_index=ignore_index,
         )
-    with without_autocast(hidden.device):
+    with kernel_scope(hidden.device):
         return reference.linear_logprob(
             hidden,
             weight,

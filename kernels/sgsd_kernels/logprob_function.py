@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
+from sgsd_kernels.autograd import kernel_scope, refuse_second_derivative
 from sgsd_kernels.head import HeadOptions
 from sgsd_kernels.head_gradients import HeadGradients, head_gradients
 from sgsd_kernels.head_passes import HeadPasses, HeadRows, HeadSpan, Normalizer, Upstream
@@ -68,7 +68,7 @@ class _LinearLogprob(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, plan: _Plan
     ) -> tuple[Tensor, Tensor, Tensor]:
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             kept = (targets != plan.ignore_index).nonzero().squeeze(-1)
             rows = HeadRows.select(hidden, weight, bias, targets, plan.options, kept)
             statistics = plan.passes.scan(rows, entropy=plan.entropy)
@@ -98,7 +98,7 @@ class _LinearLogprob(torch.autograd.Function):
         zeros = row_max.new_zeros(1).expand_as(row_max)
         target = zeros if grad_logprob is None else grad_logprob.to(row_max.dtype)
         lse = zeros if grad_lse is None else grad_lse.to(row_max.dtype)
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             is_live = (targets != plan.ignore_index) & ((target != 0) | (lse != 0))
             live = is_live.nonzero().squeeze(-1)
             gradients = row_gradients(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgsd_kernels.autograd import refuse_second_derivative, without_autocast
+from sgsd_kernels.autograd import kernel_scope, refuse_second_derivative
 from sgsd_kernels.dispatch import Implementation, Workload, resolve_implementation
 from sgsd_kernels.head import HeadOptions, apply_options_, check_head, undo_options_
 from sgsd_kernels.reference import head_logits
@@ -63,7 +63,7 @@ def support_logprob(
         raise ValueError(f"ids must be token ids in [0, {vocab_size}); got {ids.min().item()} to {ids.max().item()}")
     chosen = resolve_implementation(implementation, Workload.of("support_logprob", hidden, weight))
     if chosen == "reference":
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             return _reference(hidden, weight, bias, ids, mask, options)
     plan = _Plan(options, _products(chosen, gather_limit))
     result: Tensor = _SupportLogprob.apply(hidden, weight, bias, ids, mask, plan)
@@ -105,7 +105,7 @@ class _SupportLogprob(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, mask: Tensor, plan: _Plan
     ) -> Tensor:
         pairs = _pairs(ids)
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             logits = plan.products.logits(hidden, weight, pairs)
             if bias is not None:
                 logits = logits + bias[pairs.ids].to(logits.dtype)
@@ -126,7 +126,7 @@ class _SupportLogprob(torch.autograd.Function):
         probability = logprob.flatten(0, 1)[live].exp()
         gradient = upstream - probability * upstream.sum(-1, keepdim=True)  # [pairs, S]
         grad_hidden, grad_weight, grad_bias = None, None, None
-        with without_autocast(hidden.device):
+        with kernel_scope(hidden.device):
             gradient = undo_options_(gradient, logits[live], ctx.plan.options)
             if ctx.needs_input_grad[0]:
                 grad_hidden = products.hidden_gradient(gradient, hidden, weight, pairs).to(hidden.dtype)

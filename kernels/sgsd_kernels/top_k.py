@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sgsd_kernels.autograd import without_autocast
+from sgsd_kernels.autograd import kernel_scope
 from sgsd_kernels.chunked import chunk_logits
 from sgsd_kernels.head import product, spans
 from sgsd_kernels.head_passes import HeadRows, HeadSpan
@@ -52,7 +52,7 @@ def top_k_logits(
         row_chunk, vocab_chunk: rows and columns of a chunk of logits.
     """
     ranking = _ranking(rows, top_k, implementation)
-    with without_autocast(rows.hidden.device):
+    with kernel_scope(rows.hidden.device):
         for span in rows.vocabulary(vocab_chunk):
             for block in spans(rows.num_rows, row_chunk):
                 ranking.absorb(block, rows.block(block), span)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sgsd_kernels.autograd import without_autocast
+from sgsd_kernels.autograd import kernel_scope
 from sgsd_kernels.dispatch import Implementation, Workload, passes_for, resolve_implementation
 from sgsd_kernels.head import HeadOptions, check_head
 from sgsd_kernels.head_gradients import HeadGradients
@@ -51,7 +51,7 @@ def shard_statistics(
         ValueError, TypeError: as `sgsd_kernels.linear_logprob`.
     """
     passes, rows = _shard(hidden, weight, targets, first_column, bias, options, implementation)
-    with without_autocast(hidden.device):
+    with kernel_scope(hidden.device):
         return passes.scan(rows, entropy=entropy)
 
 
@@ -108,7 +108,7 @@ def shard_gradients(
     passes, rows = _shard(hidden, weight, targets, first_column, bias, options, implementation)
     upstream = Upstream(grad_logprob.to(statistics.total.dtype), grad_lse.to(statistics.total.dtype))
     normalizer = Normalizer(statistics.row_max, statistics.log_normalizer)
-    with without_autocast(hidden.device):
+    with kernel_scope(hidden.device):
         return row_gradients(passes, rows, normalizer, upstream, needs=needs, hidden_dtype=hidden.dtype)
 
 
