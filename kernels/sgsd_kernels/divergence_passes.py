@@ -41,7 +41,7 @@ class TeacherHead:
                 mixture_weights = torch.full((num_teachers,), 1 / num_teachers, dtype=dtype, device=hidden.device)
             log_weight = mixture_weights.detach().to(dtype).log().expand(num_rows, num_teachers).T.contiguous()
         weight = None if weight is None else weight.detach()
-        return cls(hidden, weight, None if bias is None else bias.detach(), log_weight)
+        return cls(hidden, weight, None if bias is None else bias.detach().contiguous(), log_weight)
 
 
 @dataclass(frozen=True, slots=True)

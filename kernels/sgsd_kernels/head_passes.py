@@ -38,6 +38,11 @@ class HeadRows:
     """[V]."""
     options: HeadOptions
 
+    def __post_init__(self) -> None:
+        # kernels step through vectors one entry at a time
+        object.__setattr__(self, "targets", self.targets.contiguous())
+        object.__setattr__(self, "bias", None if self.bias is None else self.bias.contiguous())
+
     @classmethod
     def select(
         cls,

@@ -107,7 +107,7 @@ def shard_gradients(
     """
     passes, rows = _shard(hidden, weight, targets, first_column, bias, options, implementation)
     upstream = Upstream(grad_logprob.to(statistics.total.dtype), grad_lse.to(statistics.total.dtype))
-    normalizer = Normalizer(statistics.row_max, statistics.log_normalizer)
+    normalizer = Normalizer(statistics.row_max.contiguous(), statistics.log_normalizer.contiguous())
     with kernel_scope(hidden.device):
         return row_gradients(passes, rows, normalizer, upstream, needs=needs, hidden_dtype=hidden.dtype)
 
