@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sgsd_lightning.contexts import ContextBuilder
-from sgsd_lightning.diagnostics import average, rollout_metrics
+from sgsd_lightning.diagnostics import rollout_metrics
+from sgsd_lightning.measurements import Measurement, combine
 from sgsd_lightning.metrics import AverageAtK, PassAtK
 from sgsd_lightning.types import Rollout, SamplingSettings, Verdict
 
@@ -41,7 +42,7 @@ class SampledEvaluation(nn.Module):
         self.samples_per_problem = samples_per_problem
         self.average_at_k = AverageAtK()
         self.pass_at_k = PassAtK(samples_per_problem)
-        self._window: list[dict[str, float]] = []
+        self._window: list[dict[str, Measurement]] = []
 
     def update(self, judged: Sequence[tuple[Rollout, Verdict]]) -> None:
         """Add problems: their k samples each, one problem after the other."""
@@ -52,10 +53,10 @@ class SampledEvaluation(nn.Module):
         self.pass_at_k.update(correct)
         self._window.append(rollout_metrics(rollouts, verdicts))
 
-    def take(self) -> dict[str, Tensor]:
-        """``avg@k``, ``pass@k`` and the means of the rollout metrics over all batches; starts anew."""
-        result = {"avg@k": self.average_at_k.compute().float(), "pass@k": self.pass_at_k.compute().float()}
-        result |= {name.removeprefix("rollout/"): value for name, value in average(self._window).items()}
+    def take(self) -> dict[str, float]:
+        """``avg@k``, ``pass@k`` and the rollout metrics over all batches of all processes; starts anew."""
+        result = {"avg@k": float(self.average_at_k.compute()), "pass@k": float(self.pass_at_k.compute())}
+        result |= {name.removeprefix("rollout/"): value for name, value in combine(self._window).items()}
         self.average_at_k.reset()
         self.pass_at_k.reset()
         self._window = []

@@ -14,11 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.contexts import ContextBuilder
 from sgsd_lightning.data import ChatPrompts, ProblemDataModule
-from sgsd_lightning.diagnostics import average, rollout_metrics, score_metrics
+from sgsd_lightning.diagnostics import rollout_metrics, score_metrics
 from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
+from sgsd_lightning.measurements import Mean, Measurement, Total, combine, weighted
 from sgsd_lightning.objectives import Objective, ObjectiveResult
 from sgsd_lightning.policy import LiveTeacher, LossMaskRule, PolicySource, Scorer, TeacherWeights
 from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
+from sgsd_lightning.processes import num_processes, sum_over_processes
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
 from sgsd_lightning.rollouts.seeding import derive_seed
 from sgsd_lightning.teacher_pool import TeacherPool, build_teacher_pool
@@ -93,8 +95,11 @@ class SelfDistillation(LightningModule):
         self.evaluation = evaluation or EvaluationSettings()
         self.samples_per_prompt = samples_per_prompt
         self.train_eos = train_eos
+        self.timer = PhaseTimer()
         self.scorer = Scorer(
-            teacher_tokens_per_forward=teacher_tokens_per_forward, head_implementation=head_implementation
+            teacher_tokens_per_forward=teacher_tokens_per_forward,
+            head_implementation=head_implementation,
+            timer=self.timer,
         )
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -104,9 +109,11 @@ class SelfDistillation(LightningModule):
         """The last micro-batch of training, for callbacks."""
         self.evaluation_record: list[tuple[Rollout, Verdict]] = []
         """The last batch of evaluation, for callbacks."""
-        self.timer = PhaseTimer()
-        self._window: list[dict[str, float | Tensor]] = []
+        self._window: list[dict[str, Measurement]] = []
         self._is_fitting = False
+        self._has_teacher = False
+        # on_load_checkpoint says in its own words what is missing
+        self.strict_loading = False
         self.sampled_evaluation = SampledEvaluation(self.evaluation.samples_per_problem)
 
     def training_step(self, problems: list[Problem], batch_idx: int) -> Tensor:
@@ -117,24 +124,46 @@ class SelfDistillation(LightningModule):
             verdicts = self.verifier.verify(rollouts)
         with self.timer("contexts"):
             pool = build_teacher_pool(rollouts, verdicts, self.contexts, self.prompts, self.tokenizer)
-        with self.timer("score"):
-            scores = self.score(pool)
+        scores = self.score(pool)
+        with self.timer("objective"):
             result = self.objective(scores, pool.verdicts)
-        # dropped rollouts count as 0 in the mean, so that a loss does not depend on how a step is split
-        loss = result.loss * (len(pool.rollouts) / len(rollouts))
+            loss = self._share_of_step(result.loss, len(pool.rollouts), len(rollouts))
 
         self.step_record = _record(pool, result)
+        num_rollouts = float(len(rollouts))
         self._window.append(
             {
-                "objective/loss": loss.detach(),
-                **result.metrics,
+                # of the sampled rollouts, dropped ones counting 0: what one process would report
+                "objective/loss": Mean(result.loss.detach() * len(pool.rollouts), num_rollouts),
+                **_as_measurements(result, len(pool.rollouts)),
                 **score_metrics(scores, pool.rollouts),
                 **rollout_metrics(rollouts, verdicts),
-                **{f"verifier/{name}": count for name, count in self.verifier.counts().items()},
-                "contexts/over_long": float(pool.num_over_long),
+                "contexts/over_long": Total(float(pool.num_over_long)),
+                **self._token_counts(rollouts),
             }
         )
         return loss
+
+    def _share_of_step(self, mean_loss: Tensor, num_scored: int, num_sampled: int) -> Tensor:
+        """This process's part of the mean over all rollouts that were sampled for this micro-batch, by any process.
+
+        Dropped rollouts count as 0 in that mean, and gradients are averaged over processes, so that neither loss nor
+        gradient depends on how a step is split.
+        """
+        if num_processes() == 1:
+            return mean_loss * (num_scored / max(1, num_sampled))
+        mean_sampled = sum_over_processes(num_sampled, self.device) / num_processes()
+        return mean_loss * (num_scored / max(1.0, mean_sampled))
+
+    def _token_counts(self, rollouts: Sequence[Rollout]) -> dict[str, Measurement]:
+        """``tokens/...``: what each phase of the step went through."""
+        counts = self.scorer.token_counts.values()
+        num_run, num_padded = (sum(values) for values in zip((0, 0), *counts, strict=True))
+        return {
+            "tokens/rollout": Total(float(sum(len(rollout.completion_ids) for rollout in rollouts))),
+            **{f"tokens/{who}": Total(float(count.num_run)) for who, count in self.scorer.token_counts.items()},
+            "tokens/padding_frac": Mean(float(num_padded), float(num_run)),
+        }
 
     def sample(self, problems: Sequence[Problem]) -> list[Rollout]:
         """``samples_per_prompt`` rollouts of each problem under the student's prompt."""
@@ -162,14 +191,30 @@ class SelfDistillation(LightningModule):
             self.objective.score_request,
         )
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Free the gradients of the last step before rollouts need the memory."""
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            for optimizer in self.trainer.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the means over the micro-batches of an optimizer step, once it is taken."""
+        """Log what was measured over the micro-batches of an optimizer step by all processes, once it is taken."""
         if not self.is_step_complete(batch_idx):
             return
-        metrics = average(self._window)
+        verifier_counts = {f"verifier/{name}": Total(count) for name, count in self.verifier.counts().items()}
+        metrics = combine([*self._window, verifier_counts])
         self._window = []
         for name, value in metrics.items():
             self.log(name, value, prog_bar=name in PROGRESS_BAR_METRICS, batch_size=1)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self.timer.begin("backward")
+
+    def on_after_backward(self) -> None:
+        self.timer.end("backward")
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.timer.begin("optimizer")
 
     def is_step_complete(self, batch_idx: int) -> bool:
         """Whether this micro-batch was the last of its optimizer step."""
@@ -217,7 +262,7 @@ class SelfDistillation(LightningModule):
 
     def _log_evaluation(self, prefix: str) -> None:
         for name, value in self.sampled_evaluation.take().items():
-            self.log(f"{prefix}/{name}", value, prog_bar=name == "avg@k")
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "avg@k", batch_size=1)
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
@@ -246,11 +291,14 @@ class SelfDistillation(LightningModule):
             check_teacher_prompts(data.problems["train"], self.contexts, self.prompts, self.tokenizer)
 
     def configure_model(self) -> None:
-        """Load the model, once, when the strategy says where."""
-        if hasattr(self, "model"):
-            return
-        self.model = self.policy.load_model()
-        self.teacher_weights.prepare(self.model, self.policy)
+        """Load the model, once, when the strategy says where, and shard it if the strategy does."""
+        if not hasattr(self, "model"):
+            self.model = self.policy.load_model()
+            if self.device_mesh is not None:
+                self.trainer.strategy.shard(self.model)
+        if self._is_fitting and not self._has_teacher:
+            self.teacher_weights.prepare(self.model)
+            self._has_teacher = True
 
     def on_fit_start(self) -> None:
         """Settle how the head is computed, where the model now is, before the first rollout costs anything."""
@@ -269,42 +317,71 @@ class SelfDistillation(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the teacher's weights follow: before any callback can write a checkpoint."""
         super().optimizer_step(*args, **kwargs)
-        self.teacher_weights.update(self.model, self.trainer.global_step)
+        self.timer.end("optimizer")
+        # the trainer counts this step only after this hook
+        self.teacher_weights.update(self.model, self.trainer.global_step + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the bank and the teacher's weights; leave out frozen weights, which the policy's source gives back."""
-        frozen = self._frozen_names()
+        """Add the state of the contexts; leave out weights that the policy's source gives back."""
+        restorable = self._restorable_names()
         checkpoint["state_dict"] = {
-            name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
+            name: value for name, value in checkpoint["state_dict"].items() if name not in restorable
         }
-        checkpoint[CHECKPOINT_KEY] = {
-            "contexts": dict(self.contexts.state_dict()),
-            "teacher_weights": dict(self.teacher_weights.state_dict()),
-        }
+        checkpoint[CHECKPOINT_KEY] = {"contexts": dict(self.contexts.state_dict())}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the bank and the teacher's weights of the checkpoint."""
+        """Take up the contexts of the checkpoint, and see that it holds the weights that this run needs.
+
+        Raises:
+            ValueError: when it is not one of ours, or of a policy with other weights.
+        """
         if CHECKPOINT_KEY not in checkpoint:
             raise ValueError(
                 "this checkpoint was not written by sgsd_lightning (it has no entry "
                 f"{CHECKPOINT_KEY!r}); a Hugging Face folder goes under policy.init_args.model_name_or_path"
             )
         self.configure_model()
-        frozen = self._frozen_names()
-        checkpoint["state_dict"].update({name: value for name, value in self.state_dict().items() if name in frozen})
-        if not self._is_fitting:
-            return  # evaluation and export use neither the training contexts nor a teacher
-        state = checkpoint[CHECKPOINT_KEY]
-        self.contexts.load_state_dict(state["contexts"])
-        self.teacher_weights.load_state_dict(state["teacher_weights"])
+        self._complete_weights(checkpoint)
+        if self._is_fitting:  # evaluation and export do not use the training contexts
+            self.contexts.load_state_dict(checkpoint[CHECKPOINT_KEY]["contexts"])
 
-    def _frozen_names(self) -> set[str]:
-        """Names in the state dict of parameters that are not trained; none when everything is."""
-        return {
+    def _complete_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Put into the checkpoint what it leaves out, and out of it what only training uses."""
+        weights = checkpoint.get("state_dict")
+        names = set(checkpoint.get("state_dict_names", ())) if weights is None else set(weights)
+        current = self.state_dict()
+        missing = sorted(current.keys() - self._restorable_names() - names)
+        if names and missing:
+            raise ValueError(
+                f"the checkpoint lacks {len(missing)} of the weights that this configuration trains or keeps, such as "
+                f"{missing[0]}; resume with the policy and the teacher_weights that it was written with"
+            )
+        if weights is None:
+            return  # loaded by the strategy
+        for name in names - current.keys():
+            if not name.startswith("teacher_weights."):
+                raise ValueError(f"the checkpoint holds {name}, which this configuration's policy does not have")
+            del weights[name]
+        weights.update({name: current[name] for name in self._restorable_names()})
+
+    def _restorable_names(self) -> set[str]:
+        """Names in the state dict of weights that the policy's source gives back: frozen ones, a frozen teacher's."""
+        frozen = {
             f"model.{name}"
             for name, parameter in self.model.named_parameters(remove_duplicate=False)
             if not parameter.requires_grad
         }
+        if self.teacher_weights.is_saved:
+            return frozen
+        return frozen | {f"teacher_weights.{name}" for name, _ in self.teacher_weights.named_parameters()}
+
+
+def _as_measurements(result: ObjectiveResult, num_rollouts: int) -> dict[str, Measurement]:
+    """An objective may give plain scalars, which are taken as means over its rollouts."""
+    return {
+        name: weighted(value, num_rollouts) if isinstance(value, Tensor) else value
+        for name, value in result.metrics.items()
+    }
 
 
 def _record(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:

@@ -10,24 +10,39 @@ import torch
 
 
 class PhaseTimer:
-    """Adds up milliseconds a phase; waits for the GPU at the end of each, so that it is charged where it was issued."""
+    """Adds up milliseconds a phase; waits for the GPU at both ends of each, so that it is charged what it issued."""
 
     def __init__(self) -> None:
         self.phase_ms: dict[str, float] = {}
+        self._started: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Time the block under ``time/<phase>_ms``."""
-        start = time.perf_counter()
+        self.begin(phase)
         try:
             yield
         finally:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            self.end(phase)
+
+    def begin(self, phase: str) -> None:
+        """Start the clock of a phase that does not fit into a block."""
+        self._started[phase] = _now()
+
+    def end(self, phase: str) -> None:
+        """Stop it; nothing if it was not started."""
+        start = self._started.pop(phase, None)
+        if start is not None:
             key = f"time/{phase}_ms"
-            self.phase_ms[key] = self.phase_ms.get(key, 0.0) + 1000 * (time.perf_counter() - start)
+            self.phase_ms[key] = self.phase_ms.get(key, 0.0) + 1000 * (_now() - start)
 
     def take(self) -> dict[str, float]:
         """The times so far, starting anew."""
         taken, self.phase_ms = self.phase_ms, {}
         return taken
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -28,6 +28,7 @@ def loaded(**settings: object) -> SelfDistillation:
     module.tokenizer = module.policy.load_tokenizer()
     module.loss_mask_rule = LossMaskRule(module.tokenizer, train_eos=True)
     module.configure_model()
+    module.teacher_weights.prepare(module.model)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.model.parameters():
@@ -120,8 +121,7 @@ def test_every_implementation_of_the_kernels_gives_the_same_loss_and_gradient(
 def test_finite_differences_agree_with_the_step() -> None:
     """Teachers are frozen copies, so that moving the student moves nothing else."""
     module = loaded(teacher_weights=FrozenTeacher())
-    module.model.double()
-    module.teacher_weights.activate(module.model).__enter__().double()
+    module.double()
     pool = pool_of(module)
     analytic = gradient(module, step_loss(module, pool))
     direction = torch.randn(analytic.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))

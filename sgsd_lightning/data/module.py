@@ -16,15 +16,16 @@ class ProblemLoader:
     """Batches of one process's share of the problems, resumable in the middle of an epoch.
 
     Every process walks the same global order and takes its own slice of each global batch, so that the problems of a
-    step do not depend on the number of processes. An epoch's tail that does not fill a global batch is left out when
-    training. At evaluation every problem comes once, and the shares of the processes may differ in size.
+    step do not depend on the number of processes. All processes get as many batches; where the problems run out, the
+    last ones may be smaller or empty. At evaluation every problem comes once.
 
     Args:
         problems: all problems.
         batch_size: problems in one batch of one process.
         rank: this process, counted from 0.
         world_size: number of processes.
-        seed: what the training order derives from; None keeps the order and the tail.
+        seed: what the training order derives from; None keeps the order of the problems.
+        drop_last: leave out the end of an epoch that does not fill a global batch.
     """
 
     def __init__(
@@ -35,22 +36,23 @@ class ProblemLoader:
         rank: int = 0,
         world_size: int = 1,
         seed: int | None = None,
+        drop_last: bool = False,
     ) -> None:
         self.problems = problems
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
+        self.drop_last = drop_last
         self.epoch = -1
         self.num_batches_done = 0
         self._is_resumed = False
 
     def __len__(self) -> int:
         global_batch = self.batch_size * self.world_size
-        if self.seed is not None:
+        if self.drop_last:
             return len(self.problems) // global_batch
-        share = len(range(self.rank, len(self.problems), self.world_size))
-        return -(-share // self.batch_size)
+        return -(-len(self.problems) // global_batch)
 
     def __iter__(self) -> Iterator[list[Problem]]:
         self._start_epoch()
@@ -98,6 +100,8 @@ class ProblemDataModule(LightningDataModule):
         batch_size: problems in one training batch of one process; each gives ``samples_per_prompt`` rollouts.
         evaluation_batch_size: problems in one batch of evaluation.
         seed: what the order of the training problems derives from.
+        drop_last: leave out the end of an epoch that does not fill a batch of every process, so that every optimizer
+            step is the mean over as many rollouts. Off trains on it too, in a smaller batch.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class ProblemDataModule(LightningDataModule):
         batch_size: int = 4,
         evaluation_batch_size: int = 16,
         seed: int = 0,
+        drop_last: bool = True,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("evaluation_batch_size", evaluation_batch_size)):
@@ -117,6 +122,7 @@ class ProblemDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
         self.seed = seed
+        self.drop_last = drop_last
         self.problems: dict[str, list[Problem]] = {}
 
     def setup(self, stage: str) -> None:
@@ -144,7 +150,14 @@ class ProblemDataModule(LightningDataModule):
     def train_dataloader(self) -> ProblemLoader:
         """Shuffled by (seed, epoch)."""
         rank, world_size = self._rank()
-        return ProblemLoader(self.problems["train"], self.batch_size, rank=rank, world_size=world_size, seed=self.seed)
+        return ProblemLoader(
+            self.problems["train"],
+            self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            seed=self.seed,
+            drop_last=self.drop_last,
+        )
 
     def val_dataloader(self) -> ProblemLoader | list[Any]:
         """In the order of the source; empty where no validation problems are set."""
@@ -168,8 +181,9 @@ class ProblemDataModule(LightningDataModule):
     def _check_batch_size(self) -> None:
         world_size = self._rank()[1]
         problems = self.problems.get("train")
-        if problems is not None and len(problems) < self.batch_size * world_size:
+        if problems is not None and self.drop_last and len(problems) < self.batch_size * world_size:
             raise ValueError(
                 f"data.batch_size {self.batch_size} x {world_size} processes needs at least "
-                f"{self.batch_size * world_size} training problems; there are {len(problems)}"
+                f"{self.batch_size * world_size} training problems; there are {len(problems)} (or set data.drop_last to "
+                "false)"
             )

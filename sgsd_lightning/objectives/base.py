@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from sgsd_lightning.measurements import Measurement
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
 
 
@@ -17,8 +18,8 @@ class ObjectiveResult:
 
     loss: Tensor
     """Scalar: the mean over all B rollouts, dropped and neutral ones included as 0."""
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars to log, detached, named ``objective/...``."""
+    metrics: Mapping[str, Tensor | Measurement] = field(default_factory=dict)
+    """Scalars to log, detached, named ``objective/...``; a plain tensor is taken as a mean over the B rollouts."""
     stance_score: Tensor | None = None
     """[B, K] detached, nats per token."""
     polarity: Tensor | None = None

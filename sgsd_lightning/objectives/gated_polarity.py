@@ -10,6 +10,7 @@ from sgsd_kernels import GatedPolarityOutput, PolarityRule, gated_polarity, gate
 from sgsd_kernels.gate import GateSettings
 from torch import Tensor
 
+from sgsd_lightning.measurements import Measurement, mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
 
@@ -92,7 +93,7 @@ def _outcomes(verdicts: Sequence[Verdict], device: torch.device) -> Tensor:
     return torch.tensor([verdict.outcome for verdict in verdicts], dtype=torch.float32, device=device)
 
 
-def _metrics(output: GatedPolarityOutput, scores: TokenScores) -> dict[str, Tensor]:
+def _metrics(output: GatedPolarityOutput, scores: TokenScores) -> dict[str, Measurement]:
     """Means over the teachers that are there, without a device synchronisation."""
     is_present = scores.context_weight > 0  # [B, K]
     has_signal = ((output.polarity != 0) & is_present).any(dim=-1)
@@ -105,13 +106,12 @@ def _metrics(output: GatedPolarityOutput, scores: TokenScores) -> dict[str, Tens
         "misleading_frac": output.polarity < 0,
         "neutral_frac": output.polarity == 0,
     }
-    metrics = {f"objective/{name}": _mean(value.detach().float(), where=is_present) for name, value in means.items()}
-    metrics["objective/active_rollout_frac"] = _mean(has_signal.float())
-    return metrics
+    return {
+        **{f"objective/{name}": mean_where(value, is_present) for name, value in means.items()},
+        "objective/active_rollout_frac": mean_where(has_signal, torch.ones_like(has_signal)),
+    }
 
 
-def _mean(values: Tensor, where: Tensor | None = None) -> Tensor:
+def _mean(values: Tensor) -> Tensor:
     """The mean, 0 where there is nothing to average."""
-    if where is None:
-        return values.sum() / max(1, values.numel())
-    return torch.where(where, values, 0.0).sum() / where.sum().clamp(min=1)
+    return values.sum() / max(1, values.numel())

@@ -6,18 +6,31 @@ from sgsd_lightning.policy.loading import PolicySource, PretrainedPolicy, Random
 from sgsd_lightning.policy.lora import LoraSettings
 from sgsd_lightning.policy.loss_mask import LossMaskRule
 from sgsd_lightning.policy.scoring import Scorer
-from sgsd_lightning.policy.teacher_weights import FrozenTeacher, LiveTeacher, TeacherWeights
+from sgsd_lightning.policy.sharding import ShardingSettings, shard_policy
+from sgsd_lightning.policy.teacher_weights import (
+    EmaTeacher,
+    FrozenTeacher,
+    LiveTeacher,
+    PeriodicTeacher,
+    ShadowTeacher,
+    TeacherWeights,
+)
 
 __all__ = [
+    "EmaTeacher",
     "FrozenTeacher",
     "LiveTeacher",
     "LoraSettings",
     "LossMaskRule",
+    "PeriodicTeacher",
     "PolicySource",
     "PretrainedPolicy",
     "RandomPolicy",
     "Scorer",
+    "ShadowTeacher",
+    "ShardingSettings",
     "TeacherWeights",
     "export_model",
     "resolve_attention",
+    "shard_policy",
 ]

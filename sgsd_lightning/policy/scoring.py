@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from sgsd_kernels import Implementation, Workload, resolve_implementation
@@ -15,7 +16,9 @@ from sgsd_lightning.policy.loss_mask import LossMaskRule
 from sgsd_lightning.policy.packing import PackedBatch, TokenSequence, microbatches, pack
 from sgsd_lightning.policy.precision import product_dtype
 from sgsd_lightning.policy.score_method import HeadScores, StudentSupport, bind_score
+from sgsd_lightning.policy.sharding import gathered_dtype, num_missing_passes
 from sgsd_lightning.policy.teacher_weights import TeacherWeights
+from sgsd_lightning.timing import PhaseTimer
 from sgsd_lightning.types import Rollout, ScoreRequest, SupportScores, TokenScores
 
 
@@ -26,13 +29,22 @@ class Scorer:
         teacher_tokens_per_forward: The most tokens in one forward pass of the teachers; bounds their memory, whatever
             the number of contexts. A longer sequence gets a pass of its own.
         head_implementation: How log-probabilities are computed from hidden states.
+        timer: Is told how long the teachers and the student's forward pass took.
     """
 
-    def __init__(self, teacher_tokens_per_forward: int = 16384, head_implementation: Implementation = "auto") -> None:
+    def __init__(
+        self,
+        teacher_tokens_per_forward: int = 16384,
+        head_implementation: Implementation = "auto",
+        timer: PhaseTimer | None = None,
+    ) -> None:
         if teacher_tokens_per_forward < 1:
             raise ValueError(f"model.teacher_tokens_per_forward must be at least 1; got {teacher_tokens_per_forward}")
         self.teacher_tokens_per_forward = teacher_tokens_per_forward
         self.head_implementation = head_implementation
+        self.timer = timer or PhaseTimer()
+        self.token_counts: dict[str, TokenCount] = {}
+        """What the last call sent through the model, for ``teachers`` and ``student``."""
 
     def resolve_head(self, model: PreTrainedModel) -> str:
         """The implementation that log-probabilities of ``model`` will be computed by, under the current autocast.
@@ -41,8 +53,9 @@ class Scorer:
             ValueError: when the one asked for cannot run on the model's device or dtype.
         """
         weight = model.get_output_embeddings().weight
-        dtype = product_dtype(weight)
-        workload = Workload.of("linear_logprob", weight.new_empty(0, weight.shape[-1], dtype=dtype))
+        dtype = gathered_dtype(model) or product_dtype(weight)
+        hidden = torch.empty(0, weight.shape[-1], dtype=dtype, device=model.device)
+        workload = Workload.of("linear_logprob", hidden)
         try:
             return resolve_implementation(self.head_implementation, workload)
         except ValueError as error:
@@ -78,11 +91,13 @@ class Scorer:
         _check_rows(rollouts, teacher_prompts, context_weights)
         device = student_model.device
         grid = _Grid(rollouts, max(map(len, teacher_prompts), default=0), device)
-        with torch.no_grad(), teacher_weights.activate(student_model) as teacher_model:
+        self.token_counts = {}
+        with self.timer("teachers"), torch.no_grad(), teacher_weights.activate(student_model) as teacher_model:
             teachers = self._score_teachers(teacher_model, grid, teacher_prompts, request)
         # autocast in older versions of torch hands the casts made without gradient to the pass that needs one
         torch.clear_autocast_cache()
-        student = self._score_student(student_model, grid, teachers.support, request)
+        with self.timer("student_forward"):
+            student = self._score_student(student_model, grid, teachers.support, request)
         return TokenScores(
             student_logprob=student.logprob,
             teacher_logprob=teachers.logprob,
@@ -122,14 +137,18 @@ class Scorer:
         lengths = [sequence.num_input_tokens for sequence in sequences]
         is_padded = not can_pack(model.config._attn_implementation)
         bind_score(model)
-        for indices in microbatches(lengths, self.teacher_tokens_per_forward, is_padded=is_padded):
+        passes = microbatches(lengths, self.teacher_tokens_per_forward, is_padded=is_padded)
+        for indices in passes:
+            batch = self._batch("teachers", [sequences[index] for index in indices], model)
             head_scores = model.score(
-                _batch([sequences[index] for index in indices], model),
+                batch,
                 implementation=self.head_implementation,
                 entropy=request.entropy,
                 support_top_k=max(0, request.support_top_k),
             )
             scores.put(grid.context_cells([places[index] for index in indices]), head_scores)
+        for _ in range(num_missing_passes(model, len(passes))):
+            model.score(_nothing(model), implementation=self.head_implementation)
         return scores
 
     def _score_student(
@@ -145,7 +164,7 @@ class Scorer:
         ]
         cells = grid.cells(rows)
         head_scores = model.score(
-            _batch(sequences, model),
+            self._batch("student", sequences, model),
             implementation=self.head_implementation,
             entropy=request.entropy,
             support=None if support is None else support.at(cells),
@@ -163,14 +182,32 @@ class Scorer:
         self, model: PreTrainedModel, grid: _Grid, support: _TeacherSupports | None, request: ScoreRequest
     ) -> _StudentScores:
         """No completion has a token: the graph of one made-up token, times zero."""
-        token = TokenSequence(prompt_ids=(0,), completion_ids=(0,))
-        nothing = 0.0 * model.score(_batch([token], model), implementation=self.head_implementation).logprob.sum()
+        nothing = 0.0 * model.score(_nothing(model), implementation=self.head_implementation).logprob.sum()
         zeros = grid.zeros()
         return _StudentScores(
             logprob=zeros + nothing,
             entropy=zeros.clone() if request.entropy else None,
             support_logprob=None if support is None else support.logprob + nothing,
         )
+
+    def _batch(self, who: str, sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:
+        batch = _batch(sequences, model)
+        count = self.token_counts.get(who, TokenCount(0, 0))
+        num_padded = batch.input_ids.numel() - sum(sequence.num_input_tokens for sequence in sequences)
+        # prompts that several completions share run once, which makes the difference negative
+        self.token_counts[who] = TokenCount(
+            count.num_run + batch.input_ids.numel(), count.num_padded + max(0, num_padded)
+        )
+        return batch
+
+
+class TokenCount(NamedTuple):
+    """Tokens that went through the model's layers."""
+
+    num_run: int
+    """Padding included."""
+    num_padded: int
+    """Padding."""
 
 
 class _Grid:
@@ -286,6 +323,11 @@ class _TeacherSupports:
 
 def _batch(sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:
     return pack(sequences, is_padded=not can_pack(model.config._attn_implementation)).to(model.device)
+
+
+def _nothing(model: PreTrainedModel) -> PackedBatch:
+    """One made-up token, for a pass that only keeps step with other processes."""
+    return _batch([TokenSequence(prompt_ids=(0,), completion_ids=(0,))], model)
 
 
 def _check_rows(

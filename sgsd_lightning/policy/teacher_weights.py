@@ -1,44 +1,46 @@
-"""Which weights teach: the student's own, live, or the ones it started from."""
+"""Which weights teach: the student's own, the ones it started from, their moving average, or a recent snapshot."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
-from sgsd_lightning.policy.loading import PolicySource
 from sgsd_lightning.policy.lora import adapter_layers, adapters_disabled
+from sgsd_lightning.policy.shadow_weights import ShadowWeights
 
 
-class TeacherWeights(ABC):
-    """Provides the model that scores completions under teacher contexts."""
+class TeacherWeights(nn.Module, ABC):
+    """Provides the model that scores completions under teacher contexts.
+
+    A module, so that weights which it holds are moved, sharded and saved in a checkpoint as the student's are.
+    """
+
+    is_saved: bool = True
+    """Whether its parameters belong in a checkpoint; those of a teacher that the policy's source gives back do not."""
 
     @abstractmethod
-    def prepare(self, student_model: PreTrainedModel, source: PolicySource) -> None:
-        """Called once, when the student was loaded from ``source`` and nothing was trained or resumed yet."""
+    def prepare(self, student_model: PreTrainedModel) -> None:
+        """Called once, when the student was loaded (and sharded) and nothing was trained or resumed yet."""
 
     @abstractmethod
     def activate(self, student_model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]:
-        """A context manager that gives the teacher's model, on the student's device; used under ``no_grad``."""
+        """A context manager that gives the teacher's model, on the student's device; used under ``no_grad``.
+
+        Within it nothing else may read or train the student: the model may be the same one with other weights in it.
+        """
 
     def update(self, student_model: PreTrainedModel, step: int) -> None:
-        """Called after every optimizer step; ``step`` is the number of steps taken."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """What a checkpoint must hold so that teaching goes on as before: strings, numbers and tensors only."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the state of a checkpoint; called after :meth:`prepare`."""
+        """Called after every optimizer step; ``step`` is the number of steps taken, from 1."""
 
 
 class LiveTeacher(TeacherWeights):
-    """The student itself, as it is at this step."""
+    """The student itself, as it is at this step. Costs nothing."""
 
-    def prepare(self, student_model: PreTrainedModel, source: PolicySource) -> None:
+    def prepare(self, student_model: PreTrainedModel) -> None:
         pass
 
     @contextmanager
@@ -46,19 +48,43 @@ class LiveTeacher(TeacherWeights):
         yield student_model
 
 
-class FrozenTeacher(TeacherWeights):
-    """The policy before training.
+class ShadowTeacher(TeacherWeights):
+    """A teacher with values of its own for what the student trains, and the student's for all that is frozen.
 
-    With LoRA that is the student with its adapters off, at no cost. Without, a second copy of the model is loaded from
-    the policy's source, which gives the same initial weights again whenever it is asked; a checkpoint holds none.
+    The second values lie beside the student's, shard by shard, and are exchanged with them while the teachers run, so
+    that there is one model, one sharding and one set of tied weights, whatever is trained.
     """
 
     def __init__(self) -> None:
-        self._initial_model: PreTrainedModel | None = None
+        super().__init__()
+        self.shadow: ShadowWeights | None = None
 
-    def prepare(self, student_model: PreTrainedModel, source: PolicySource) -> None:
+    def prepare(self, student_model: PreTrainedModel) -> None:
+        self.shadow = ShadowWeights(student_model)
+
+    @contextmanager
+    def activate(self, student_model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        with self._prepared().exchanged_with(student_model):
+            yield student_model
+
+    def _prepared(self) -> ShadowWeights:
+        if self.shadow is None:
+            raise RuntimeError(f"{type(self).__name__} was used before prepare")
+        return self.shadow
+
+
+class FrozenTeacher(ShadowTeacher):
+    """The policy before training.
+
+    With LoRA that is the student with its adapters off, at no cost. Without, a copy of the initial weights, which a
+    checkpoint does not hold: the policy's source gives the same ones again.
+    """
+
+    is_saved = False
+
+    def prepare(self, student_model: PreTrainedModel) -> None:
         if not adapter_layers(student_model):
-            self._initial_model = source.load_model().eval().requires_grad_(False)
+            super().prepare(student_model)
 
     @contextmanager
     def activate(self, student_model: PreTrainedModel) -> Iterator[PreTrainedModel]:
@@ -66,8 +92,50 @@ class FrozenTeacher(TeacherWeights):
             with adapters_disabled(student_model):
                 yield student_model
             return
-        if self._initial_model is None:
-            raise RuntimeError("FrozenTeacher.activate was called before prepare")
-        if self._initial_model.device != student_model.device:
-            self._initial_model.to(student_model.device)
-        yield self._initial_model
+        with super().activate(student_model):
+            yield student_model
+
+
+class EmaTeacher(ShadowTeacher):
+    """The exponential moving average of the student's trained weights, in float32.
+
+    Every ``every_n_steps`` optimizer steps: teacher = decay * teacher + (1 - decay) * student. Starts at the initial
+    weights.
+
+    Args:
+        decay: In [0, 1]; nearer to 1 follows more slowly. 0 is the student as of the last update.
+        every_n_steps: Optimizer steps from one update to the next.
+    """
+
+    def __init__(self, decay: float = 0.999, every_n_steps: int = 1) -> None:
+        super().__init__()
+        if not 0 <= decay <= 1:
+            raise ValueError(f"teacher_weights.decay must be in [0, 1]; got {decay}")
+        self.decay = decay
+        self.every_n_steps = _checked_interval(every_n_steps)
+
+    def update(self, student_model: PreTrainedModel, step: int) -> None:
+        if step % self.every_n_steps == 0:
+            self._prepared().move_towards(student_model, 1 - self.decay)
+
+
+class PeriodicTeacher(ShadowTeacher):
+    """The student as it was at the last multiple of ``every_n_steps`` optimizer steps.
+
+    Args:
+        every_n_steps: Optimizer steps from one refresh to the next.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        super().__init__()
+        self.every_n_steps = _checked_interval(every_n_steps)
+
+    def update(self, student_model: PreTrainedModel, step: int) -> None:
+        if step % self.every_n_steps == 0:
+            self._prepared().move_towards(student_model, 1.0)
+
+
+def _checked_interval(every_n_steps: int) -> int:
+    if every_n_steps < 1:
+        raise ValueError(f"teacher_weights.every_n_steps must be at least 1; got {every_n_steps}")
+    return every_n_steps

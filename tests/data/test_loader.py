@@ -16,14 +16,22 @@ def ids(batches: list[list[Problem]]) -> list[list[str]]:
     return [[problem.problem_id for problem in batch] for batch in batches]
 
 
+@pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_a_global_batch_holds_the_same_problems_on_any_number_of_processes(world_size: int) -> None:
+def test_a_global_batch_holds_the_same_problems_on_any_number_of_processes(world_size: int, drop_last: bool) -> None:
     per_rank = 2
-    alone = ProblemLoader(PROBLEMS, per_rank * world_size, seed=5)
-    ranks = [ProblemLoader(PROBLEMS, per_rank, rank=rank, world_size=world_size, seed=5) for rank in range(world_size)]
+    alone = ProblemLoader(PROBLEMS, per_rank * world_size, seed=5, drop_last=drop_last)
+    ranks = [
+        ProblemLoader(PROBLEMS, per_rank, rank=rank, world_size=world_size, seed=5, drop_last=drop_last)
+        for rank in range(world_size)
+    ]
     together = [sorted(chain(*batches)) for batches in zip(*(ids(list(rank)) for rank in ranks), strict=True)]
     assert together == [sorted(batch) for batch in ids(list(alone))]
-    assert len(together) == len(PROBLEMS) // (per_rank * world_size)
+    num_whole = len(PROBLEMS) // (per_rank * world_size)
+    assert len(together) == (num_whole if drop_last else num_whole + 1)
+    seen = list(chain(*together))
+    assert len(seen) == len(set(seen))
+    assert drop_last or len(seen) == len(PROBLEMS)
 
 
 def test_epochs_differ_and_derive_from_the_seed() -> None:
@@ -64,5 +72,7 @@ def test_evaluation_keeps_the_order_and_the_tail_on_every_pass() -> None:
 
 
 def test_evaluation_shares_cover_every_problem_once() -> None:
-    shares = [list(chain(*ids(list(ProblemLoader(PROBLEMS, 3, rank=rank, world_size=4))))) for rank in range(4)]
+    loaders = [ProblemLoader(PROBLEMS, 3, rank=rank, world_size=4) for rank in range(4)]
+    assert len({len(loader) for loader in loaders}) == 1
+    shares = [list(chain(*ids(list(loader)))) for loader in loaders]
     assert sorted(chain(*shares), key=int) == [problem.problem_id for problem in PROBLEMS]

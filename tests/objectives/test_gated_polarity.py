@@ -99,7 +99,7 @@ def test_nothing_to_learn_from_gives_a_zero_loss_with_a_zero_gradient(
     assert result.loss.item() == 0
     assert student.grad is not None
     assert not student.grad.any()
-    assert all(math.isfinite(value) for value in result.metrics.values())
+    assert all(math.isfinite(measured.value) for measured in result.metrics.values())
 
 
 def test_metrics_average_over_the_contexts_that_are_there() -> None:
@@ -107,11 +107,11 @@ def test_metrics_average_over_the_contexts_that_are_there() -> None:
     teacher = torch.tensor([[[-0.5, -0.5], [-1.5, -1.5]], [[-0.5, -0.5], [9.0, 9.0]]])
     weights = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
     metrics = GatedPolarity()(scores_of(student, teacher, torch.ones(2, 2) > 0, weights), verdicts(1, 1)).metrics
-    assert metrics["objective/helpful_frac"].item() == pytest.approx(2 / 3)
-    assert metrics["objective/misleading_frac"].item() == pytest.approx(1 / 3)
-    assert metrics["objective/neutral_frac"].item() == 0
-    assert metrics["objective/stance_score"].item() == pytest.approx((0.5 - 0.5 + 0.5) / 3)
-    assert metrics["objective/active_rollout_frac"].item() == 1
+    assert metrics["objective/helpful_frac"].value.item() == pytest.approx(2 / 3)
+    assert metrics["objective/misleading_frac"].value.item() == pytest.approx(1 / 3)
+    assert metrics["objective/neutral_frac"].value.item() == 0
+    assert metrics["objective/stance_score"].value.item() == pytest.approx((0.5 - 0.5 + 0.5) / 3)
+    assert metrics["objective/active_rollout_frac"].value.item() == 1
 
 
 def test_the_support_variant_reads_the_divergence_in_its_gate() -> None:

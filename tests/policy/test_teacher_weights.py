@@ -34,7 +34,7 @@ def test_frozen_weights_are_the_initial_ones_whatever_the_student_learns(has_ada
     policy, teacher = _policy(has_adapters), FrozenTeacher()
     student = policy.load_model()
     initial = student(input_ids=IDS).logits.detach()
-    teacher.prepare(student, policy)
+    teacher.prepare(student)
     _train(student)
     assert torch.equal(_logits(teacher, student), initial)
     assert not torch.allclose(student(input_ids=IDS).logits, initial, atol=1e-3)
@@ -46,7 +46,7 @@ def test_frozen_weights_are_the_initial_ones_of_the_source_also_after_a_resume(h
     initial = policy.load_model()(input_ids=IDS).logits.detach()
     resumed = policy.load_model()
     _train(resumed)
-    teacher.prepare(resumed, policy)
+    teacher.prepare(resumed)
     assert torch.equal(_logits(teacher, resumed), initial)
     assert teacher.state_dict() == {}
 
@@ -55,7 +55,7 @@ def test_frozen_weights_are_the_initial_ones_of_the_source_also_after_a_resume(h
 def test_live_weights_are_the_students(has_adapters: bool) -> None:
     policy, teacher = _policy(has_adapters), LiveTeacher()
     student = policy.load_model()
-    teacher.prepare(student, policy)
+    teacher.prepare(student)
     _train(student)
     assert torch.equal(_logits(teacher, student), student(input_ids=IDS).logits)
 
@@ -63,7 +63,7 @@ def test_live_weights_are_the_students(has_adapters: bool) -> None:
 def test_a_frozen_copy_takes_no_gradient_and_is_not_in_training_mode() -> None:
     policy, teacher = _policy(has_adapters=False), FrozenTeacher()
     student = policy.load_model()
-    teacher.prepare(student, policy)
+    teacher.prepare(student)
     with teacher.activate(student) as model:
         assert model is not student
         assert not model.training
