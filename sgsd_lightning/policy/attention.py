@@ -11,23 +11,24 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from sgsd_lightning.policy.packing import RowLayout
 from sgsd_lightning.policy.precision import product_dtype
+from sgsd_lightning.policy.segments import Segments
 
 log = logging.getLogger(__name__)
 
 VARLEN = "sgsd_varlen"
+FLEX = "flex_attention"
 _PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 _HALF_PRECISION = (torch.float16, torch.bfloat16)
 _is_packed_forward: ContextVar[bool] = ContextVar("is_packed_forward", default=False)
@@ -52,7 +53,7 @@ def _automatic_attention(config: PreTrainedConfig, dtype: torch.dtype) -> str:
     # eager is the one implementation that every architecture has its own quirks in
     if getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss":
         return "eager"
-    if not set(getattr(config, "layer_types", None) or ()) <= _PACKABLE_LAYERS:
+    if not _has_packable_layers(config):
         return "sdpa"
     if torch.cuda.is_available() and dtype in _HALF_PRECISION:
         if is_flash_attn_3_available():
@@ -62,14 +63,70 @@ def _automatic_attention(config: PreTrainedConfig, dtype: torch.dtype) -> str:
     return VARLEN
 
 
+def _has_packable_layers(config: PreTrainedConfig) -> bool:
+    return set(getattr(config, "layer_types", None) or ()) <= _PACKABLE_LAYERS
+
+
+def row_layout(config: PreTrainedConfig) -> RowLayout:
+    """How sequences are best laid out for a model and its attention implementation.
+
+    ``sdpa`` and ``eager`` also keep packed sequences apart, by a mask over the whole row, whose cost grows with the
+    row's length squared: they are given padded rows. So are models with layers that know no segments.
+    """
+    implementation = config._attn_implementation
+    if not _has_packable_layers(config.get_text_config()):
+        return "padded"
+    if implementation == VARLEN:
+        return "shared"
+    return "packed" if implementation == FLEX or is_flash(implementation) else "padded"
+
+
 def can_pack(implementation: str) -> bool:
-    """Whether an attention implementation keeps sequences apart that are packed into one row."""
-    return implementation == VARLEN or needs_gpu(implementation)
+    """Whether sequences are packed into one row for an attention implementation."""
+    return implementation in (VARLEN, FLEX) or is_flash(implementation)
 
 
-def needs_gpu(implementation: str) -> bool:
+def is_flash(implementation: str) -> bool:
     """Whether an attention implementation is one of the flash-attention packages."""
     return implementation.startswith("flash_attention")
+
+
+def runs_on_cpu(implementation: str) -> bool:
+    """Whether an attention implementation can be tried where a model is loaded, without a GPU and at no great cost."""
+    return not is_flash(implementation) and implementation != FLEX
+
+
+def segment_arguments(implementation: str, segments: Segments) -> dict[str, Any]:
+    """What tells the layers of a model where the segments of a packed row are.
+
+    The implementations of transformers other than flash attention find it in the position ids, which start again.
+
+    Raises:
+        ValueError: for a shared prompt and an implementation other than ``sgsd_varlen``.
+    """
+    if implementation == VARLEN:
+        return {"segments": segments}
+    if segments.key_index is not None:
+        raise ValueError(f"policy.attention {implementation} cannot share a prompt between completions")
+    if not is_flash(implementation):
+        return {}
+    return {
+        "cu_seq_lens_q": segments.query_starts,
+        "cu_seq_lens_k": segments.key_starts,
+        "max_length_q": segments.longest_query,
+        "max_length_k": segments.longest_key,
+    }
+
+
+def check_backward(model: PreTrainedModel) -> None:
+    """Say in time that torch's flex attention cannot be trained with on a CPU.
+
+    Raises:
+        ValueError: in a forward pass that records gradients, there.
+    """
+    is_flex = model.config._attn_implementation == FLEX
+    if is_flex and model.device.type == "cpu" and torch.is_grad_enabled():
+        raise ValueError("policy.attention flex_attention has no backward pass on a CPU; set it to auto")
 
 
 @contextmanager
@@ -92,8 +149,7 @@ def varlen_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    cu_seq_lens_q: Tensor | None = None,
-    max_length_q: int | None = None,
+    segments: Segments | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each segment of a packed row; plain SDPA when no segments are given.
@@ -108,8 +164,7 @@ def varlen_attention(
         scaling: Of the attention logits.
         sliding_window: How many positions, itself included, a token sees; None for all before it.
         softcap: Not supported.
-        cu_seq_lens_q: [segments + 1] int32, cumulative segment lengths.
-        max_length_q: The longest segment.
+        segments: Of the row, on its device.
         kwargs: Passed on to SDPA when no segments are given.
 
     Returns:
@@ -123,7 +178,7 @@ def varlen_attention(
         raise ValueError(f"policy.attention sgsd_varlen runs without dropout; got {dropout}")
     if softcap is not None or kwargs.get("s_aux") is not None:
         raise ValueError("policy.attention sgsd_varlen has no logit cap and no attention sinks; set it to eager")
-    if cu_seq_lens_q is None:
+    if segments is None:
         if _is_packed_forward.get():
             raise ValueError(
                 f"{type(module).__name__} does not receive the boundaries of packed sequences; "
@@ -133,25 +188,9 @@ def varlen_attention(
     # norms under autocast leave queries and keys in float32 beside values in half precision
     dtype = product_dtype(value)
     query, key, value = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))  # [L, heads, head_dim]
-    segments = _Segments(
-        boundaries=cu_seq_lens_q,
-        longest=len(query) if max_length_q is None else int(max_length_q),
-        scaling=scaling,
-        sliding_window=sliding_window,
-    )
-    if query.is_cuda and query.dtype in _HALF_PRECISION and _has_varlen_kernels():
-        output = _varlen_kernels(query, key, value, segments)
-    else:
-        output = _loop_over_segments(query, key, value, segments)
-    return output[None], None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Segments:
-    boundaries: Tensor
-    longest: int
-    scaling: float | None
-    sliding_window: int | None
+    has_kernels = query.is_cuda and query.dtype in _HALF_PRECISION and _has_varlen_kernels()
+    attend = _varlen_kernels if has_kernels else _sdpa_by_shape
+    return attend(query, key, value, segments, scaling, sliding_window)[None], None
 
 
 @functools.cache
@@ -164,20 +203,28 @@ def _has_varlen_kernels() -> bool:
     return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
 
 
-def _varlen_kernels(query: Tensor, key: Tensor, value: Tensor, segments: _Segments) -> Tensor:
-    """Torch's own variable-length kernels; not run on a GPU so far. All tensors are [L, heads, head_dim]."""
+def _varlen_kernels(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None, sliding_window: int | None
+) -> Tensor:
+    """Torch's own variable-length kernels; not run on a GPU so far. All tensors are [L, heads, head_dim].
+
+    Where a segment has more keys than queries, these align the causal diagonal at their ends, which is what a shared
+    prompt needs.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
-    lookback = -1 if segments.sliding_window is None else segments.sliding_window - 1
+    if segments.key_index is not None:
+        key, value = (states.index_select(0, segments.key_index) for states in (key, value))
+    lookback = -1 if sliding_window is None else sliding_window - 1
     output = varlen_attn(
         query,
         key,
         value,
-        segments.boundaries,
-        segments.boundaries,
-        segments.longest,
-        segments.longest,
-        scale=segments.scaling,
+        segments.query_starts,
+        segments.key_starts,
+        segments.longest_query,
+        segments.longest_key,
+        scale=scaling,
         window_size=(lookback, 0),
         enable_gqa=key.shape[1] != query.shape[1],
     )
@@ -185,37 +232,29 @@ def _varlen_kernels(query: Tensor, key: Tensor, value: Tensor, segments: _Segmen
     return output
 
 
-def _loop_over_segments(query: Tensor, key: Tensor, value: Tensor, segments: _Segments) -> Tensor:
-    """One batched SDPA call for all segments of one length. All tensors are [L, heads, head_dim]."""
-    by_length: dict[int, list[int]] = {}
-    for start, end in pairwise(segments.boundaries.tolist()):
-        by_length.setdefault(end - start, []).append(start)
-    outputs, places = [], []
-    for length, starts in by_length.items():
-        index = torch.tensor(starts)[:, None] + torch.arange(length)  # [segments, length]
-        index = index.to(query.device)
-        mask = _window_mask(length, segments.sliding_window, query.device)
-        output = scaled_dot_product_attention(
-            query[index].transpose(1, 2),
-            key[index].transpose(1, 2),
-            value[index].transpose(1, 2),
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=segments.scaling,
+def _sdpa_by_shape(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None, sliding_window: int | None
+) -> Tensor:
+    """One batched SDPA call for all segments of one shape. All tensors are [L, heads, head_dim]."""
+    blocks, order = segments.blocks(sliding_window)
+
+    def rows(states: Tensor, index: Tensor, num_segments: int) -> Tensor:
+        # selecting by a flat index is several times faster on a CPU than by a matrix of them
+        return states.index_select(0, index).unflatten(0, (num_segments, -1)).transpose(1, 2)
+
+    outputs = [
+        scaled_dot_product_attention(
+            rows(query, block.query_index, block.num_segments),
+            rows(key, block.key_index, block.num_segments),
+            rows(value, block.key_index, block.num_segments),
+            attn_mask=block.mask,
+            is_causal=block.mask is None,
+            scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
-        outputs.append(output.transpose(1, 2).flatten(0, 1))
-        places.append(index.flatten())
-    return torch.cat(outputs)[torch.argsort(torch.cat(places))]
-
-
-def _window_mask(length: int, sliding_window: int | None, device: torch.device) -> Tensor | None:
-    """[length, length] bool, True where a row's token sees a column's; None where plain causality says it all."""
-    if sliding_window is None or length <= sliding_window:
-        return None
-    position = torch.arange(length, device=device)
-    distance = position[:, None] - position[None, :]
-    return (distance >= 0) & (distance < sliding_window)
+        for block in blocks
+    ]
+    return torch.cat([output.transpose(1, 2).flatten(0, 1) for output in outputs]).index_select(0, order)
 
 
 def _varlen_mask(*args: Any, **kwargs: Any) -> Tensor | None:

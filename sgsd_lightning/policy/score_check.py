@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sgsd_lightning.policy.attention import can_pack, needs_gpu
+from sgsd_lightning.policy.attention import row_layout, runs_on_cpu
 from sgsd_lightning.policy.packing import TokenSequence, pack
 from sgsd_lightning.policy.score_method import bind_score
 
 _SEQUENCES = (
     TokenSequence(prompt_ids=(1, 2), completion_ids=(3, 4)),
     TokenSequence(prompt_ids=(5,), completion_ids=(6,)),
+    TokenSequence(prompt_ids=(1, 2), completion_ids=(7, 8, 9)),
 )
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
@@ -29,9 +30,7 @@ def check_score(model: PreTrainedModel) -> None:
     """
     with _attention_for_cpu(model):
         bind_score(model)
-        is_padded = not can_pack(model.config._attn_implementation)
-        # a model is loaded on the CPU, where an implementation that was chosen for the GPU may not run
-        batch = pack(_SEQUENCES, is_padded=is_padded).to(model.device)
+        batch = pack(_SEQUENCES, row_layout(model.config)).to(model.device)
         logprob = model.score(batch, implementation="chunked").logprob
         expected = torch.cat([_own_logprob(model, sequence) for sequence in _SEQUENCES])
     gap = (logprob - expected).abs().max().item()
@@ -51,10 +50,10 @@ def _own_logprob(model: PreTrainedModel, sequence: TokenSequence) -> Tensor:
 
 @contextmanager
 def _attention_for_cpu(model: PreTrainedModel) -> Iterator[None]:
-    """A model is loaded on the CPU, where the flash-attention packages do not run; the head is the same under SDPA."""
+    """A model is loaded on the CPU, where what was chosen for a GPU may not run; the head is the same under SDPA."""
     config = model.config
     chosen = config._attn_implementation
-    if needs_gpu(chosen) and model.device.type != "cuda":
+    if not runs_on_cpu(chosen) and model.device.type != "cuda":
         config._attn_implementation = "sdpa"
     try:
         yield

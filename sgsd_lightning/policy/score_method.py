@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import PreTrainedModel
 
-from sgsd_lightning.policy.attention import packed_forward
+from sgsd_lightning.policy.attention import check_backward, packed_forward, segment_arguments
 from sgsd_lightning.policy.head import head_arguments
 from sgsd_lightning.policy.packing import PackedBatch
 
@@ -62,12 +62,14 @@ def score(
         support_top_k: Above 0, also return the local support (as a teacher).
         support: Also return log-probabilities on these supports (as a student).
     """
-    with packed_forward() if batch.segment_starts is not None else nullcontext():
+    check_backward(self)
+    segments = batch.segments
+    with nullcontext() if segments is None else packed_forward():
         outputs = self.get_decoder()(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
-            **batch.attention_arguments(),
+            **({} if segments is None else segment_arguments(self.config._attn_implementation, segments)),
         )
     hidden = outputs.last_hidden_state.flatten(0, 1)[batch.predicted_from]  # [N, D]
     head = head_arguments(self, hidden)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import Gemma2Config, LlamaConfig, PreTrainedModel, Qwen3Config, Qwen3NextConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen3Config, Qwen3NextConfig
 
-from sgsd_lightning.policy.attention import can_pack, packed_forward, resolve_attention, varlen_attention
-from sgsd_lightning.policy.packing import TokenSequence, pack
+from sgsd_lightning.policy.attention import packed_forward, resolve_attention, row_layout, varlen_attention
+from sgsd_lightning.policy.packing import RowLayout, TokenSequence, pack
+from sgsd_lightning.policy.score_method import bind_score
+from sgsd_lightning.policy.segments import Segment, Segments
 
 
 def _qkv(length: int) -> list[Tensor]:
     return [torch.randn(1, heads, length, 8, requires_grad=True) for heads in (4, 2, 2)]
 
 
+def _segments(lengths: list[int]) -> Segments:
+    starts = accumulate(lengths, initial=0)
+    return Segments([Segment(start=start, length=length) for start, length in zip(starts, lengths, strict=False)])
+
+
 def _run(qkv: list[Tensor], lengths: list[int], sliding_window: int | None = None) -> Tensor:
-    boundaries = torch.tensor([0, *lengths]).cumsum(0).int()
     output, weights = varlen_attention(
-        nn.Identity(), *qkv, None, scaling=0.3, sliding_window=sliding_window, cu_seq_lens_q=boundaries
+        nn.Identity(), *qkv, None, scaling=0.3, sliding_window=sliding_window, segments=_segments(lengths)
     )
     assert weights is None
     return output
@@ -95,6 +103,146 @@ def test_a_name_is_taken_as_it_is() -> None:
     assert resolve_attention("eager", Qwen3Config(), torch.float32) == "eager"
 
 
-def test_only_attention_that_knows_segments_gets_packed_rows() -> None:
-    names = ("sgsd_varlen", "flash_attention_2", "flash_attention_3", "sdpa", "eager", "flex_attention")
-    assert [name for name in names if can_pack(name)] == ["sgsd_varlen", "flash_attention_2", "flash_attention_3"]
+def test_the_choice_of_auto_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        resolve_attention("auto", Qwen3Config(), torch.float32)
+    assert "auto resolved to sgsd_varlen" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("sgsd_varlen", "shared"),
+        ("flash_attention_2", "packed"),
+        ("flash_attention_3", "packed"),
+        ("flex_attention", "packed"),
+        ("sdpa", "padded"),
+        ("eager", "padded"),
+    ],
+)
+def test_rows_are_packed_where_that_costs_no_mask_over_all_of_them(name: str, layout: RowLayout) -> None:
+    config, recurrent = Qwen3Config(), Qwen3NextConfig()
+    config._attn_implementation = recurrent._attn_implementation = name
+    assert row_layout(config) == layout
+    assert row_layout(recurrent) == "padded"
+
+
+# lengths of prompt and completion: segments of one token, of the same length, ragged ones; longer than a window of 4
+RAGGED = [(1, 1), (5, 7), (1, 1), (9, 4), (3, 9), (2, 6), (1, 12)]
+IMPLEMENTATIONS = ["sgsd_varlen", "sdpa", "eager", "flex_attention"]
+
+
+@pytest.fixture
+def windowed_model() -> Callable[[str], PreTrainedModel]:
+    """A tiny Qwen3 with grouped heads, and a window of 4 in its second layer, under any attention implementation."""
+
+    def make(implementation: str) -> PreTrainedModel:
+        torch.manual_seed(0)
+        config = Qwen3Config(
+            vocab_size=53,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            initializer_range=0.3,
+            layer_types=["full_attention", "sliding_attention"],
+            use_sliding_window=True,
+            sliding_window=4,
+        )
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation, dtype=torch.float32)
+        bind_score(model)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def sequences(make_ids: Callable[[int, int], tuple[int, ...]]) -> list[TokenSequence]:
+    return [
+        TokenSequence(prompt_ids=make_ids(prompt, seed), completion_ids=make_ids(completion, seed + 100))
+        for seed, (prompt, completion) in enumerate(RAGGED)
+    ]
+
+
+@pytest.fixture
+def _without_compiling() -> Iterator[None]:
+    """Runs what transformers compiles, flex attention and its masks, by the operations that it is made of."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _check_against_each_alone(
+    model: PreTrainedModel, eager: PreTrainedModel, sequences: Sequence[TokenSequence]
+) -> None:
+    with torch.no_grad():
+        actual = model.score(pack(sequences), implementation="chunked").logprob
+        expected = [
+            eager(input_ids=torch.tensor([s.prompt_ids + s.completion_ids]), use_cache=False)
+            .logits[0, len(s.prompt_ids) - 1 : -1]
+            .log_softmax(-1)
+            .gather(-1, torch.tensor(s.completion_ids)[:, None])[:, 0]
+            for s in sequences
+        ]
+    torch.testing.assert_close(actual, torch.cat(expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("_without_compiling")
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_packed_sequences_score_as_each_does_alone_under_eager_attention(
+    implementation: str, windowed_model: Callable[[str], PreTrainedModel], sequences: list[TokenSequence]
+) -> None:
+    _check_against_each_alone(windowed_model(implementation), windowed_model("eager"), sequences)
+
+
+@pytest.mark.slow
+def test_so_they_do_under_compiled_flex_attention(
+    windowed_model: Callable[[str], PreTrainedModel], sequences: list[TokenSequence]
+) -> None:
+    _check_against_each_alone(windowed_model("flex_attention"), windowed_model("eager"), sequences)
+
+
+@pytest.mark.usefixtures("_without_compiling")
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_another_neighbour_changes_nothing(
+    implementation: str, windowed_model: Callable[[str], PreTrainedModel], sequences: list[TokenSequence]
+) -> None:
+    model = windowed_model(implementation)
+    changed = TokenSequence(prompt_ids=(7,) * RAGGED[1][0], completion_ids=(8,) * RAGGED[1][1])
+    with torch.no_grad():
+        before, after = (
+            model.score(pack(packed), implementation="chunked").logprob.split([length for _, length in RAGGED])
+            for packed in (sequences, [sequences[0], changed, *sequences[2:]])
+        )
+    assert (before[1] != after[1]).any()
+    for index in (0, *range(2, len(RAGGED))):
+        torch.testing.assert_close(before[index], after[index], atol=1e-6, rtol=0)
+
+
+def test_flex_attention_is_not_trained_with_on_a_cpu(
+    windowed_model: Callable[[str], PreTrainedModel], sequences: list[TokenSequence]
+) -> None:
+    with pytest.raises(ValueError, match="flex_attention has no backward pass on a CPU; set it to auto"):
+        windowed_model("flex_attention").score(pack(sequences))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("implementation", ["flash_attention_2", "flash_attention_3", "flex_attention", "sgsd_varlen"])
+def test_on_a_gpu_packed_sequences_score_as_padded_ones_do_under_sdpa(
+    implementation: str, windowed_model: Callable[[str], PreTrainedModel], sequences: list[TokenSequence]
+) -> None:
+    try:
+        model = windowed_model(implementation).to("cuda", torch.bfloat16)
+    except ImportError as error:
+        pytest.skip(str(error))
+    sdpa = windowed_model("sdpa").to("cuda", torch.bfloat16)
+    prompt = sequences[1].prompt_ids
+    sequences += [TokenSequence(prompt_ids=prompt, completion_ids=(8,) * length) for length in (1, 3, 9)]
+    scores = []
+    for scored in (model, sdpa):
+        scores.append(scored.score(pack(sequences, row_layout(scored.config)).to(scored.device)).logprob)
+        scores[-1].sum().backward()
+    torch.testing.assert_close(*scores, atol=0.3, rtol=0)
+    ours, reference = (m.get_input_embeddings().weight.grad.float() for m in (model, sdpa))
+    assert (ours - reference).norm() <= 0.05 * reference.norm()

@@ -1,0 +1,137 @@
+"""Which tokens of a packed row attend to which: each segment to itself, and to a prompt that it may share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """Consecutive tokens of a row. Each sees the shared prompt, if there is one, and what is before it in the segment.
+
+    All numbers count tokens; starts count from the beginning of the row.
+    """
+
+    start: int
+    length: int
+    """At least 1."""
+    prompt_start: int = 0
+    prompt_length: int = 0
+    """0 for a segment that sees itself alone."""
+
+    @property
+    def num_keys(self) -> int:
+        """Tokens that its last token sees, itself included."""
+        return self.prompt_length + self.length
+
+
+class Block(NamedTuple):
+    """Segments of one shape, which one call attends for."""
+
+    query_index: Tensor
+    """[segments * queries] int64: places in the row."""
+    key_index: Tensor
+    """[segments * keys] int64."""
+    num_segments: int
+    mask: Tensor | None
+    """[queries, keys] bool, True where a query sees a key; None where plain causality says it all."""
+
+
+class Segments:
+    """The segments that a packed row of L tokens is made of; they cover it in order.
+
+    What attention needs is worked out when it is first asked for, once for all layers.
+
+    Args:
+        segments: At least one.
+        device: Of the tensors.
+    """
+
+    def __init__(self, segments: Sequence[Segment], device: torch.device | str = "cpu") -> None:
+        self.segments = tuple(segments)
+        self.device = torch.device(device)
+        self._blocks: dict[int | None, tuple[list[Block], Tensor]] = {}
+
+    def to(self, device: torch.device) -> Segments:
+        """The same segments with tensors on ``device``."""
+        return self if device == self.device else Segments(self.segments, device)
+
+    @cached_property
+    def longest_query(self) -> int:
+        """Tokens of the longest segment."""
+        return max(segment.length for segment in self.segments)
+
+    @cached_property
+    def longest_key(self) -> int:
+        """The most tokens that a segment sees."""
+        return max(segment.num_keys for segment in self.segments)
+
+    @cached_property
+    def query_starts(self) -> Tensor:
+        """[segments + 1] int32: cumulative lengths (``cu_seqlens``)."""
+        return self._cumulative([segment.length for segment in self.segments])
+
+    @cached_property
+    def key_starts(self) -> Tensor:
+        """[segments + 1] int32: cumulative numbers of keys."""
+        return self._cumulative([segment.num_keys for segment in self.segments])
+
+    @cached_property
+    def key_index(self) -> Tensor | None:
+        """[keys of all segments] int64: their places in the row; None when no prompt is shared."""
+        if not any(segment.prompt_length for segment in self.segments):
+            return None
+        spans = [
+            (start, start + length)
+            for segment in self.segments
+            for start, length in ((segment.prompt_start, segment.prompt_length), (segment.start, segment.length))
+        ]
+        return torch.cat([torch.arange(*span) for span in spans]).to(self.device)
+
+    def blocks(self, sliding_window: int | None) -> tuple[list[Block], Tensor]:
+        """The segments by shape, and the [L] int64 order that puts their outputs, one after the other, into the row."""
+        if sliding_window not in self._blocks:
+            by_shape: dict[tuple[int, int], list[Segment]] = {}
+            for segment in self.segments:
+                by_shape.setdefault((segment.length, segment.prompt_length), []).append(segment)
+            blocks = [self._block(same, sliding_window) for same in by_shape.values()]
+            places = torch.cat([block.query_index for block in blocks])
+            self._blocks[sliding_window] = blocks, torch.argsort(places)
+        return self._blocks[sliding_window]
+
+    def _block(self, segments: Sequence[Segment], sliding_window: int | None) -> Block:
+        first = segments[0]
+        queries = _ranges([segment.start for segment in segments], first.length)
+        prompt = _ranges([segment.prompt_start for segment in segments], first.prompt_length)
+        mask = _mask(first, sliding_window)
+        return Block(
+            query_index=queries.flatten().to(self.device),
+            key_index=torch.cat([prompt, queries], dim=1).flatten().to(self.device),
+            num_segments=len(segments),
+            mask=None if mask is None else mask.to(self.device),
+        )
+
+    def _cumulative(self, lengths: Sequence[int]) -> Tensor:
+        return torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32, device=self.device)
+
+
+def _ranges(starts: Sequence[int], length: int) -> Tensor:
+    """[starts, length] int64."""
+    return torch.tensor(starts)[:, None] + torch.arange(length)
+
+
+def _mask(segment: Segment, sliding_window: int | None) -> Tensor | None:
+    is_windowed = sliding_window is not None and segment.num_keys > sliding_window
+    if segment.prompt_length == 0 and not is_windowed:
+        return None
+    query_position = torch.arange(segment.prompt_length, segment.num_keys)
+    distance = query_position[:, None] - torch.arange(segment.num_keys)
+    is_seen = distance >= 0
+    return is_seen & (distance < sliding_window) if sliding_window is not None else is_seen
