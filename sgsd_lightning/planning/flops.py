@@ -2,12 +2,12 @@
 
 A product of [a, b] by [b, c] counts 2abc. Counted are the matrices of the decoder layers and of the head, LoRA's
 matrices, and the two products of causal attention, of which only the pairs that a token may see count. Left out are
-norms, activations, rotary embeddings, softmax and the optimizer: together below a few per cent at the widths of Qwen3.
+norms, activations, rotary embeddings, softmax and the optimizer.
 
-``forward`` and ``backward`` are what the mathematics needs, which is what utilisation is reckoned from. ``recompute`` is
-what is spent again to save memory: decoder layers under gradient checkpointing (each but for its last product, at which
-torch stops) and the logits of the head in its backward pass. Attention kernels recompute their scores in the backward
-pass as well, half of their forward; that is not counted.
+``forward`` and ``backward`` are what the mathematics needs, which is what utilisation is reckoned from. ``recompute``
+is what is spent again to save memory: decoder layers under gradient checkpointing (each but for its last product, at
+which torch stops) and the logits of the head in its backward pass. Attention kernels recompute their scores in the
+backward pass as well, half of their forward; that is not counted.
 """
 
 from __future__ import annotations

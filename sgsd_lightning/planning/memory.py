@@ -3,11 +3,11 @@
 What is approximate, and in which direction:
 
 * Gradients are counted in every phase: Lightning frees those of a step only after the next forward pass.
-* Activations are counted operator by operator for plain execution, see `sgsd_lightning.planning.activations`; on the CPU
-  they agree with what torch's operators make to about a sixth (`tests/planning/test_activations.py`).
-* Prompts and completions are all as long as given, and the student's prompt runs once a completion.
-* While sampling, about 42 bytes an entry of the logits of one step: the model's, their float32 copy, their log-softmax,
-  the tempered and the filtered ones, and the float64 probabilities and their sum that a token is drawn by.
+* Activations are counted operator by operator for plain execution, see `sgsd_lightning.planning.activations`; on the
+  CPU they agree with what torch's operators make to about a sixth (`tests/planning/test_activations.py`).
+* Prompts and completions are all as long as given; a prompt that several completions share is counted with each.
+* While sampling, 52 bytes an entry of the logits of one step: the model's, their float32 copy, and 45 in the sampler
+  where top-p meets a flat distribution and sorts it; without that case under half as many.
 * The cache of generation grows by concatenation: one layer's exists twice for a moment.
 * FSDP2 holds two gathered layers (one computes, one is fetched), the root's group (embedding, final norm, head) from
   its forward to the end of its backward pass, and the gradient of a layer before it is spread. Generation gathers the
@@ -32,7 +32,7 @@ from sgsd_lightning.planning.run_settings import BYTES, RunSettings
 FITTING_FRAC = 0.9
 """A run fits when its peak is at most this share of a card."""
 CONTEXT_BYTES = 2**30
-SAMPLING_BYTES_PER_LOGIT = 42
+SAMPLING_BYTES_PER_LOGIT = 52
 
 ROLLOUT, TEACHERS, STUDENT, OPTIMIZER, EVALUATION = "rollout", "teachers", "student", "optimizer", "validation"
 Counter = Callable[[RunSettings, int, int], int]
@@ -61,13 +61,19 @@ class MemoryPlan:
         return sum(item.bytes_by_phase.get(phase, 0) for item in self.items)
 
     @property
-    def peak(self) -> int:
-        """Bytes in the phase that holds most."""
-        return max(self.total(phase) for phase in self.phases)
+    def training_peak(self) -> int:
+        """Bytes in the phase of training that holds most."""
+        return max(self.total(phase) for phase in self.phases if phase != EVALUATION)
 
-    def fits(self, card_bytes: float) -> bool:
-        """Whether the peak leaves a card enough to spare."""
-        return self.peak <= FITTING_FRAC * card_bytes
+    @property
+    def evaluation_peak(self) -> int | None:
+        """Bytes while validating; None for a run without."""
+        return self.total(EVALUATION) if EVALUATION in self.phases else None
+
+
+def fits(peak: int, card_bytes: float) -> bool:
+    """Whether a peak leaves a card enough to spare."""
+    return peak <= FITTING_FRAC * card_bytes
 
 
 def plan_memory(run: RunSettings) -> MemoryPlan:
@@ -93,7 +99,7 @@ def plan_memory(run: RunSettings) -> MemoryPlan:
 
 
 def key_value_bytes(run: RunSettings, num_rollouts: int, completion_tokens: int) -> int:
-    """The cache at its longest. Keys are in the norm's dtype, which autocast leaves as it is; values in the products'."""
+    """The cache at its longest: keys in the dtype that their norm leaves, values in the products' dtype."""
     shape = run.shape
     rows = _rows_at_a_time(run, num_rollouts, completion_tokens)
     width = run.prompt_tokens + completion_tokens - 1
@@ -173,11 +179,15 @@ def _unsharded_gradient_bytes(run: RunSettings) -> int:
 
 
 def _head_gradient_bytes(run: RunSettings) -> int:
-    """The head's, in the dtype of the products and, where that is another one, in its own."""
-    if run.shape.has_adapters:
+    """The head's, in the dtype of the products and, where that is another one, in its own.
+
+    FSDP2 begins every backward pass without a gradient to add to, but for the embedding's of a tied head.
+    """
+    shape = run.shape
+    if shape.has_adapters or (run.is_sharded and not shape.tie_word_embeddings):
         return 0
     dtype_bytes = run.compute_bytes + (run.gathered_bytes if run.compute_bytes != run.gathered_bytes else 0)
-    return run.shape.num_head_weights * dtype_bytes
+    return shape.num_head_weights * dtype_bytes
 
 
 def _exchange_bytes(run: RunSettings) -> int:

@@ -20,7 +20,7 @@ _QWEN3 = {
     "14B": (5120, 40, 40, 17408, False),
     "32B": (5120, 64, 64, 25600, False),
 }
-"""Width, layers, heads, width of the MLP, and whether head and embedding are tied; all have 8 key-value heads of 128."""
+"""Width, layers, heads, width of the MLP, whether head and embedding are tied; all have 8 key-value heads of 128."""
 _QWEN3_NAME = re.compile(r"(?:Qwen/)?Qwen3-([\d.]+B)(?:-Base|-Instruct-2507|-Thinking-2507)?")
 _INPUT_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 _MOE_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -190,8 +190,8 @@ def config_by_name(name_or_path: str) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the model {name_or_path!r} is no local folder with a config.json, not in the Hugging Face cache or on the "
-            f"hub ({str(error).splitlines()[0]}), and none of Qwen3-{', '.join(_QWEN3)}, whose sizes are known here"
+            f"the model {name_or_path!r} is no local folder with a config.json, not in the Hugging Face cache or on "
+            f"the hub ({str(error).splitlines()[0]}), and none of Qwen3-{', '.join(_QWEN3)}, whose sizes are known here"
         ) from error
 
 
