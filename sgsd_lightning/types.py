@@ -84,6 +84,8 @@ class Rollout:
     """[T] float32, CPU: what the filters kept of the tempered distribution, in (0, 1]."""
     group_index: int = 0
     """Which of the samples of its problem in this batch."""
+    weights_version: int = 0
+    """The optimizer step of the weights that it was sampled with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

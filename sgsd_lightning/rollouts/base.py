@@ -32,9 +32,19 @@ class RolloutEngine(ABC):
         tokenizer: PreTrainedTokenizerBase,
         requests: Sequence[RolloutRequest],
         sampling: SamplingSettings,
+        weights_version: int = 0,
     ) -> list[Rollout]:
         """One rollout a request, in their order, without gradient.
 
         A completion depends on its own request, the weights and the settings alone (up to rounding): not on the
         batch it is sampled in.
+
+        Args:
+            model: The policy; its weights at this moment are the ones to sample with.
+            tokenizer: Its tokenizer.
+            requests: What to sample; may be empty in a process that has no part in a batch.
+            sampling: How.
+            weights_version: The optimizer step of the weights; every rollout carries it. An engine that holds a copy
+                of the weights has to refresh it whenever this number or the model object differs from the last
+                call's, also when the number went down (an earlier checkpoint was loaded).
         """

@@ -5,6 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from sgsd_lightning.rollouts.sampling import TokenSampler
 from sgsd_lightning.types import SamplingSettings
@@ -68,3 +75,65 @@ def test_half_precision_logits_are_sampled_in_float32() -> None:
     expected = logits.float().log_softmax(-1).gather(-1, tokens.ids[:, None])[:, 0]
     assert tokens.logprob.dtype == torch.float32
     torch.testing.assert_close(tokens.logprob, expected)
+
+
+def _definition(logits: Tensor, uniforms: Tensor, sampling: SamplingSettings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Transformers' filters over the whole vocabulary in float64: bounds of each token's uniforms, and log-probs.
+
+    Returns:
+        The cumulative probability before and after each token, and log-probabilities of the model and of the filtered
+        distribution, all [B, V].
+    """
+    filters = LogitsProcessorList()
+    if sampling.sampling_top_k:
+        filters.append(TopKLogitsWarper(sampling.sampling_top_k))
+    if sampling.sampling_top_p < 1:
+        filters.append(TopPLogitsWarper(sampling.sampling_top_p))
+    if sampling.sampling_min_p:
+        filters.append(MinPLogitsWarper(sampling.sampling_min_p))
+    tempered = TemperatureLogitsWarper(sampling.sampling_temperature)(None, logits.double())
+    filtered = filters(None, tempered)
+    after = filtered.softmax(-1).cumsum(-1)
+    before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=-1)
+    return before, after, logits.double().log_softmax(-1), filtered.log_softmax(-1)
+
+
+@pytest.mark.parametrize("spread", [0.3, 3.0, 8.0])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"sampling_temperature": 1.3},
+        {"sampling_temperature": 1.1, "sampling_top_k": 20, "sampling_top_p": 0.95},
+        {"sampling_top_k": 50, "sampling_min_p": 0.3},
+        {"sampling_top_p": 0.9},
+        {"sampling_top_p": 0.99, "sampling_min_p": 1e-3},
+        {"sampling_min_p": 0.05},
+    ],
+)
+@pytest.mark.parametrize("num_tokens", [700, 512 * 13 + 5, 512 * 20])
+def test_every_choice_is_the_one_that_the_whole_cumulative_distribution_makes(
+    settings: dict[str, float], spread: float, num_tokens: int
+) -> None:
+    """In large vocabularies too, which are searched by blocks and, when filtered, by their likely tokens alone."""
+    sampling = SamplingSettings(**settings)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(num_tokens)
+    logits = spread * torch.randn(64, num_tokens, generator=generator)
+    uniforms = torch.rand(64, generator=generator, dtype=torch.float64)
+    tokens = TokenSampler(sampling)(logits, uniforms)
+    before, after, own, filtered = (
+        values.gather(-1, tokens.ids[:, None])[:, 0] for values in _definition(logits, uniforms, sampling)
+    )
+    rounding = 1e-6
+    assert bool((before - rounding <= uniforms).all())
+    assert bool((uniforms <= after + rounding).all())
+    torch.testing.assert_close(tokens.logprob.double(), own, atol=2e-6, rtol=0)
+    torch.testing.assert_close(tokens.sampling_logprob.double(), filtered, atol=2e-6, rtol=0)
+
+
+def test_tokens_that_tie_with_the_last_of_top_k_are_kept() -> None:
+    logits = torch.tensor([[1.0, 3.0, 1.0, 0.0, 1.0], [1.0, 3.0, 0.5, 2.0, 0.0]])
+    sampling = SamplingSettings(sampling_top_k=2)
+    for uniform, expected in ((0.0, [0, 1]), (0.999, [4, 3])):
+        tokens = TokenSampler(sampling)(logits, torch.full((2,), uniform, dtype=torch.float64))
+        assert tokens.ids.tolist() == expected

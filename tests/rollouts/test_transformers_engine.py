@@ -245,8 +245,140 @@ def test_sizes_below_one_are_refused() -> None:
         TransformersEngine(batch_size=0)
 
 
-def test_batches_stay_within_their_tokens(make_request: MakeRequest) -> None:
+def _forwards(model: PreTrainedModel) -> list[tuple[int, int, int]]:
+    """Filled while the model runs: rows, new tokens a row, and width of the cache after each forward pass."""
+    found: list[tuple[int, int, int]] = []
+
+    def note(_: object, __: object, inputs: dict[str, torch.Tensor]) -> None:
+        found.append((*inputs["input_ids"].shape, inputs["attention_mask"].shape[1]))
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    return found
+
+
+def test_batches_stay_within_their_rows_and_tokens(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, make_request: MakeRequest
+) -> None:
+    model = make_model()
+    forwards = _forwards(model)
+    requests = [make_request(length, seed) for seed, length in enumerate((3, 11, 1, 7, 7, 2, 56))]
     engine = TransformersEngine(batch_size=3, max_batch_tokens=40)
-    requests = [make_request(length, 0) for length in (3, 11, 1, 7, 7, 2, 60)]
-    # prompts of 60 | 11 7 | 7 3 2 | 1 with 8 new tokens: 68, 2 * 19, 2 * 15 (a third makes 45), 2 * 11
-    assert engine._batches(requests, max_new_tokens=8) == [[6], [1, 3], [4, 0], [5, 2]]
+    engine.generate(model, tokenizer, requests, SamplingSettings(max_new_tokens=8))
+    # prompts of 56 (too long for any batch) | 11 7 | 7 3 2 | 1 with 8 new tokens: 64, 2 * 19, 2 * 15 (a third
+    # would make 45), 2 * 11 beside what is left of those before
+    assert max(rows for rows, _, width in forwards if width > 19) == 1
+    assert all(rows <= 3 and rows * width <= 40 for rows, _, width in forwards if width <= 19)
+    assert {rows for rows, _, _ in forwards} >= {1, 2}
+
+
+def test_rows_that_stop_leave_the_batch(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, make_request: MakeRequest
+) -> None:
+    model = make_model(end_bias=4.0)
+    forwards = _forwards(model)
+    requests = [make_request(4, seed) for seed in range(16)]
+    rollouts = TransformersEngine().generate(model, tokenizer, requests, SamplingSettings(max_new_tokens=20))
+    lengths = [len(rollout.completion_ids) for rollout in rollouts]
+    assert len(set(lengths)) > 3
+    # the first pass is over prompts and gives the first token
+    assert [rows for rows, _, _ in forwards] == [
+        sum(length > step for length in lengths) for step in range(max(lengths))
+    ]
+
+
+def test_padding_goes_with_the_row_that_it_was_for(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, make_request: MakeRequest
+) -> None:
+    model = make_model()
+    forwards = _forwards(model)
+    requests = [make_request(30, 0), make_request(4, 1)]
+    sampling = SamplingSettings(max_new_tokens=12, sampling_temperature=0)
+    plain = TransformersEngine().generate(model, tokenizer, requests, sampling)
+    stop = plain[0].completion_ids[1]
+    assert stop not in plain[1].completion_ids
+    forwards.clear()
+    model.generation_config.eos_token_id = stop
+    again = TransformersEngine().generate(model, tokenizer, requests, sampling)
+    assert len(again[0].completion_ids) == 2
+    assert again[1].completion_ids == plain[1].completion_ids
+    assert [width for _, _, width in forwards] == [30, 31, *range(6, 16)][: len(forwards)]
+
+
+def test_waiting_requests_take_the_places_of_rows_that_have_stopped(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, make_request: MakeRequest
+) -> None:
+    model = make_model(end_bias=4.0)
+    forwards = _forwards(model)
+    requests = [make_request(3 + seed % 5, seed) for seed in range(40)]
+    engine = TransformersEngine(batch_size=8)
+    rollouts = engine.generate(model, tokenizer, requests, SamplingSettings(max_new_tokens=30))
+    num_decoding = sum(new_tokens == 1 for _, new_tokens, _ in forwards)
+    longest_first = sorted(rollouts, key=lambda rollout: -len(rollout.prompt_ids))
+    lengths = [len(rollout.completion_ids) for rollout in longest_first]
+    assert max(rows for rows, _, _ in forwards) == 8
+    one_batch_after_another = sum(max(lengths[start : start + 8]) - 1 for start in range(0, 40, 8))
+    assert num_decoding < 0.8 * one_batch_after_another
+
+
+def test_a_prompt_that_rows_share_is_computed_once(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, make_request: MakeRequest
+) -> None:
+    model = make_model()
+    forwards = _forwards(model)
+    prompts = [make_request(9, 0).prompt_ids, make_request(5, 1).prompt_ids]
+    requests = [
+        RolloutRequest(problem=make_request(1, 0).problem, prompt_ids=prompts[seed % 2], seed=seed) for seed in range(6)
+    ]
+    sampling = SamplingSettings(max_new_tokens=6)
+    together = TransformersEngine().generate(model, tokenizer, requests, sampling)
+    assert [rows for rows, _, _ in forwards] == [2, 6, 6, 6, 6, 6][: len(forwards)]
+    for request, rollout in zip(requests, together, strict=True):
+        alone = TransformersEngine().generate(model, tokenizer, [request], sampling)[0]
+        assert alone.completion_ids == rollout.completion_ids
+
+
+def test_a_cache_that_is_no_plain_list_of_keys_and_values_is_decoded_a_batch_at_a_time(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, make_request: MakeRequest
+) -> None:
+    model = make_model(end_bias=4.0)
+    model.config.layer_types = ["sliding_attention", "full_attention"]
+    model.config.sliding_window = model.model.config.sliding_window = 6
+    model.model.has_sliding_layers = True
+    layer = model.model.layers[0]
+    layer.attention_type = layer.self_attn.layer_type = "sliding_attention"
+    layer.self_attn.sliding_window = 6
+    cache = model(torch.zeros(1, 9, dtype=torch.int64), use_cache=True).past_key_values
+    assert cache.layers[0].keys.shape[-2] < 9, "the test is about caches that forget"
+    requests = [make_request(3 + 3 * (seed % 3), seed) for seed in range(12)]
+    sampling = SamplingSettings(max_new_tokens=14)
+    together = TransformersEngine(batch_size=5).generate(model, tokenizer, requests, sampling)
+    for request, rollout in zip(requests, together, strict=True):
+        rows = _own_logprobs(model, rollout)
+        ids = torch.tensor(rollout.completion_ids)[:, None]
+        torch.testing.assert_close(rollout.logprobs.double(), rows.gather(-1, ids)[:, 0], atol=1e-5, rtol=0)
+        alone = TransformersEngine().generate(model, tokenizer, [request], sampling)[0]
+        assert alone.completion_ids == rollout.completion_ids
+
+
+def test_rollouts_carry_the_version_of_the_weights(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, requests_: list[RolloutRequest]
+) -> None:
+    engine, sampling = TransformersEngine(), SamplingSettings(max_new_tokens=2)
+    rollouts = engine.generate(make_model(), tokenizer, requests_, sampling, weights_version=17)
+    assert {rollout.weights_version for rollout in rollouts} == {17}
+
+
+def test_a_change_of_the_weights_is_seen_at_once(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, requests_: list[RolloutRequest]
+) -> None:
+    model, engine, sampling = make_model(), TransformersEngine(), SamplingSettings(max_new_tokens=6)
+    before = engine.generate(model, tokenizer, requests_, sampling)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    after = engine.generate(model, tokenizer, requests_, sampling, weights_version=1)
+    assert [rollout.completion_ids for rollout in before] != [rollout.completion_ids for rollout in after]
+    for rollout in after:
+        ids = torch.tensor(rollout.completion_ids)[:, None]
+        expected = _own_logprobs(model, rollout).gather(-1, ids)[:, 0]
+        torch.testing.assert_close(rollout.logprobs.double(), expected, atol=1e-5, rtol=0)

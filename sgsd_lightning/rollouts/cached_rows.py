@@ -1,0 +1,77 @@
+"""Rows that are decoded together: their key-value cache, and how rows leave it, join it and lose their padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+class CachedRows:
+    """B rows of at most W cached tokens, flush right: a row that is shorter begins with padding.
+
+    Args:
+        cache: Of B rows.
+        mask: [B, W] int64, 1 where a token is cached and 0 where there is padding.
+    """
+
+    def __init__(self, cache: Any, mask: Tensor) -> None:
+        self.cache = cache
+        self.mask = mask
+        self._next_position = mask.sum(-1)
+
+    @property
+    def width(self) -> int:
+        return self.mask.shape[1]
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether the cache is keys and values of all tokens and nothing else, so that columns can come and go."""
+        return isinstance(self.cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in self.cache.layers)
+
+    def append(self, ids: Tensor) -> dict[str, Tensor]:
+        """Make room for one more token a row, [B] int64; returns what a forward pass over them needs."""
+        self.mask = pad(self.mask, (0, 1), value=1)
+        inputs = {
+            "input_ids": ids[:, None],
+            "attention_mask": self.mask,
+            "position_ids": self._next_position[:, None],
+        }
+        self._next_position = self._next_position + 1
+        return inputs
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; a row may come more than once."""
+        index = torch.tensor(rows, device=self.mask.device)
+        self.cache.reorder_cache(index)  # the one selection of rows that every kind of cache has
+        self.mask = self.mask[index]
+        self._next_position = self._next_position[index]
+
+    def join(self, others: CachedRows) -> None:
+        """Take up the rows of others behind one's own. Both must be able to be cut."""
+        width = max(self.width, others.width)
+        for layer, other in zip(self.cache.layers, others.cache.layers, strict=True):
+            layer.keys = torch.cat([_widened(layer.keys, width), _widened(other.keys, width)])
+            layer.values = torch.cat([_widened(layer.values, width), _widened(other.values, width)])
+        masks = [pad(rows.mask, (width - rows.width, 0)) for rows in (self, others)]
+        self.mask = torch.cat(masks)
+        self._next_position = torch.cat([self._next_position, others._next_position])
+
+    def cut(self, width: int) -> None:
+        """Drop the columns before the last ``width``, in which no row has a token. Rows must be able to be cut."""
+        if width >= self.width:
+            return
+        for layer in self.cache.layers:
+            layer.keys = layer.keys[..., -width:, :]
+            layer.values = layer.values[..., -width:, :]
+        self.mask = self.mask[:, -width:]
+
+
+def _widened(states: Tensor, width: int) -> Tensor:
+    """[B, heads, width, head_dim], padded on the left."""
+    return pad(states, (0, 0, width - states.shape[-2], 0))

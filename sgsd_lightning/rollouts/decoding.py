@@ -1,0 +1,202 @@
+"""The decoding loop: rows that have stopped leave the batch, waiting requests take their places."""
+
+from __future__ import annotations
+
+import inspect
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sgsd_lightning.rollouts.base import RolloutRequest
+from sgsd_lightning.rollouts.cached_rows import CachedRows
+from sgsd_lightning.rollouts.sampling import SampledTokens, TokenSampler
+from sgsd_lightning.types import SamplingSettings
+
+_NUMBERS_PER_TOKEN = 4
+_REFILL_FRAC = 0.25
+"""Waiting requests join when they would be this share of the batch: a forward pass over prompts costs one over rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchLimits:
+    """How much is decoded at a time."""
+
+    batch_size: int
+    max_batch_tokens: int
+    """Rows times the longest length that one of them may reach."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Row:
+    request: RolloutRequest
+    uniforms: array[float]
+    """max_new_tokens of them in [0, 1)."""
+    numbers: array[float] = field(default_factory=lambda: array("d"))
+    """Id, log-probability, sampling log-probability and kept mass of each token: compact however long it gets."""
+    is_finished: bool = False
+
+    @property
+    def num_sampled(self) -> int:
+        return len(self.numbers) // _NUMBERS_PER_TOKEN
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.request.prompt_ids) + self.num_sampled
+
+    @property
+    def num_tokens_at_most(self) -> int:
+        return len(self.request.prompt_ids) + len(self.uniforms)
+
+
+class Decoder:
+    """Samples a completion for each request with one key-value cache whose rows come and go.
+
+    Every pass of the loop is one forward pass of the model: over the prompts of new rows, or over one token a row.
+    A prompt that several new rows share is computed once.
+
+    Args:
+        model: In evaluation mode.
+        sampling: How tokens are chosen.
+        end_ids: Tokens that end a completion.
+        limits: Of the batch.
+        goes_on: Told each time whether there is work here, says whether to run one more forward pass; a pass without
+            work has no effect. Processes whose forward passes wait for one another agree through it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        sampling: SamplingSettings,
+        end_ids: Sequence[int],
+        limits: BatchLimits,
+        goes_on: Callable[[bool], bool] = bool,
+    ) -> None:
+        self._model = model
+        self._sampling = sampling
+        self._sampler = TokenSampler(sampling)
+        self._end_ids = frozenset(end_ids)
+        self._limits = limits
+        self._goes_on = goes_on
+        parameters = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+        self._options = {"use_cache": True, **({"logits_to_keep": 1} if "logits_to_keep" in parameters else {})}
+        self._waiting: deque[_Row] = deque()
+        self._rows: list[_Row] = []
+        self._cached: CachedRows | None = None
+
+    @torch.no_grad()
+    def run(self, requests: Sequence[RolloutRequest]) -> list[SampledTokens]:
+        """What was sampled for each request, [T] each on the CPU, its end-of-sequence token included."""
+        rows = [
+            _Row(request=request, uniforms=_uniforms(request, self._sampling.max_new_tokens)) for request in requests
+        ]
+        # the longest prompt first: rows that come later fit into the width that is there
+        self._waiting = deque(sorted(rows, key=lambda row: -len(row.request.prompt_ids)))
+        while self._goes_on(bool(self._rows or self._waiting)):
+            admitted = self._admit()
+            if admitted:
+                self._prefill(admitted)
+            elif self._cached is not None:
+                self._decode(self._cached)
+            else:
+                self._forward({"input_ids": torch.zeros(1, 1, dtype=torch.int64, device=self._model.device)})
+            self._drop_finished()
+        return [_sampled(row) for row in rows]
+
+    def _admit(self) -> list[_Row]:
+        """Takes from the waiting rows those whose prompts are computed next; none while the batch is full enough."""
+        if self._cached is not None and not self._cached.can_be_cut:
+            return []
+        longest = max((row.num_tokens_at_most for row in self._rows), default=0)
+        num_new = 0
+        for row in self._waiting:
+            longest = max(longest, row.num_tokens_at_most)
+            num_rows = len(self._rows) + num_new + 1
+            fits = num_rows <= self._limits.batch_size and num_rows * longest <= self._limits.max_batch_tokens
+            if not fits and num_rows > 1:  # a request that is too long for any batch is decoded alone
+                break
+            num_new += 1
+        if num_new < _REFILL_FRAC * (len(self._rows) + num_new):
+            return []
+        return [self._waiting.popleft() for _ in range(num_new)]
+
+    def _prefill(self, rows: list[_Row]) -> None:
+        prompts = [row.request.prompt_ids for row in rows]
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        width = max(len(prompt) for prompt in places)
+        device = self._model.device
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in places], device=device)
+        # what stands in padded places is never read
+        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in places], device=device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits, cache = self._forward({"input_ids": ids, "attention_mask": mask, "position_ids": positions})
+        new = CachedRows(cache, mask)
+        if len(places) < len(rows):
+            owners = [places[prompt] for prompt in prompts]
+            new.select(owners)
+            logits = logits[owners]
+        self._sample(logits, rows)
+        if self._cached is None:
+            self._cached = new
+        else:
+            self._cached.join(new)
+        self._rows.extend(rows)
+
+    def _decode(self, cached: CachedRows) -> None:
+        last_ids = [int(row.numbers[-_NUMBERS_PER_TOKEN]) for row in self._rows]
+        inputs = cached.append(torch.tensor(last_ids, device=self._model.device))
+        logits, _ = self._forward({**inputs, "past_key_values": cached.cache})
+        self._sample(logits, self._rows)
+
+    def _forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, object]:
+        """The next token's logits [B, V], and the cache."""
+        if not self._takes_positions:
+            inputs = {name: value for name, value in inputs.items() if name != "position_ids"}
+        output = self._model(**inputs, **self._options)
+        return output.logits[:, -1], output.past_key_values
+
+    def _sample(self, logits: Tensor, rows: list[_Row]) -> None:
+        uniforms = torch.tensor(
+            [row.uniforms[row.num_sampled] for row in rows], dtype=torch.float64, device=logits.device
+        )
+        tokens = self._sampler(logits, uniforms)
+        # one transfer, in which float64 holds ids and float32 numbers exactly
+        fields = (tokens.ids, tokens.logprob, tokens.sampling_logprob, tokens.kept_mass)
+        numbers = torch.stack([values.double() for values in fields], dim=-1).tolist()
+        for row, values in zip(rows, numbers, strict=True):
+            row.numbers.extend(values)
+            row.is_finished = int(values[0]) in self._end_ids or row.num_sampled == len(row.uniforms)
+
+    def _drop_finished(self) -> None:
+        going = [place for place, row in enumerate(self._rows) if not row.is_finished]
+        if len(going) == len(self._rows):
+            return
+        self._rows = [self._rows[place] for place in going]
+        if not going or self._cached is None:
+            self._cached = None
+            return
+        self._cached.select(going)
+        if self._cached.can_be_cut:
+            # the last sampled token is not cached yet
+            self._cached.cut(max(row.num_tokens for row in self._rows) - 1)
+
+
+def _uniforms(request: RolloutRequest, num_steps: int) -> array[float]:
+    """One number a step from the request's own seed; more steps begin as fewer do."""
+    generator = torch.Generator().manual_seed(request.seed)
+    return array("d", torch.rand(num_steps, generator=generator, dtype=torch.float64).tolist())
+
+
+def _sampled(row: _Row) -> SampledTokens:
+    ids, logprob, sampling_logprob, kept_mass = torch.tensor(row.numbers, dtype=torch.float64).view(-1, 4).unbind(-1)
+    return SampledTokens(
+        ids=ids.long(),
+        logprob=logprob.float(),
+        sampling_logprob=sampling_logprob.float(),
+        kept_mass=kept_mass.float(),
+    )

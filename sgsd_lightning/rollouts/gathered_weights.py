@@ -1,0 +1,102 @@
+"""Generation from sharded weights: FSDP2's are gathered once, FSDP1's processes keep in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+
+@contextmanager
+def gathered_weights(model: nn.Module) -> Iterator[None]:
+    """Within this, forward passes of an FSDP2 model need no other process; for any other model nothing happens.
+
+    Entering gathers all weights and is a collective: every process enters, also one that has nothing to generate, and
+    holds the whole model meanwhile, in the dtype that its forward passes compute in. No gradient may be asked for
+    within. Leaving shards the weights again and puts back whether each module reshards after its forward pass.
+    """
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    if not modules:
+        yield
+        return
+    _initialise_roots(model)
+    settings = [_Settings.of(module) for module in modules]
+    try:
+        for module in modules:
+            module.unshard()
+            module.set_reshard_after_forward(False, recurse=False)
+        yield
+    finally:
+        for module, before in zip(modules, settings, strict=True):
+            module.reshard()
+            before.restore()
+
+
+def in_step(model: nn.Module) -> Callable[[bool], bool] | None:
+    """How processes agree on one more forward pass where each of them gathers weights (FSDP1); None where none does."""
+    if not any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        return None
+
+    def any_process_goes_on(goes_on: bool) -> bool:
+        device = next(model.parameters()).device
+        going = torch.tensor(int(goes_on), device=device)
+        distributed.all_reduce(going, op=distributed.ReduceOp.MAX)
+        return bool(going)
+
+    return any_process_goes_on
+
+
+def _initialise_roots(module: nn.Module) -> None:
+    """What FSDP2 does in a first forward pass. It makes the root keep its weights, unless told otherwise before."""
+    if isinstance(module, FSDPModule):
+        module._get_fsdp_state()._lazy_init()
+        return
+    for child in module.children():
+        _initialise_roots(child)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What generation disturbs in one FSDP2 module. Torch lets these be set, but neither read nor put back."""
+
+    state: Any
+    is_automatic: bool | None
+    meshes: list[Any]
+    """Per group of parameters: where it is sharded to after a forward pass; None when it is not."""
+    num_passes: list[int]
+    """Per group: how many forward passes wait for their backward pass."""
+    order_length: int
+
+    @classmethod
+    def of(cls, module: FSDPModule) -> _Settings:
+        state = module._get_fsdp_state()
+        groups = _parameter_groups(state)
+        return cls(
+            state=state,
+            is_automatic=state._auto_reshard_after_forward,
+            meshes=[group.post_forward_mesh_info for group in groups],
+            num_passes=[len(group._post_forward_indices) for group in groups],
+            order_length=len(state._comm_ctx.post_forward_order),
+        )
+
+    def restore(self) -> None:
+        self.state._auto_reshard_after_forward = self.is_automatic
+        # forward passes without gradient are recorded for a backward pass that does not come; torch's own reset
+        # would drop gradients that are still to be reduced as well
+        del self.state._comm_ctx.post_forward_order[self.order_length :]
+        groups = _parameter_groups(self.state)
+        for group, mesh, num_passes in zip(groups, self.meshes, self.num_passes, strict=True):
+            group.post_forward_mesh_info = mesh
+            del group._post_forward_indices[num_passes:]
+
+
+def _parameter_groups(state: Any) -> list[Any]:
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)
+    # before torch 2.12
+    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]
