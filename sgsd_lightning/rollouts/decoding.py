@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -64,8 +64,6 @@ class Decoder:
         sampling: How tokens are chosen.
         end_ids: Tokens that end a completion.
         limits: Of the batch.
-        goes_on: Told each time whether there is work here, says whether to run one more forward pass; a pass without
-            work has no effect. Processes whose forward passes wait for one another agree through it.
     """
 
     def __init__(
@@ -74,14 +72,12 @@ class Decoder:
         sampling: SamplingSettings,
         end_ids: Sequence[int],
         limits: BatchLimits,
-        goes_on: Callable[[bool], bool] = bool,
     ) -> None:
         self._model = model
         self._sampling = sampling
         self._sampler = TokenSampler(sampling)
         self._end_ids = frozenset(end_ids)
         self._limits = limits
-        self._goes_on = goes_on
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self._options = {"use_cache": True, **({"logits_to_keep": 1} if "logits_to_keep" in parameters else {})}
@@ -97,14 +93,12 @@ class Decoder:
         ]
         # the longest prompt first: rows that come later fit into the width that is there
         self._waiting = deque(sorted(rows, key=lambda row: -len(row.request.prompt_ids)))
-        while self._goes_on(bool(self._rows or self._waiting)):
+        while self._rows or self._waiting:
             admitted = self._admit()
             if admitted:
                 self._prefill(admitted)
-            elif self._cached is not None:
-                self._decode(self._cached)
             else:
-                self._forward({"input_ids": torch.zeros(1, 1, dtype=torch.int64, device=self._model.device)})
+                self._decode()
             self._drop_finished()
         return [_sampled(row) for row in rows]
 
@@ -147,7 +141,9 @@ class Decoder:
             self._cached.join(new)
         self._rows.extend(rows)
 
-    def _decode(self, cached: CachedRows) -> None:
+    def _decode(self) -> None:
+        cached = self._cached
+        assert cached is not None  # rows are admitted where there are none
         last_ids = [int(row.numbers[-_NUMBERS_PER_TOKEN]) for row in self._rows]
         inputs = cached.append(torch.tensor(last_ids, device=self._model.device))
         logits, _ = self._forward({**inputs, "past_key_values": cached.cache})

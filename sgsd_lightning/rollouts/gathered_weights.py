@@ -1,15 +1,14 @@
-"""Generation from sharded weights: FSDP2's are gathered once, FSDP1's processes keep in step."""
+"""Generation from weights that FSDP2 has sharded: gathered once, so that no process waits for another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import distributed, nn
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 
 @contextmanager
@@ -35,20 +34,6 @@ def gathered_weights(model: nn.Module) -> Iterator[None]:
         for module, before in zip(modules, settings, strict=True):
             module.reshard()
             before.restore()
-
-
-def in_step(model: nn.Module) -> Callable[[bool], bool] | None:
-    """How processes agree on one more forward pass where each of them gathers weights (FSDP1); None where none does."""
-    if not any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
-        return None
-
-    def any_process_goes_on(goes_on: bool) -> bool:
-        device = next(model.parameters()).device
-        going = torch.tensor(int(goes_on), device=device)
-        distributed.all_reduce(going, op=distributed.ReduceOp.MAX)
-        return bool(going)
-
-    return any_process_goes_on
 
 
 def _initialise_roots(module: nn.Module) -> None:

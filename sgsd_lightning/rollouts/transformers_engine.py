@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.rollouts.base import RolloutEngine, RolloutRequest
 from sgsd_lightning.rollouts.decoding import BatchLimits, Decoder
-from sgsd_lightning.rollouts.gathered_weights import gathered_weights, in_step
+from sgsd_lightning.rollouts.gathered_weights import gathered_weights
 from sgsd_lightning.rollouts.sampling import SampledTokens
 from sgsd_lightning.types import FinishReason, Rollout, SamplingSettings
 
@@ -41,7 +41,7 @@ class TransformersEngine(RolloutEngine):
         sampling: SamplingSettings,
         weights_version: int = 0,
     ) -> list[Rollout]:
-        """One rollout a request, in their order. With FSDP every process calls this, also one without requests.
+        """One rollout a request, in their order. With FSDP2 every process calls this, also one without requests.
 
         Raises:
             ValueError: for an empty prompt, or one that leaves no room for ``max_new_tokens``.
@@ -50,7 +50,7 @@ class TransformersEngine(RolloutEngine):
         end_ids = end_of_sequence_ids(model, tokenizer)
         limits = BatchLimits(batch_size=self.batch_size, max_batch_tokens=self.max_batch_tokens)
         with _evaluation_mode(model), gathered_weights(model):
-            sampled = Decoder(model, sampling, end_ids, limits, in_step(model) or bool).run(requests)
+            sampled = Decoder(model, sampling, end_ids, limits).run(requests)
         return [
             _rollout(request, tokens, tokenizer, end_ids, weights_version)
             for request, tokens in zip(requests, sampled, strict=True)
