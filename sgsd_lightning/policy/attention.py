@@ -139,6 +139,7 @@ def packed_forward() -> Iterator[None]:
         _is_packed_forward.reset(token)
 
 
+@torch.compiler.disable
 def varlen_attention(
     module: nn.Module,
     query: Tensor,

@@ -19,6 +19,7 @@ from transformers import (
 
 from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.attention import resolve_attention
+from sgsd_lightning.policy.compilation import compile_layers
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora
 from sgsd_lightning.policy.score_check import check_score
 from sgsd_lightning.policy.seeding import seeded
@@ -47,8 +48,9 @@ class PretrainedPolicy(PolicySource):
         model_name_or_path: A folder, or a name on the hub.
         dtype: Of the weights. Full training in bfloat16 rounds small updates away; LoRA's adapters are always float32.
         attention: ``auto``, ``sgsd_varlen``, or a name that transformers knows (``flash_attention_2``, ``sdpa``,
-            ``eager``).
+            ``flex_attention``, ``eager``).
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
+        compile: Score with layers compiled by `torch.compile`: some minutes at the first step, faster steps after it.
         lora: Train adapters instead of all weights.
         revision: A branch, tag or commit on the hub.
         trust_remote_code: Run model code that comes with the weights.
@@ -61,6 +63,7 @@ class PretrainedPolicy(PolicySource):
         dtype: DtypeName = "float32",
         attention: str = "auto",
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         lora: LoraSettings | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -70,6 +73,7 @@ class PretrainedPolicy(PolicySource):
         self.dtype = _torch_dtype(dtype)
         self.attention = attention
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile = compile
         self.lora = lora
         self.tokenizer_name_or_path = tokenizer_name_or_path
         self._options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -110,7 +114,7 @@ class PretrainedPolicy(PolicySource):
                 "trainer.precision bf16-mixed on a GPU), or policy.lora",
                 self.dtype,
             )
-        return _prepared(model, self.lora, self.gradient_checkpointing)
+        return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
     def _load_config(self) -> PreTrainedConfig:
         try:
@@ -134,6 +138,7 @@ class RandomPolicy(PolicySource):
         dtype: Of the weights.
         attention: As for `PretrainedPolicy`.
         gradient_checkpointing: As for `PretrainedPolicy`.
+        compile: As for `PretrainedPolicy`.
         lora: As for `PretrainedPolicy`.
     """
 
@@ -150,6 +155,7 @@ class RandomPolicy(PolicySource):
         dtype: DtypeName = "float32",
         attention: str = "auto",
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         lora: LoraSettings | None = None,
     ) -> None:
         if hidden_size % (2 * num_heads):
@@ -172,6 +178,7 @@ class RandomPolicy(PolicySource):
         self.dtype = _torch_dtype(dtype)
         self.attention = attention
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile = compile
         self.lora = lora
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -189,10 +196,12 @@ class RandomPolicy(PolicySource):
         attention = resolve_attention(self.attention, config, self.dtype)
         with seeded(self.seed):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=attention)
-        return _prepared(model, self.lora, self.gradient_checkpointing)
+        return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
 
-def _prepared(model: PreTrainedModel, lora: LoraSettings | None, gradient_checkpointing: bool) -> PreTrainedModel:
+def _prepared(
+    model: PreTrainedModel, lora: LoraSettings | None, gradient_checkpointing: bool, is_compiled: bool
+) -> PreTrainedModel:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -201,6 +210,8 @@ def _prepared(model: PreTrainedModel, lora: LoraSettings | None, gradient_checkp
         inject_lora(model, lora)
     if gradient_checkpointing:
         checkpoint_activations(model)
+    if is_compiled:
+        compile_layers(model)
     return model.train()
 
 

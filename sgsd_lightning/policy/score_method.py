@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy.attention import check_backward, packed_forward, segment_arguments
+from sgsd_lightning.policy.compilation import compiled_layers
 from sgsd_lightning.policy.head import head_arguments
 from sgsd_lightning.policy.packing import PackedBatch
 
@@ -64,7 +65,7 @@ def score(
     """
     check_backward(self)
     segments = batch.segments
-    with nullcontext() if segments is None else packed_forward():
+    with compiled_layers(self), nullcontext() if segments is None else packed_forward():
         outputs = self.get_decoder()(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,

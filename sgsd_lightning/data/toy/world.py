@@ -38,11 +38,26 @@ class ToyPolicy(PretrainedPolicy):
     Args:
         seed: the base model's seed.
         attention: as for any policy.
+        gradient_checkpointing: as for any policy.
+        compile: as for any policy.
         lora: train adapters instead of all weights.
     """
 
-    def __init__(self, seed: int = 0, attention: str = "auto", lora: LoraSettings | None = None) -> None:
-        super().__init__("the toy base model", attention=attention, lora=lora)
+    def __init__(
+        self,
+        seed: int = 0,
+        attention: str = "auto",
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        lora: LoraSettings | None = None,
+    ) -> None:
+        super().__init__(
+            "the toy base model",
+            attention=attention,
+            gradient_checkpointing=gradient_checkpointing,
+            compile=compile,
+            lora=lora,
+        )
         self.seed = seed
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
