@@ -17,15 +17,15 @@ class Mean(NamedTuple):
     """An average, as the sum and the number of what is averaged; 0 of nothing is 0."""
 
     total: Number
-    count: Number
+    num: Number
 
     @property
     def value(self) -> Number:
         """The average."""
-        if isinstance(self.total, Tensor) or isinstance(self.count, Tensor):
-            count = torch.as_tensor(self.count)
-            return torch.where(count > 0, self.total / count.clamp(min=1e-30), 0.0)
-        return self.total / self.count if self.count else 0.0
+        if isinstance(self.total, Tensor) or isinstance(self.num, Tensor):
+            num = torch.as_tensor(self.num)
+            return torch.where(num > 0, self.total / num.clamp(min=1e-30), 0.0)
+        return self.total / self.num if self.num else 0.0
 
 
 class Largest(NamedTuple):
@@ -77,7 +77,7 @@ def _merged(parts: Sequence[Mapping[str, Measurement]]) -> dict[str, Measurement
 
 def _together(first: Measurement, second: Measurement) -> Measurement:
     if isinstance(first, Mean) and isinstance(second, Mean):
-        return Mean(first.total + second.total, first.count + second.count)
+        return Mean(first.total + second.total, first.num + second.num)
     if isinstance(first, Largest) and isinstance(second, Largest):
         return Largest(max(first.value, second.value))
     if isinstance(first, Total) and isinstance(second, Total):

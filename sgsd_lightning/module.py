@@ -23,6 +23,7 @@ from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_
 from sgsd_lightning.processes import num_processes, sum_over_processes
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
 from sgsd_lightning.rollouts.seeding import derive_seed
+from sgsd_lightning.strategies import check_strategy, shard
 from sgsd_lightning.teacher_pool import TeacherPool, build_teacher_pool
 from sgsd_lightning.timing import PhaseTimer
 from sgsd_lightning.types import Problem, Rollout, SamplingSettings, StepRecord, TokenScores, Verdict
@@ -150,10 +151,8 @@ class SelfDistillation(LightningModule):
         Dropped rollouts count as 0 in that mean, and gradients are averaged over processes, so that neither loss nor
         gradient depends on how a step is split.
         """
-        if num_processes() == 1:
-            return mean_loss * (num_scored / max(1, num_sampled))
         mean_sampled = sum_over_processes(num_sampled, self.device) / num_processes()
-        return mean_loss * (num_scored / max(1.0, mean_sampled))
+        return mean_loss * (num_scored / mean_sampled if mean_sampled else 0.0)
 
     def _token_counts(self, rollouts: Sequence[Rollout]) -> dict[str, Measurement]:
         """``tokens/...``: what each phase of the step went through."""
@@ -266,6 +265,7 @@ class SelfDistillation(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
+        check_strategy(self.trainer, self.teacher_weights)
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self.policy.load_tokenizer()
             self.loss_mask_rule = LossMaskRule(self.tokenizer, train_eos=self.train_eos)
@@ -295,7 +295,7 @@ class SelfDistillation(LightningModule):
         if not hasattr(self, "model"):
             self.model = self.policy.load_model()
             if self.device_mesh is not None:
-                self.trainer.strategy.shard(self.model)
+                shard(self.model, self.trainer.strategy)
         if self._is_fitting and not self._has_teacher:
             self.teacher_weights.prepare(self.model)
             self._has_teacher = True

@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch import Tensor
+from lightning.pytorch import Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
 from torch.distributed import checkpoint as distributed_checkpoint
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
+    set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from sgsd_lightning.checkpoint_folder import METADATA_FILENAME, REPLACED_SUFFIX, is_sharded_checkpoint, recovered
 from sgsd_lightning.policy.sharding import ComputeDtype, ShardingSettings, shard_policy
+from sgsd_lightning.policy.teacher_weights import ShadowTeacher, TeacherWeights
 
 TENSOR_PARALLEL_REFUSAL = (
     "tensor parallelism is not supported: the head's kernels read the whole vocabulary on every process, and the "
@@ -102,39 +106,66 @@ class FSDP2Strategy(ModelParallelStrategy):
             _replace(partial, path)
         self.barrier()
 
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The optimizer's state; for a single file by the numbers that a process without sharding gives parameters."""
+        inner = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        options = StateDictOptions(full_state_dict=not self._save_distributed_checkpoint, cpu_offload=True)
+        state: dict[str, Any] = get_optimizer_state_dict(self.model, inner, options=options)
+        if self._save_distributed_checkpoint or not state:
+            return state
+        names = [name for group in state["param_groups"] for name in group["params"]]
+        return _rekeyed(state, {name: number for number, name in enumerate(names)})
+
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load model and optimizer from a folder of shards or a single file; the rest of the checkpoint is returned.
 
         Frozen weights that a checkpoint leaves out stay as they were loaded.
         """
         path = recovered(Path(self.broadcast(checkpoint_path)))
-        if not is_sharded_checkpoint(path):
-            names = sorted(torch.load(path, mmap=True, map_location="cpu", weights_only=weights_only)["state_dict"])
-            return {**super().load_checkpoint(path, weights_only=weights_only), "state_dict_names": names}
+        load = self._load_folder if is_sharded_checkpoint(path) else self._load_file
+        return load(path, weights_only)
+
+    def _load_folder(self, path: Path, weights_only: bool | None) -> dict[str, Any]:
         assert self.model is not None
         saved = _saved_names(path)
-        weights = {
-            name: value for name, value in get_model_state_dict(self.model).items() if f"state_dict.{name}" in saved
-        }
+        weights = {name: value for name, value in get_model_state_dict(self.model).items() if name in saved}
         distributed_checkpoint.load({"state_dict": weights}, checkpoint_id=path)
         self.model.load_state_dict(weights, strict=False)
         for index, optimizer in enumerate(self.optimizers):
             state = {f"optimizer_{index}": get_optimizer_state_dict(self.model, optimizer)}
             distributed_checkpoint.load(state, checkpoint_id=path)
-            set_optimizer_state_dict(
-                self.model,
-                optimizer,
-                optim_state_dict=state[f"optimizer_{index}"],
-                options=StateDictOptions(cpu_offload=True),
-            )
+            set_optimizer_state_dict(self.model, optimizer, state[f"optimizer_{index}"])
         rest: dict[str, Any] = torch.load(path / METADATA_FILENAME, weights_only=weights_only)
-        rest["state_dict_names"] = sorted(name.removeprefix("state_dict.") for name in saved)
-        return rest
+        return {**rest, "state_dict_names": sorted(saved)}
+
+    def _load_file(self, path: Path, weights_only: bool | None) -> dict[str, Any]:
+        assert self.model is not None
+        rest: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=weights_only)
+        weights = rest.pop("state_dict")
+        saved = sorted(weights)
+        options = StateDictOptions(full_state_dict=True, strict=False)
+        set_model_state_dict(self.model, weights, options=options)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimizer, state in zip(self.optimizers, rest.get("optimizer_states", []), strict=False):
+            ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+            set_optimizer_state_dict(self.model, optimizer, _rekeyed(state, dict(enumerate(ordered))), options=options)
+        return {**rest, "state_dict_names": saved}
+
+
+def _rekeyed(state: Mapping[str, Any], keys: Mapping[Any, Any]) -> dict[str, Any]:
+    """An optimizer's state with its parameters called by other keys."""
+    return {
+        "state": {keys[key]: value for key, value in state["state"].items()},
+        "param_groups": [
+            {**group, "params": [keys[key] for key in group["params"]]} for group in state["param_groups"]
+        ],
+    }
 
 
 def _saved_names(path: Path) -> set[str]:
-    names: Mapping[str, Tensor] = distributed_checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata
-    return {name for name in names if name.startswith("state_dict.")}
+    """Names of the weights in a folder of shards."""
+    names: Mapping[str, Any] = distributed_checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata
+    return {name.removeprefix("state_dict.") for name in names if name.startswith("state_dict.")}
 
 
 def _replace(partial: Path, path: Path) -> None:
@@ -149,6 +180,45 @@ def _replace(partial: Path, path: Path) -> None:
     partial.rename(path)
     if old.exists():
         shutil.rmtree(old)
+
+
+def shard(model: PreTrainedModel, strategy: Strategy) -> None:
+    """Shard a policy's model in place, as a strategy that has a device mesh says.
+
+    Raises:
+        ValueError: if the strategy does not say how.
+    """
+    if not isinstance(strategy, FSDP2Strategy):
+        raise ValueError(
+            f"trainer.strategy {type(strategy).__name__} does not say how to shard a policy; take fsdp2 "
+            "(sgsd_lightning.strategies.FSDP2Strategy)"
+        )
+    strategy.shard(model)
+
+
+def check_strategy(trainer: Trainer, teacher_weights: TeacherWeights) -> None:
+    """Refuse what would end in wrong numbers or in processes that wait for one another.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if trainer.precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"trainer.precision {trainer.precision} would round the model's rotary frequencies too; keep 32-true and "
+            "set policy.dtype"
+        )
+    if not isinstance(trainer.strategy, FSDPStrategy):
+        return
+    if "auto_wrap_policy" in trainer.strategy.kwargs:
+        raise ValueError(
+            "trainer.strategy fsdp with an auto_wrap_policy gathers layers one by one, in which processes that sample "
+            "completions of different lengths wait for one another; take fsdp2, or leave auto_wrap_policy out"
+        )
+    if isinstance(teacher_weights, ShadowTeacher):
+        raise ValueError(
+            "trainer.strategy fsdp flattens weights and takes a LiveTeacher only, not a "
+            f"{type(teacher_weights).__name__}; take fsdp2"
+        )
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism over all processes")

@@ -11,9 +11,9 @@ from sgsd_kernels import Implementation, Workload, resolve_implementation
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sgsd_lightning.policy.attention import can_pack
+from sgsd_lightning.policy.attention import row_layout
 from sgsd_lightning.policy.loss_mask import LossMaskRule
-from sgsd_lightning.policy.packing import PackedBatch, TokenSequence, microbatches, pack
+from sgsd_lightning.policy.packing import PackedBatch, TokenSequence, forward_passes, pack
 from sgsd_lightning.policy.precision import product_dtype
 from sgsd_lightning.policy.score_method import HeadScores, StudentSupport, bind_score
 from sgsd_lightning.policy.sharding import gathered_dtype, num_missing_passes
@@ -134,10 +134,8 @@ class Scorer:
             TokenSequence(prompt_ids=prompts[row][column], completion_ids=grid.rollouts[row].completion_ids)
             for row, column in places
         ]
-        lengths = [sequence.num_input_tokens for sequence in sequences]
-        is_padded = not can_pack(model.config._attn_implementation)
         bind_score(model)
-        passes = microbatches(lengths, self.teacher_tokens_per_forward, is_padded=is_padded)
+        passes = forward_passes(sequences, self.teacher_tokens_per_forward, row_layout(model.config))
         for indices in passes:
             batch = self._batch("teachers", [sequences[index] for index in indices], model)
             head_scores = model.score(
@@ -147,7 +145,7 @@ class Scorer:
                 support_top_k=max(0, request.support_top_k),
             )
             scores.put(grid.context_cells([places[index] for index in indices]), head_scores)
-        for _ in range(num_missing_passes(model, len(passes))):
+        for _ in range(num_missing_passes(model, len(passes), grid.device)):
             model.score(_nothing(model), implementation=self.head_implementation)
         return scores
 
@@ -322,7 +320,7 @@ class _TeacherSupports:
 
 
 def _batch(sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:
-    return pack(sequences, is_padded=not can_pack(model.config._attn_implementation)).to(model.device)
+    return pack(sequences, row_layout(model.config)).to(model.device)
 
 
 def _nothing(model: PreTrainedModel) -> PackedBatch:

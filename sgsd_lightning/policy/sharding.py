@@ -61,7 +61,7 @@ def shard_policy(model: PreTrainedModel, mesh: DeviceMesh, settings: ShardingSet
     bind_score(model)
 
 
-def num_missing_passes(model: PreTrainedModel, num_passes: int) -> int:
+def num_missing_passes(model: PreTrainedModel, num_passes: int, device: torch.device) -> int:
     """How many forward passes this process must add so that all run as many; 0 for a model that is not sharded.
 
     Every pass of a sharded model gathers weights from all processes, so that one which runs fewer leaves the others
@@ -69,7 +69,7 @@ def num_missing_passes(model: PreTrainedModel, num_passes: int) -> int:
     """
     if not isinstance(model, FSDPModule):
         return 0
-    return int(largest_over_processes(num_passes, model.device)) - num_passes
+    return int(largest_over_processes(num_passes, device)) - num_passes
 
 
 def gathered_dtype(model: PreTrainedModel) -> torch.dtype | None:
