@@ -143,14 +143,14 @@ def _toy_config() -> PreTrainedConfig:
 
 
 def _dtype(policy: Mapping[str, Any], trainer: Mapping[str, Any]) -> Any:
-    by_trainer = {"bf16-true": "bfloat16", "16-true": "float16", "bf16": "bfloat16"}
+    by_trainer = {"bf16-true": "bfloat16", "16-true": "float16"}
     return by_trainer.get(str(trainer["precision"]), policy["init_args"].get("dtype", "float32"))
 
 
 def _autocast(precision: str) -> Any:
     if precision in ("None", "32", "32-true", "bf16-true", "16-true"):
         return None
-    known = {"bf16-mixed": "bfloat16", "16-mixed": "float16", "bf16": None, "16": "float16"}
+    known = {"bf16-mixed": "bfloat16", "bf16": "bfloat16", "16-mixed": "float16", "16": "float16"}
     if precision not in known:
         raise ValueError(f"trainer.precision {precision!r} is not reckoned with; use 32-true, bf16-mixed or 16-mixed")
     return known[precision]

@@ -77,11 +77,7 @@ def fits(peak: int, card_bytes: float) -> bool:
 
 
 def plan_memory(run: RunSettings) -> MemoryPlan:
-    """The bytes of every item of a run on one device.
-
-    Raises:
-        ValueError: when the head's implementation cannot run on the device.
-    """
+    """The bytes of every item of a run on one device."""
     items = [
         *_resident_items(run),
         *_weight_copies(run),
@@ -99,12 +95,12 @@ def plan_memory(run: RunSettings) -> MemoryPlan:
 
 
 def key_value_bytes(run: RunSettings, num_rollouts: int, completion_tokens: int) -> int:
-    """The cache at its longest: keys in the dtype that their norm leaves, values in the products' dtype."""
+    """The cache at its longest, in the dtype of the keys' norm, which autocast leaves as wide as the weights."""
     shape = run.shape
     rows = _rows_at_a_time(run, num_rollouts, completion_tokens)
     width = run.prompt_tokens + completion_tokens - 1
-    key_bytes = max(run.stream_bytes, run.compute_bytes)
-    per_layer = rows * width * shape.num_kv_heads * shape.head_dim * (key_bytes + run.compute_bytes)
+    per_number = max(run.stream_bytes, run.compute_bytes)
+    per_layer = 2 * rows * width * shape.num_kv_heads * shape.head_dim * per_number
     return (shape.num_layers + 1) * per_layer
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sgsd_kernels import Workload, resolve_implementation
+import torch
+from sgsd_kernels import Workload
+from sgsd_kernels.dispatch import TABLE
 
 from sgsd_lightning.planning.model_shape import ModelShape
 from sgsd_lightning.policy.loading import DtypeName
@@ -144,20 +146,19 @@ class RunSettings:
 
     @property
     def head(self) -> str:
-        """The implementation that log-probabilities are computed by; on a GPU one of compute capability 8.0 or more.
+        """The implementation that log-probabilities are computed by; ``auto`` as the kernels' table says.
 
-        Raises:
-            ValueError: when the one asked for cannot run there.
+        Where triton is installed and, on a GPU, from compute capability 8.0 on: what this machine has does not matter.
         """
-        import torch
-
-        dtype = getattr(torch, {4: "float32", 2: "bfloat16"}[self.compute_bytes])
+        if self.head_implementation != "auto":
+            return self.head_implementation
         is_gpu = self.accelerator == "gpu"
         workload = Workload(
             operation="linear_logprob",
             device_type="cuda" if is_gpu else "cpu",
             capability=90 if is_gpu else 0,
-            dtypes=frozenset({dtype}),
+            dtypes=frozenset({torch.float32 if self.compute_bytes == 4 else torch.bfloat16}),
             width=self.shape.hidden_size,
         )
-        return resolve_implementation(self.head_implementation, workload)
+        rules = (rule for rule in TABLE if workload.operation in rule.operations and rule.applies(workload))
+        return next((rule.implementation for rule in rules), "chunked")

@@ -1,0 +1,38 @@
+"""The committed tables are what the code writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgsd_lightning.planning.tables import BEGIN, END, fitting_table, written_into
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
+
+
+def test_the_committed_tables_are_what_the_code_writes() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert written_into(text) == text, "run: python -m sgsd_lightning.planning.tables --write docs/memory.md"
+
+
+def test_the_document_says_what_was_not_measured() -> None:
+    assert "not checked against measurement on a GPU" in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_every_model_and_training_has_a_row() -> None:
+    table = fitting_table()
+    assert [row[0] for row in table.rows] == [
+        f"Qwen3-{size}, {training}" for size in ("1.7B", "4B", "8B", "32B") for training in ("LoRA", "full")
+    ]
+    # a larger card never fits less
+    order = ("none", "fsdp2 x 8", "single", "single, ddp")
+    for row in table.rows:
+        ranks = [order.index(cell) for cell in row[4:]]
+        assert ranks == sorted(ranks)
+
+
+def test_a_file_without_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs the marks"):
+        written_into(f"{BEGIN} and no end")
+    assert written_into(f"a{BEGIN}old{END}b").startswith(f"a{BEGIN}\n\n**")
