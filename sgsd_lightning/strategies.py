@@ -108,6 +108,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimizer's state; for a single file by the numbers that a process without sharding gives parameters."""
+        assert self.model is not None
         inner = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = StateDictOptions(full_state_dict=not self._save_distributed_checkpoint, cpu_offload=True)
         state: dict[str, Any] = get_optimizer_state_dict(self.model, inner, options=options)

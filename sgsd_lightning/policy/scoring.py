@@ -136,6 +136,8 @@ class Scorer:
         ]
         bind_score(model)
         passes = forward_passes(sequences, self.teacher_tokens_per_forward, row_layout(model.config))
+        # agreed upon before the first pass, which already waits for the other processes
+        num_missing = num_missing_passes(model, len(passes), grid.device)
         for indices in passes:
             batch = self._batch("teachers", [sequences[index] for index in indices], model)
             head_scores = model.score(
@@ -145,7 +147,7 @@ class Scorer:
                 support_top_k=max(0, request.support_top_k),
             )
             scores.put(grid.context_cells([places[index] for index in indices]), head_scores)
-        for _ in range(num_missing_passes(model, len(passes), grid.device)):
+        for _ in range(num_missing):
             model.score(_nothing(model), implementation=self.head_implementation)
         return scores
 
