@@ -104,7 +104,7 @@ class Decoder:
 
     def _admit(self) -> list[_Row]:
         """Takes from the waiting rows those whose prompts are computed next; none while the batch is full enough."""
-        if self._cached is not None and not self._cached.can_be_cut:
+        if not self._waiting or (self._cached is not None and not self._cached.can_be_cut):
             return []
         longest = max((row.num_tokens_at_most for row in self._rows), default=0)
         num_new = 0

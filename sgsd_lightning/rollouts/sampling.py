@@ -11,7 +11,8 @@ from torch import Tensor
 from sgsd_lightning.types import SamplingSettings
 
 BLOCK_TOKENS = 512
-"""The vocabulary is searched by blocks of this many tokens, then within one."""
+"""A large vocabulary is searched by blocks of this many tokens, then within one."""
+LARGE_VOCABULARY = 8192
 LIKELY_TOKENS = (256, 4096)
 """Top-p looks at so many most probable tokens first; only a flatter distribution is sorted as a whole."""
 
@@ -75,10 +76,10 @@ class TokenSampler:
     def _among_all(self, tempered: _Masses, uniforms: Tensor) -> _Choice:
         """Sample where at most min-p filters."""
         if self._log_min_p == -math.inf:
-            return _Choice(ids=_search_blocks(tempered.masses, tempered.block_sums, uniforms), kept=tempered.total)
+            return _Choice(ids=_search_all(tempered.masses, tempered.block_sums, uniforms), kept=tempered.total)
         masses = tempered.masses.masked_fill(tempered.logits < tempered.top + self._log_min_p, 0.0)
         block_sums = _block_sums(masses)
-        return _Choice(ids=_search_blocks(masses, block_sums, uniforms), kept=block_sums.sum(-1))
+        return _Choice(ids=_search_all(masses, block_sums, uniforms), kept=block_sums.sum(-1))
 
     def _among_few(self, tempered: _Masses, uniforms: Tensor) -> _Choice:
         """Sample where top-k or top-p leaves few tokens: everything after them is about those alone."""
@@ -147,14 +148,18 @@ def _in_token_order(ids: Tensor, masses: Tensor, num_tokens: int) -> tuple[Tenso
 
 def _block_sums(masses: Tensor) -> Tensor:
     """[B, blocks] float64: the last block is what does not fill one, possibly nothing."""
+    if masses.shape[-1] < LARGE_VOCABULARY:
+        return masses.sum(-1, keepdim=True, dtype=torch.float64)
     num_whole = masses.shape[-1] // BLOCK_TOKENS * BLOCK_TOKENS
     blocks = masses[:, :num_whole].unflatten(-1, (-1, BLOCK_TOKENS)).sum(-1, dtype=torch.float64)
     rest = masses[:, num_whole:].sum(-1, keepdim=True, dtype=torch.float64)
     return torch.cat([blocks, rest], dim=-1)
 
 
-def _search_blocks(masses: Tensor, block_sums: Tensor, uniforms: Tensor) -> Tensor:
+def _search_all(masses: Tensor, block_sums: Tensor, uniforms: Tensor) -> Tensor:
     """[B] int64: the first token at which the cumulative mass exceeds the row's share of it."""
+    if masses.shape[-1] < LARGE_VOCABULARY:
+        return _search(masses.double(), uniforms * block_sums.sum(-1))
     targets = uniforms * block_sums.sum(-1)
     block = _search(block_sums, targets)
     before = block_sums.cumsum(-1).gather(-1, block[:, None]) - block_sums.gather(-1, block[:, None])
