@@ -1,9 +1,27 @@
-"""What watches a run: checkpoints, tables, statistics, the alignment audit."""
+"""What watches a run: checkpoints, stopping and going on, tables, statistics, the alignment audit."""
 
 from sgsd_lightning.callbacks.alignment_audit import AlignmentAudit
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
 from sgsd_lightning.callbacks.loggers import default_loggers
+from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLoss
+from sgsd_lightning.callbacks.preemption import Preemption
+from sgsd_lightning.callbacks.process_watch import ProcessWatch
+from sgsd_lightning.callbacks.resume_guard import ResumeGuard
+from sgsd_lightning.callbacks.resumed_rows import ResumedRows
 from sgsd_lightning.callbacks.rollout_table import RolloutTable
 from sgsd_lightning.callbacks.run_statistics import RunStatistics
+from sgsd_lightning.callbacks.sampler_gap import SamplerGapAlarm
 
-__all__ = ["AlignmentAudit", "RolloutTable", "RunCheckpoint", "RunStatistics", "default_loggers"]
+__all__ = [
+    "AlignmentAudit",
+    "NonfiniteLoss",
+    "Preemption",
+    "ProcessWatch",
+    "ResumeGuard",
+    "ResumedRows",
+    "RolloutTable",
+    "RunCheckpoint",
+    "RunStatistics",
+    "SamplerGapAlarm",
+    "default_loggers",
+]

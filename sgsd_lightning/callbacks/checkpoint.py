@@ -1,15 +1,25 @@
-"""Checkpoints of a run: a rolling one while training, and always one of the last step."""
+"""Checkpoints of a run: a rolling one while training, always one of the last step, and what is safe when it fails."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from sgsd_lightning.checkpoint_file import WholeFileCheckpoints, remove_partial
+from sgsd_lightning.module import SelfDistillation
+
+RESUME = "go on from it with --ckpt_path last"
+
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which otherwise forgets the steps after the last multiple of its interval.
+    """Lightning's ModelCheckpoint, which writes only between optimizer steps and always at the last one.
+
+    In the middle of gradient accumulation Lightning's would save a data position whose gradients are not in the
+    checkpoint. Files are written beside their place and renamed (:class:`WholeFileCheckpoints`).
 
     Args:
         dirpath: the folder; None takes ``checkpoints`` in the run folder.
@@ -36,15 +46,93 @@ class RunCheckpoint(ModelCheckpoint):
             mode=mode,
             save_top_k=save_top_k,
             save_last=True,
+            enable_version_counter=False,
         )
+        self.origin: str | None = None
+        """The checkpoint that `fit` goes on from, set by the command line: the trainer knows it once it is loaded."""
+        self._is_within_step = False
+        self._is_training = False
+        self._num_saved = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFileCheckpoints()
+        if stage == "fit" and trainer.is_global_zero and self.dirpath is not None:
+            remove_partial(Path(self.dirpath))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._is_training = True
+        # otherwise the first micro-batch after a resume counts as a step to save
+        self._last_global_step_saved = trainer.global_step
+        _begin_next_epoch(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SelfDistillation)
+        self._is_within_step = not pl_module.is_step_complete(batch_idx)
+        if self._is_within_step:
+            return
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._is_within_step:
+            super().on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step, while the loops still stand where a resumed run takes them up."""
-        super().on_train_end(trainer, pl_module)
-        if (
-            self._last_global_step_saved != trainer.global_step
-            and self.dirpath is not None
-            and not getattr(trainer, "fast_dev_run", False)
-        ):
-            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
-            self._last_global_step_saved = trainer.global_step
+        self.save_last_step(trainer)
+
+    def save_last_step(self, trainer: Trainer) -> Path | None:
+        """Write ``last.ckpt`` if it is not of this step already. All processes must call this, between two steps.
+
+        Returns:
+            where it is; None if the run keeps no checkpoints.
+        """
+        if self.dirpath is None or getattr(trainer, "fast_dev_run", False):
+            return None
+        path = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        if self._last_global_step_saved != trainer.global_step:
+            # set before saving, since it is part of the checkpoint
+            self.last_model_path = str(path)
+            self._save_checkpoint(trainer, str(path))
+        return path
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Add to the error what can be gone on from."""
+        super().on_exception(trainer, pl_module, exception)
+        safe = self.what_is_safe(trainer)
+        if safe is None or isinstance(exception, SystemExit):
+            return
+        if isinstance(exception, KeyboardInterrupt):  # Lightning ends the process without showing it
+            if trainer.is_global_zero:
+                print(f"sgsd: interrupted. {safe}", flush=True)
+            return
+        exception.add_note(safe)
+
+    def what_is_safe(self, trainer: Trainer) -> str | None:
+        """A sentence on the newest complete checkpoint; None before training has begun in a run that is new."""
+        if self._num_saved:
+            return f"{self.last_model_path} of step {self._last_global_step_saved} is complete; {RESUME}"
+        origin = trainer.ckpt_path or self.origin
+        if origin:
+            return f"The checkpoint {origin}, which this run goes on from, is untouched"
+        return "No checkpoint was written yet" if self._is_training else None
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        self._num_saved += 1
+
+
+def _begin_next_epoch(trainer: Trainer) -> None:
+    """Where a checkpoint was written after the last batch of an epoch, let the resumed run count the next one.
+
+    Lightning takes it for a run in the middle of an epoch and does not count its beginning; a second resume then
+    miscounts the epochs, and `max_epochs` lets one too many run.
+    """
+    loop = trainer.fit_loop
+    epochs: Any = loop.epoch_progress.total
+    if loop.restarted_mid_epoch and epochs.processed == epochs.started:
+        loop.reset_restart_stage()

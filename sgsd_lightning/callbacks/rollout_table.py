@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
+from sgsd_lightning.disk_errors import reason
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.types import Rollout, StepRecord, Verdict
 
@@ -131,5 +132,8 @@ def _append(trainer: Trainer, name: str, rows: list[dict[str, Any]]) -> None:
     suffix = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
     path = Path(trainer.default_root_dir) / f"{name}{suffix}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {reason(error)}") from error

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from sgsd_lightning.cli.errors import message_to_user
+from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, who_speaks
 
-INPUT_ERRORS = (ValueError, OSError, ImportError)
 USAGE = """usage: sgsd COMMAND [options]
 
 commands that read a configuration (--config NAME_OR_FILE, then overrides: --model.init_args.samples_per_prompt=4):
@@ -21,6 +20,10 @@ commands that read a configuration (--config NAME_OR_FILE, then overrides: --mod
 others:
   demo           build the toy world, train, evaluate, and draw what happened   --out FOLDER
   configs        list the shipped configurations
+  plan           what a run needs of a GPU's memory, and why   --config NAME_OR_FILE
+
+A run that is told to stop (SIGTERM, SIGUSR1, Ctrl-C) finishes its optimizer step, saves, and ends with 128 + the
+signal's number; an error in the input ends with 2, a run that cannot go on with 1.
 
 `sgsd COMMAND --help` explains a command. SGSD_TRACEBACK=1 shows where an error came from.
 """
@@ -34,12 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments else 2
     try:
         _dispatch(arguments[0], arguments[1:])
-    except INPUT_ERRORS as error:
+    except Exception as error:
         message = message_to_user(error)
         if message is None or os.environ.get("SGSD_TRACEBACK"):
             raise
-        print(f"sgsd: error: {message}", file=sys.stderr)
-        return 2
+        print(f"{who_speaks()}: error: {message}", file=sys.stderr, flush=True)
+        return 2 if isinstance(error, INPUT_ERRORS) else 1
     return 0
 
 
@@ -48,6 +51,10 @@ def _dispatch(command: str, rest: list[str]) -> None:
         from sgsd_lightning.cli.demo import main as run_demo
 
         run_demo(rest)
+    elif command == "plan":
+        from sgsd_lightning.cli.plan import main as print_plan
+
+        print_plan(rest)
     elif command == "configs":
         from sgsd_lightning.cli.configs import shipped_configs
 

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from sgsd_lightning.audit import audit
 from sgsd_lightning.callbacks import (
     AlignmentAudit,
+    NonfiniteLoss,
+    Preemption,
+    ProcessWatch,
+    ResumedRows,
+    ResumeGuard,
     RolloutTable,
     RunCheckpoint,
     RunStatistics,
+    SamplerGapAlarm,
     default_loggers,
 )
+from sgsd_lightning.checkpoint_folder import is_sharded_checkpoint, recovered
 from sgsd_lightning.cli.errors import essential_lines
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
+from sgsd_lightning.run_identity import settings_identity
+from sgsd_lightning.sharded_checkpoint import load_checkpoint
 
 SEED = 42
 
@@ -59,13 +68,13 @@ class SelfDistillationTrainer(Trainer):
             model: the module.
             datamodule: the data.
             folder: where to write.
-            ckpt_path: the checkpoint to export; None exports the policy as it was before training.
+            ckpt_path: the checkpoint to export, a file or a folder of shards; None exports the untrained policy.
             adapter: LoRA merged into the weights, or the adapter alone.
         """
         model.tokenizer = model.policy.load_tokenizer()
         model.configure_model()
         if ckpt_path is not None:
-            checkpoint = _load_checkpoint(Path(ckpt_path))
+            checkpoint = load_checkpoint(Path(ckpt_path))
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"])
         export_model(model.model, model.tokenizer, Path(folder), adapter=adapter)
@@ -80,12 +89,6 @@ def _load(trainer: Trainer, model: SelfDistillation, datamodule: ProblemDataModu
     datamodule.setup("fit")
     model.setup("fit")
     model.configure_model()
-
-
-def _load_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"--ckpt_path {path}: no such checkpoint")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class SelfDistillationCLI(LightningCLI):
@@ -104,6 +107,12 @@ class SelfDistillationCLI(LightningCLI):
         parser.add_lightning_class_args(RolloutTable, "rollout_table")
         parser.add_lightning_class_args(RunStatistics, "run_statistics")
         parser.add_lightning_class_args(AlignmentAudit, "alignment_audit")
+        parser.add_lightning_class_args(NonfiniteLoss, "nonfinite_loss")
+        parser.add_lightning_class_args(ResumeGuard, "resume")
+        parser.add_lightning_class_args(ResumedRows, "resumed_rows")
+        parser.add_lightning_class_args(Preemption, "preemption")
+        parser.add_lightning_class_args(ProcessWatch, "process_watch")
+        parser.add_lightning_class_args(SamplerGapAlarm, "sampler_gap")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
 
@@ -122,7 +131,10 @@ class SelfDistillationCLI(LightningCLI):
         config.trainer.default_root_dir = str(run_folder)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(run_folder / "checkpoints")
         _require_writable(run_folder)
-        last = Path(config.checkpoint.dirpath) / "last.ckpt"
+        self._settle_checkpoint(config, run_folder, recovered(Path(config.checkpoint.dirpath) / "last.ckpt"))
+
+    def _settle_checkpoint(self, config: Any, run_folder: Path, last: Path) -> None:
+        """What `--ckpt_path last` means, and that a run is not begun over another."""
         if config.get("ckpt_path") == "last":
             config.ckpt_path = str(_existing(last))
         elif (
@@ -131,10 +143,23 @@ class SelfDistillationCLI(LightningCLI):
             and last.exists()
             and not config.trainer.fast_dev_run
         ):
+            if int(os.environ.get("SLURM_RESTART_COUNT", 0)):  # the same command line again, by the scheduler
+                config.ckpt_path = str(_existing(last))
+                return
             raise FileExistsError(
                 f"{run_folder} already holds a run ({last}). Resume it with --ckpt_path last, remove it, or choose "
                 "another folder with --trainer.default_root_dir"
             )
+
+    def before_fit(self) -> None:
+        """Tell the guard what this run is made of, and what it goes on from."""
+        origin = self.config[self.subcommand].get("ckpt_path")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ResumeGuard):
+                callback.settings = settings_identity(self.config_dump)
+                callback.origin = origin
+            elif isinstance(callback, RunCheckpoint):
+                callback.origin = origin
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer_config = self._get(self.config_init, "trainer")
@@ -172,6 +197,6 @@ def _require_writable(folder: Path) -> None:
 
 
 def _existing(checkpoint: Path) -> Path:
-    if not checkpoint.is_file():
+    if not checkpoint.is_file() and not is_sharded_checkpoint(checkpoint):
         raise FileNotFoundError(f"--ckpt_path last: there is no {checkpoint}; start the run without --ckpt_path first")
     return checkpoint

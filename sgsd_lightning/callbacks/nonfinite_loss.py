@@ -1,0 +1,117 @@
+"""What happens when a loss or a gradient is not a finite number."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal, get_args
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.processes import gather_from_processes, largest_over_processes
+
+log = logging.getLogger(__name__)
+
+Action = Literal["stop", "skip"]
+NUM_NAMED_PROBLEMS = 8
+
+
+class NonfiniteLossError(FloatingPointError):
+    """A loss or gradient was not finite, and the setting says to stop."""
+
+
+class NonfiniteLoss(Callback):
+    """Looks at the loss of every micro-batch and at the gradients before every optimizer step, over all processes.
+
+    Logs ``objective/skipped_steps``, the number of optimizer steps that were left out so far.
+
+    Args:
+        action: ``stop`` ends the run before the weights are touched; ``skip`` leaves weights and optimizer state as
+            they are, and counts.
+        max_consecutive: after so many skipped steps in a row the run ends all the same.
+    """
+
+    def __init__(self, action: Action = "stop", max_consecutive: int = 5) -> None:
+        if action not in get_args(Action):
+            raise ValueError(f"nonfinite_loss.action must be one of {get_args(Action)}; got {action!r}")
+        if max_consecutive < 1:
+            raise ValueError(f"nonfinite_loss.max_consecutive must be at least 1; got {max_consecutive}")
+        self.action = action
+        self.max_consecutive = max_consecutive
+        self.num_skipped = 0
+        self.num_consecutive = 0
+        self._losses: list[tuple[Tensor, list[str]]] = []
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Keep the loss on its device: nothing waits for it before the step."""
+        assert isinstance(pl_module, SelfDistillation)
+        record = pl_module.step_record
+        problems = [rollout.problem.problem_id for rollout in record.rollouts] if record else []
+        self._losses.append((loss.detach(), list(dict.fromkeys(problems))))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        losses, self._losses = self._losses, []
+        finite = torch.stack([loss for loss, _ in losses]).isfinite().tolist()
+        unfit = [names for (_, names), is_finite in zip(losses, finite, strict=True) if not is_finite]
+        found = not all(finite) or (_is_unscaled(trainer) and not _finite_gradients(optimizer))
+        if not largest_over_processes(float(found), pl_module.device):
+            self.num_consecutive = 0
+            return
+        self.num_consecutive += 1
+        problems = sorted({name for batches in gather_from_processes(unfit) for names in batches for name in names})
+        what = _description(trainer.global_step + 1, problems)
+        if self.action == "stop":
+            raise NonfiniteLossError(f"{what}; it did not touch the weights (nonfinite_loss.action: skip goes on)")
+        if self.num_consecutive > self.max_consecutive:
+            raise NonfiniteLossError(f"{what}, as were the {self.max_consecutive} steps before, which were skipped")
+        self.num_skipped += 1
+        log.warning("%s; this step is skipped", what)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SelfDistillation)
+        if pl_module.is_step_complete(batch_idx):
+            pl_module.log("objective/skipped_steps", float(self.num_skipped), batch_size=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_skipped": self.num_skipped, "num_consecutive": self.num_consecutive}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.num_skipped = state_dict["num_skipped"]
+        self.num_consecutive = state_dict["num_consecutive"]
+
+
+def _description(step: int, problems: list[str]) -> str:
+    if not problems:
+        return f"the gradient of step {step} is not finite, while its loss is"
+    more = f" and {len(problems) - NUM_NAMED_PROBLEMS} more" if len(problems) > NUM_NAMED_PROBLEMS else ""
+    return f"the loss of step {step} is not finite, on problems {', '.join(problems[:NUM_NAMED_PROBLEMS])}{more}"
+
+
+def _is_unscaled(trainer: Trainer) -> bool:
+    """With a float16 scaler infinite gradients are routine, and the scaler skips those steps itself."""
+    return getattr(trainer.precision_plugin, "scaler", None) is None
+
+
+def _finite_gradients(optimizer: Optimizer) -> bool:
+    """Of this process's shards; one transfer from the device."""
+    gradients = [
+        parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None and not parameter.grad.is_sparse
+    ]
+    gradients = [gradient for gradient in gradients if gradient.numel()]
+    if not gradients:
+        return True
+    # the largest magnitude is finite exactly if all are: a NaN wins every comparison of a norm
+    largest = torch._foreach_norm(gradients, ord=float("inf"))
+    return bool(torch.stack([value.float() for value in largest]).isfinite().all())

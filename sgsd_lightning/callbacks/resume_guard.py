@@ -1,0 +1,107 @@
+"""Refuses to go on from a checkpoint under another configuration, bank, data set or model than it was written with."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.run_identity import (
+    Identity,
+    contexts_digest,
+    differences,
+    frozen_weights_digest,
+    parameters_digest,
+    problems_digest,
+)
+from sgsd_lightning.sharded_checkpoint import load_unsharded_part
+
+log = logging.getLogger(__name__)
+
+HOW_TO_ALLOW = "Start a new run folder, or go on all the same with --resume.allow_changes=true"
+
+
+class ResumeGuard(Callback):
+    """Keeps in every checkpoint what the run's steps depend on, and compares when a run goes on from one.
+
+    Settings, problems and bank are compared before the model is loaded, the model before the first step. How many
+    processes share a micro-batch may change, but neither its problems nor ``trainer.accumulate_grad_batches``: the
+    position in the data counts micro-batches.
+
+    Args:
+        allow_changes: warn of what differs, and go on.
+    """
+
+    def __init__(self, allow_changes: bool = False) -> None:
+        self.allow_changes = allow_changes
+        self.settings: Identity = {}
+        """Of the configuration, set by the command line; a run from Python has none to compare."""
+        self.origin: str | None = None
+        """The checkpoint that `fit` goes on from, set by the command line: the trainer knows it once it is loaded."""
+        self._contents: Identity = {}
+        self._saved: dict[str, Identity] = {}
+        self._compared: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        assert isinstance(pl_module, SelfDistillation)
+        pl_module.contexts.prepare()
+        self._contents = {
+            "content of the teacher contexts (skill bank)": contexts_digest(pl_module.contexts.state_dict()),
+            "trainer.accumulate_grad_batches": str(trainer.accumulate_grad_batches),
+        }
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, ProblemDataModule):
+            self._contents["content of the training problems"] = problems_digest(data.problems["train"])
+            self._contents["data.batch_size x processes"] = str(data.batch_size * trainer.world_size)
+        if self.origin is not None:
+            state = load_unsharded_part(Path(self.origin)).get("callbacks", {}).get(self.state_key)
+            if state is not None:
+                self.load_state_dict(state)
+            self._compare()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Frozen weights are the source's both before and after a checkpoint is loaded."""
+        assert isinstance(pl_module, SelfDistillation)
+        self._contents["names and shapes of the model's weights"] = parameters_digest(pl_module.model)
+        teacher = pl_module.teacher_weights
+        frozen = frozen_weights_digest([pl_module.model, *([] if teacher.is_saved else [teacher])])
+        if frozen is not None:
+            self._contents["values of the frozen weights"] = frozen
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._compare()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.ckpt_path and not self._saved and trainer.is_global_zero:
+            log.warning("%s does not say what it was written with, so nothing was compared", trainer.ckpt_path)
+        self._compare()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"settings": json.dumps(self.settings), "contents": json.dumps(self._contents)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._saved = {part: json.loads(state_dict[part]) for part in ("settings", "contents")}
+
+    def _compare(self) -> None:
+        """Whatever both sides know by now and was not compared before."""
+        if not self._saved:
+            return
+        settings, contents = self._saved["settings"], self._saved["contents"]
+        names = settings.keys() | self.settings.keys() if settings and self.settings else set()
+        found = differences(settings, self.settings, names - self._compared)
+        shared = contents.keys() & self._contents.keys()
+        found += differences(contents, self._contents, shared - self._compared)
+        self._compared |= names | shared
+        if not found:
+            return
+        listed = "\n".join(f"  {line}" for line in found)
+        if not self.allow_changes:
+            raise ValueError(f"the checkpoint was written with something else:\n{listed}\n{HOW_TO_ALLOW}")
+        log.warning("this run goes on from a checkpoint that was written with something else:\n%s", listed)

@@ -1,0 +1,114 @@
+"""What a run's steps depend on, as short strings that can be kept in a checkpoint and compared with another run's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from sgsd_lightning.types import Problem
+
+COUNTED = (
+    "seed_everything",
+    "model",
+    "data",
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
+    "trainer.precision",
+    "trainer.limit_train_batches",
+    "trainer.overfit_batches",
+)
+"""Settings of a configuration that a step depends on. Not counted: how long, on what and how watched it is run."""
+COMPARED_BY_CONTENT = (
+    "model.init_args.contexts.init_args.bank",
+    "data.init_args.train",
+    "data.init_args.validation",
+    "data.init_args.test",
+    "data.init_args.batch_size",
+    "data.init_args.evaluation_batch_size",
+)
+"""Files may move and processes be more or fewer; their content and the problems of a micro-batch are compared instead.
+Which problems evaluate changes no step."""
+NUM_SAMPLED = 64
+"""Values of each frozen weight that tell one model from another."""
+
+Identity = dict[str, str]
+
+
+def settings_identity(config: Mapping[str, Any]) -> Identity:
+    """The counted settings of a configuration, by dotted name, each value as JSON."""
+    return {
+        name: json.dumps(value, sort_keys=True, default=str)
+        for name, value in _flat(config)
+        if _is_under(name, COUNTED) and not _is_under(name, COMPARED_BY_CONTENT)
+    }
+
+
+def problems_digest(problems: Iterable[Problem]) -> str:
+    """Of ids, texts and answers, in their order."""
+    return _digest([problem.problem_id, problem.text, problem.answer] for problem in problems)
+
+
+def contexts_digest(state: Mapping[str, Any]) -> str:
+    """Of what teacher contexts are made from before training, such as the skill bank."""
+    return _digest([[name, value] for name, value in sorted(state.items())])
+
+
+def parameters_digest(model: nn.Module) -> str:
+    """Of the names and shapes of all parameters, whole ones where they are sharded, and of which are trained."""
+    return _digest(
+        [name, list(parameter.shape), parameter.requires_grad] for name, parameter in model.named_parameters()
+    )
+
+
+def frozen_weights_digest(modules: Iterable[nn.Module]) -> str | None:
+    """Of some values of every parameter that is not trained; None where these are sharded. A checkpoint has none."""
+    frozen = [
+        (name, parameter.detach())
+        for module in modules
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad
+    ]
+    if any(isinstance(parameter, DTensor) for _, parameter in frozen):
+        return None
+    return _digest([name, _sample(parameter)] for name, parameter in frozen)
+
+
+def differences(saved: Mapping[str, str], now: Mapping[str, str], among: Iterable[str]) -> list[str]:
+    """One line for each of the names whose values differ: the checkpoint's, then the present one."""
+    return [
+        f"{name}: {saved.get(name, 'not set')} in the checkpoint, {now.get(name, 'not set')} now"
+        for name in sorted(among)
+        if saved.get(name) != now.get(name)
+    ]
+
+
+def _sample(parameter: torch.Tensor) -> list[float]:
+    flat = parameter.flatten()
+    stride = max(1, flat.numel() // NUM_SAMPLED)
+    values: list[float] = flat[::stride][:NUM_SAMPLED].float().tolist()
+    return values
+
+
+def _digest(rows: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _is_under(name: str, prefixes: Iterable[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
