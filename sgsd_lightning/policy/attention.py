@@ -81,11 +81,6 @@ def row_layout(config: PreTrainedConfig) -> RowLayout:
     return "packed" if implementation == FLEX or is_flash(implementation) else "padded"
 
 
-def can_pack(implementation: str) -> bool:
-    """Whether sequences are packed into one row for an attention implementation."""
-    return implementation in (VARLEN, FLEX) or is_flash(implementation)
-
-
 def is_flash(implementation: str) -> bool:
     """Whether an attention implementation is one of the flash-attention packages."""
     return implementation.startswith("flash_attention")
@@ -102,12 +97,12 @@ def segment_arguments(implementation: str, segments: Segments) -> dict[str, Any]
     The implementations of transformers other than flash attention find it in the position ids, which start again.
 
     Raises:
-        ValueError: for a shared prompt and an implementation other than ``sgsd_varlen``.
+        ValueError: for a shared prefix and an implementation other than ``sgsd_varlen``.
     """
     if implementation == VARLEN:
         return {"segments": segments}
     if segments.key_index is not None:
-        raise ValueError(f"policy.attention {implementation} cannot share a prompt between completions")
+        raise ValueError(f"policy.attention {implementation} cannot share a prefix between sequences")
     if not is_flash(implementation):
         return {}
     return {
@@ -210,7 +205,7 @@ def _varlen_kernels(
     """Torch's own variable-length kernels; not run on a GPU so far. All tensors are [L, heads, head_dim].
 
     Where a segment has more keys than queries, these align the causal diagonal at their ends, which is what a shared
-    prompt needs.
+    prefix needs.
     """
     from torch.nn.attention.varlen import varlen_attn
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 _ATTRIBUTE = "_compiled_layer_calls"
+_VARIANTS = 32
 
 
 def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
@@ -24,6 +25,8 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
         model: Adapted and set up for checkpointing already: a layer is compiled as it is when it first runs.
         backend: As for `torch.compile`.
     """
+    # with and without gradient, with and without adapters, windowed layers and others: at 8 it would give up
+    torch._dynamo.config.recompile_limit = max(_VARIANTS, torch._dynamo.config.recompile_limit)
     calls = []
     for layer in model.get_decoder().layers:
         if getattr(layer, "gradient_checkpointing", False):

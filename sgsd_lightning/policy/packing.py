@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sgsd_lightning.policy.segments import Segment, Segments
+from sgsd_lightning.policy.segments import Segment, Segments, Span
 
 RowLayout = Literal["padded", "packed", "shared"]
 """How sequences become model inputs; see :func:`pack`."""
+
+MIN_SHARED_TOKENS = 32
+"""Different prompts that begin with fewer tokens in common, such as a chat template's header, are kept apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +41,7 @@ class PackedBatch:
     input_ids: Tensor
     """[1, L] int64 when packed, [sequences, longest] when padded on the right."""
     position_ids: Tensor
-    """Same shape; starts at 0 with every sequence, goes on after the prompt with every completion that shares one."""
+    """Same shape; starts at 0 with every sequence, goes on after what a sequence shares."""
     predicted_from: Tensor
     """[N] int64: index into the flattened inputs of the position that predicts each completion token."""
     targets: Tensor
@@ -57,15 +60,15 @@ class PackedBatch:
         )
 
 
-def pack(sequences: Sequence[TokenSequence], layout: RowLayout = "packed", *, is_padded: bool = False) -> PackedBatch:
+def pack(sequences: Sequence[TokenSequence], layout: RowLayout = "packed") -> PackedBatch:
     """Lay out sequences for one forward pass, on the CPU.
 
     Args:
         sequences: At least one.
-        layout: ``packed``: one row, sequence after sequence. ``shared``: the same, but a prompt that several sequences
-            have is there once, before the completions of all of them. ``padded``: one row a sequence, padded on the
-            right, for attention that cannot keep packed sequences apart; under a causal mask no real token sees the
-            padding, so that no attention mask is needed.
+        layout: ``packed``: one row, sequence after sequence. ``shared``: the same, but what several prompts begin with
+            is there once, with what follows it behind. ``padded``: one row a sequence, padded on the right, for
+            attention that cannot keep packed sequences apart; under a causal mask no real token sees the padding, so
+            that no attention mask is needed.
 
     Raises:
         ValueError: for no sequences, or for an empty prompt, after which a first token has no prediction.
@@ -75,15 +78,15 @@ def pack(sequences: Sequence[TokenSequence], layout: RowLayout = "packed", *, is
     if any(not sequence.prompt_ids for sequence in sequences):
         raise ValueError("a prompt to score under has no tokens; it needs at least one, to predict the first from")
     targets = torch.tensor([i for sequence in sequences for i in sequence.completion_ids], dtype=torch.int64)
-    if layout == "padded" or is_padded:
+    if layout == "padded":
         return _padded(sequences, targets)
     row = _Row()
-    groups = _by_prompt(sequences) if layout == "shared" else [[index] for index in range(len(sequences))]
-    for group in groups:
-        row.add(group, [sequences[index] for index in group])
+    for family in _families(sequences, layout):
+        for member in family:
+            row.add(member, sequences[member.place])
     return PackedBatch(
         input_ids=torch.tensor([row.input_ids]),
-        position_ids=torch.cat([torch.arange(*span) for span in row.positions])[None],
+        position_ids=torch.cat(row.position_ids)[None],
         predicted_from=torch.cat([row.predicted_from[index] for index in range(len(sequences))]),
         targets=targets,
         segments=Segments(row.segments),
@@ -95,32 +98,33 @@ class _Row:
 
     def __init__(self) -> None:
         self.input_ids: list[int] = []
-        self.positions: list[tuple[int, int]] = []
+        self.position_ids: list[Tensor] = []
         self.segments: list[Segment] = []
         self.predicted_from: dict[int, Tensor] = {}
+        self._last: tuple[Span, ...] = ()
 
-    def add(self, indices: Sequence[int], sequences: Sequence[TokenSequence]) -> None:
-        """Append sequences with one prompt: the first of them whole, of the others their completions."""
-        start, num_prompt = len(self.input_ids), len(sequences[0].prompt_ids)
-        self._append([*sequences[0].prompt_ids, *sequences[0].completion_ids[:-1]], position=0)
-        self.predicted_from[indices[0]] = self._predicting(start + num_prompt, sequences[0], start + num_prompt - 1)
-        self.segments.append(Segment(start=start, length=len(self.input_ids) - start))
-        for index, sequence in zip(indices[1:], sequences[1:], strict=True):
-            place, length = len(self.input_ids), len(sequence.completion_ids) - 1
-            self._append(sequence.completion_ids[:-1], position=num_prompt)
-            self.predicted_from[index] = self._predicting(place, sequence, start + num_prompt - 1)
-            if length > 0:
-                self.segments.append(Segment(start=place, length=length, prompt_start=start, prompt_length=num_prompt))
+    def add(self, member: _Member, sequence: TokenSequence) -> None:
+        """Append what a sequence does not share with the one that was added before it."""
+        own_ids = [*sequence.prompt_ids, *sequence.completion_ids[:-1]][member.num_shared :]
+        prefix = _first_tokens(self._last, member.num_shared)
+        own = Span(len(self.input_ids), len(own_ids))
+        if own_ids:
+            self.segments.append(Segment(start=own.start, length=own.length, prefix=prefix))
+        self.input_ids += own_ids
+        self.position_ids.append(torch.arange(own.length) + member.num_shared)
+        self._last = (*prefix, own)
+        places = torch.cat([torch.arange(span.length) + span.start for span in self._last])
+        self.predicted_from[member.place] = places[len(sequence.prompt_ids) - 1 :][: len(sequence.completion_ids)]
 
-    def _append(self, ids: Sequence[int], position: int) -> None:
-        self.input_ids.extend(ids)
-        self.positions.append((position, position + len(ids)))
 
-    def _predicting(self, place: int, sequence: TokenSequence, last_of_prompt: int) -> Tensor:
-        """[completion] int64, for a completion that begins at ``place``."""
-        positions = torch.arange(len(sequence.completion_ids)) + (place - 1)
-        positions[:1] = last_of_prompt
-        return positions
+def _first_tokens(spans: Sequence[Span], num_tokens: int) -> tuple[Span, ...]:
+    kept: list[Span] = []
+    for span in spans:
+        length = min(span.length, num_tokens)
+        num_tokens -= length
+        if length > 0:
+            kept.append(Span(span.start, length))
+    return tuple(kept)
 
 
 def _padded(sequences: Sequence[TokenSequence], targets: Tensor) -> PackedBatch:
@@ -140,12 +144,39 @@ def _padded(sequences: Sequence[TokenSequence], targets: Tensor) -> PackedBatch:
     )
 
 
-def _by_prompt(sequences: Sequence[TokenSequence]) -> list[list[int]]:
-    """Indices of the sequences, those with one prompt together, in the order in which the prompts come up."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, sequence in enumerate(sequences):
-        groups.setdefault(sequence.prompt_ids, []).append(index)
-    return list(groups.values())
+class _Member(NamedTuple):
+    """A sequence, and how many tokens it begins with that the one before it in its family also begins with."""
+
+    place: int
+    """Index into the sequences."""
+    num_shared: int
+
+
+def _families(sequences: Sequence[TokenSequence], layout: RowLayout) -> list[list[_Member]]:
+    """Sequences whose prompts begin alike, together; in the order of each family's first.
+
+    In lexicographic order no prompt shares more with any before it than with the one just before.
+    """
+    if layout != "shared":
+        return [[_Member(index, 0)] for index in range(len(sequences))]
+    families: list[list[_Member]] = []
+    before: tuple[int, ...] = ()
+    for index in sorted(range(len(sequences)), key=lambda index: (sequences[index].prompt_ids, index)):
+        prompt_ids = sequences[index].prompt_ids
+        num_shared = _num_shared(before, prompt_ids)
+        if num_shared == len(prompt_ids) == len(before) or num_shared >= MIN_SHARED_TOKENS:
+            families[-1].append(_Member(index, num_shared))
+        else:
+            families.append([_Member(index, 0)])
+        before = prompt_ids
+    return sorted(families, key=lambda family: family[0].place)
+
+
+def _num_shared(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    if first == second:
+        return len(first)
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 
 
 def forward_passes(
@@ -154,12 +185,12 @@ def forward_passes(
     """Split sequences into forward passes of at most ``tokens_per_forward`` tokens, as :func:`pack` lays them out.
 
     Longest first, ties in their order, each pass filled before the next is begun: deterministic, and sequences of
-    similar length share a pass, which is what keeps padding small. Sequences that share a prompt stay together while
-    the budget lets them. A sequence longer than the budget gets its own pass.
+    similar length share a pass, which is what keeps padding small. Sequences that share tokens stay together while the
+    budget lets them. A sequence longer than the budget gets its own pass.
 
     Args:
         sequences: What is to be scored.
-        tokens_per_forward: The budget, at least 1. Padding counts; a shared prompt counts once.
+        tokens_per_forward: The budget, at least 1. Padding counts; shared tokens count once.
         layout: That of every pass.
 
     Returns:
@@ -167,8 +198,7 @@ def forward_passes(
     """
     if tokens_per_forward < 1:
         raise ValueError(f"tokens_per_forward must be at least 1; got {tokens_per_forward}")
-    groups = _by_prompt(sequences) if layout == "shared" else [[index] for index in range(len(sequences))]
-    units = [unit for group in groups for unit in _units(sequences, group, tokens_per_forward)]
+    units = [unit for family in _families(sequences, layout) for unit in _units(sequences, family, tokens_per_forward)]
     passes: list[list[int]] = []
     num_tokens = first_cost = 0
     for cost, indices in sorted(units, key=lambda unit: (-unit[0], unit[1][0])):
@@ -182,19 +212,13 @@ def forward_passes(
     return passes
 
 
-def _units(sequences: Sequence[TokenSequence], group: Sequence[int], budget: int) -> list[tuple[int, list[int]]]:
-    """Parts of a group with one prompt that fit the budget, with the tokens that each comes to."""
+def _units(sequences: Sequence[TokenSequence], family: Sequence[_Member], budget: int) -> list[tuple[int, list[int]]]:
+    """Parts of a family that fit the budget, with the tokens that each comes to."""
     units: list[tuple[int, list[int]]] = []
-    for index in group:
-        added = max(0, len(sequences[index].completion_ids) - 1)
-        if units and units[-1][0] + added <= budget:
-            units[-1] = (units[-1][0] + added, [*units[-1][1], index])
+    for index, num_shared in family:
+        num_tokens = sequences[index].num_input_tokens
+        if units and units[-1][0] + num_tokens - num_shared <= budget:
+            units[-1] = (units[-1][0] + num_tokens - num_shared, [*units[-1][1], index])
         else:
-            units.append((sequences[index].num_input_tokens, [index]))
+            units.append((num_tokens, [index]))
     return units
-
-
-def microbatches(lengths: Sequence[int], tokens_per_forward: int, *, is_padded: bool = False) -> list[list[int]]:
-    """As :func:`forward_passes`, by lengths alone."""
-    sequences = [TokenSequence(prompt_ids=(0,) * length, completion_ids=()) for length in lengths]
-    return forward_passes(sequences, tokens_per_forward, "padded" if is_padded else "packed")

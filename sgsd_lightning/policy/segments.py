@@ -1,4 +1,4 @@
-"""Which tokens of a packed row attend to which: each segment to itself, and to a prompt that it may share."""
+"""Which tokens of a packed row attend to which: each segment to itself, and to a prefix that it may share."""
 
 from __future__ import annotations
 
@@ -12,24 +12,37 @@ import torch
 from torch import Tensor
 
 
+class Span(NamedTuple):
+    """Consecutive tokens of a row; the start counts from its beginning."""
+
+    start: int
+    length: int
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """Consecutive tokens of a row. Each sees the shared prompt, if there is one, and what is before it in the segment.
-
-    All numbers count tokens; starts count from the beginning of the row.
-    """
+    """Consecutive tokens of a row. Each sees the whole prefix, and what is before it in the segment."""
 
     start: int
     length: int
     """At least 1."""
-    prompt_start: int = 0
-    prompt_length: int = 0
-    """0 for a segment that sees itself alone."""
+    prefix: tuple[Span, ...] = ()
+    """Earlier tokens that the segment goes on from, in their order; empty for one that sees itself alone."""
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens."""
+        return sum(span.length for span in self.prefix)
 
     @property
     def num_keys(self) -> int:
         """Tokens that its last token sees, itself included."""
-        return self.prompt_length + self.length
+        return self.prefix_length + self.length
+
+    def key_places(self) -> Tensor:
+        """[num_keys] int64: where these are in the row."""
+        spans = (*self.prefix, Span(self.start, self.length))
+        return torch.cat([torch.arange(span.length) + span.start for span in spans])
 
 
 class Block(NamedTuple):
@@ -85,35 +98,28 @@ class Segments:
 
     @cached_property
     def key_index(self) -> Tensor | None:
-        """[keys of all segments] int64: their places in the row; None when no prompt is shared."""
-        if not any(segment.prompt_length for segment in self.segments):
+        """[keys of all segments] int64: their places in the row; None when nothing is shared."""
+        if not any(segment.prefix for segment in self.segments):
             return None
-        spans = [
-            (start, start + length)
-            for segment in self.segments
-            for start, length in ((segment.prompt_start, segment.prompt_length), (segment.start, segment.length))
-        ]
-        return torch.cat([torch.arange(*span) for span in spans]).to(self.device)
+        return torch.cat([segment.key_places() for segment in self.segments]).to(self.device)
 
     def blocks(self, sliding_window: int | None) -> tuple[list[Block], Tensor]:
         """The segments by shape, and the [L] int64 order that puts their outputs, one after the other, into the row."""
         if sliding_window not in self._blocks:
             by_shape: dict[tuple[int, int], list[Segment]] = {}
             for segment in self.segments:
-                by_shape.setdefault((segment.length, segment.prompt_length), []).append(segment)
+                by_shape.setdefault((segment.length, segment.prefix_length), []).append(segment)
             blocks = [self._block(same, sliding_window) for same in by_shape.values()]
             places = torch.cat([block.query_index for block in blocks])
             self._blocks[sliding_window] = blocks, torch.argsort(places)
         return self._blocks[sliding_window]
 
     def _block(self, segments: Sequence[Segment], sliding_window: int | None) -> Block:
-        first = segments[0]
-        queries = _ranges([segment.start for segment in segments], first.length)
-        prompt = _ranges([segment.prompt_start for segment in segments], first.prompt_length)
-        mask = _mask(first, sliding_window)
+        queries = [torch.arange(segment.length) + segment.start for segment in segments]
+        mask = _mask(segments[0], sliding_window)
         return Block(
-            query_index=queries.flatten().to(self.device),
-            key_index=torch.cat([prompt, queries], dim=1).flatten().to(self.device),
+            query_index=torch.cat(queries).to(self.device),
+            key_index=torch.cat([segment.key_places() for segment in segments]).to(self.device),
             num_segments=len(segments),
             mask=None if mask is None else mask.to(self.device),
         )
@@ -122,16 +128,11 @@ class Segments:
         return torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32, device=self.device)
 
 
-def _ranges(starts: Sequence[int], length: int) -> Tensor:
-    """[starts, length] int64."""
-    return torch.tensor(starts)[:, None] + torch.arange(length)
-
-
 def _mask(segment: Segment, sliding_window: int | None) -> Tensor | None:
     is_windowed = sliding_window is not None and segment.num_keys > sliding_window
-    if segment.prompt_length == 0 and not is_windowed:
+    if not segment.prefix and not is_windowed:
         return None
-    query_position = torch.arange(segment.prompt_length, segment.num_keys)
+    query_position = torch.arange(segment.prefix_length, segment.num_keys)
     distance = query_position[:, None] - torch.arange(segment.num_keys)
     is_seen = distance >= 0
     return is_seen & (distance < sliding_window) if sliding_window is not None else is_seen

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgsd_lightning.policy.packing import RowLayout, TokenSequence, forward_passes, pack
-from sgsd_lightning.policy.segments import Segment
+from sgsd_lightning.policy.segments import Segment, Span
 
 LAYOUTS: tuple[RowLayout, ...] = ("packed", "shared", "padded")
 SEQUENCES = [
@@ -63,7 +63,7 @@ def test_a_shared_prompt_is_in_the_row_once() -> None:
     assert batch.segments is not None
     assert batch.segments.segments == (
         Segment(start=0, length=4),
-        Segment(start=4, length=1, prompt_start=0, prompt_length=2),
+        Segment(start=4, length=1, prefix=(Span(0, 2),)),
         Segment(start=5, length=2),
     )
     assert batch.segments.query_starts.tolist() == [0, 4, 5, 7]

@@ -1,4 +1,4 @@
-"""A prompt that several completions share is computed once: scores and gradients are those of plain packing."""
+"""What several sequences begin with is computed once: scores and gradients are those of plain packing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sgsd_lightning.policy import packing
 from sgsd_lightning.policy.packing import RowLayout, TokenSequence, pack
 from sgsd_lightning.policy.score_method import bind_score
 
@@ -24,9 +25,14 @@ GROUPS = {
 }
 
 
-@pytest.fixture(params=GROUPS)
-def sequences(request: pytest.FixtureRequest, make_ids: MakeIds) -> list[TokenSequence]:
+@pytest.fixture(params=[*GROUPS, "prompts that begin alike"])
+def sequences(
+    request: pytest.FixtureRequest, make_ids: MakeIds, monkeypatch: pytest.MonkeyPatch
+) -> list[TokenSequence]:
     """Prompts with their completions, those of one prompt not next to each other."""
+    if request.param not in GROUPS:
+        monkeypatch.setattr(packing, "MIN_SHARED_TOKENS", 3)
+        return _that_begin_alike(make_ids)
     grouped = [
         [
             TokenSequence(prompt_ids=make_ids(num_prompt, index), completion_ids=make_ids(length, 100 * index + place))
@@ -35,6 +41,17 @@ def sequences(request: pytest.FixtureRequest, make_ids: MakeIds) -> list[TokenSe
         for index, (num_prompt, lengths) in enumerate(GROUPS[request.param])
     ]
     return [group[place] for place in range(6) for group in grouped if place < len(group)]
+
+
+def _that_begin_alike(make_ids: MakeIds) -> list[TokenSequence]:
+    """A tree of prompts: some end where others branch off, two deep; one has too little in common with the others."""
+    trunk, branch = make_ids(6, 1), make_ids(5, 2)
+    prompts = [trunk + branch + make_ids(2, 3), trunk, trunk[:4] + make_ids(7, 4), trunk + branch, (*trunk[:2], 7, 8)]
+    return [
+        TokenSequence(prompt_ids=prompt_ids, completion_ids=make_ids(length, 10 * length + place))
+        for length in (4, 1)
+        for place, prompt_ids in enumerate(prompts)
+    ]
 
 
 def _scores_and_gradients(
@@ -99,9 +116,18 @@ def test_another_completion_of_the_prompt_is_not_seen(make_model: MakeModel, mak
         torch.testing.assert_close(score, scores[0], atol=1e-6, rtol=0)
 
 
+def test_prompts_that_begin_alike_are_in_the_row_once(make_ids: MakeIds, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences = _that_begin_alike(make_ids)
+    monkeypatch.setattr(packing, "MIN_SHARED_TOKENS", 3)
+    # trunk, branch, two ends, and what has two tokens in common only; completions of four tokens, less their last
+    assert pack(sequences, "shared").input_ids.numel() == 6 + 5 + 2 + 7 + 4 + 5 * 3
+    monkeypatch.setattr(packing, "MIN_SHARED_TOKENS", 20)
+    assert pack(sequences, "shared").input_ids.numel() == 13 + 6 + 11 + 11 + 4 + 5 * 3
+
+
 def test_an_attention_that_cannot_share_says_so(make_model: MakeModel, make_ids: MakeIds) -> None:
     model = make_model(attention="sdpa")
     bind_score(model)
     group = [TokenSequence(prompt_ids=(5, 6), completion_ids=make_ids(3, seed)) for seed in (1, 2)]
-    with pytest.raises(ValueError, match="attention sdpa cannot share a prompt between completions"):
+    with pytest.raises(ValueError, match="attention sdpa cannot share a prefix between sequences"):
         model.score(pack(group, "shared"))
