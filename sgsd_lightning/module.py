@@ -176,7 +176,19 @@ class SelfDistillation(LightningModule):
             for problem in problems
             for index in range(self.samples_per_prompt)
         ]
-        return self.rollouts.generate(self.model, self.tokenizer, requests, self.sampling)
+        return self._generate(requests, self.sampling)
+
+    def _generate(self, requests: Sequence[RolloutRequest], sampling: SamplingSettings) -> list[Rollout]:
+        """Rollouts of the weights as they are now; an engine with a copy of them must have refreshed it."""
+        version = self.global_step
+        rollouts = self.rollouts.generate(self.model, self.tokenizer, requests, sampling, weights_version=version)
+        stale = next((rollout for rollout in rollouts if rollout.weights_version != version), None)
+        if stale is not None:
+            raise RuntimeError(
+                f"{type(self.rollouts).__name__} sampled with the weights of step {stale.weights_version} at step "
+                f"{version}; an engine that holds a copy of the weights must refresh it when weights_version changes"
+            )
+        return rollouts
 
     def score(self, pool: TeacherPool) -> TokenScores:
         """Every rollout once under the student's prompt with gradient, and under each teacher's without."""
@@ -252,7 +264,7 @@ class SelfDistillation(LightningModule):
             for problem, pool in zip(problems, contexts, strict=True)
             for index in range(num_samples)
         ]
-        rollouts = self.rollouts.generate(self.model, self.tokenizer, requests, self.evaluation.sampling)
+        rollouts = self._generate(requests, self.evaluation.sampling)
         return list(zip(rollouts, self.verifier.verify(rollouts), strict=True))
 
     def _evaluate(self, problems: Sequence[Problem]) -> None:

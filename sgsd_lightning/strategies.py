@@ -198,7 +198,7 @@ def shard(model: PreTrainedModel, strategy: Strategy) -> None:
 
 
 def check_strategy(trainer: Trainer, teacher_weights: TeacherWeights) -> None:
-    """Refuse what would end in wrong numbers or in processes that wait for one another.
+    """Refuse what would end in wrong numbers or in processes that wait for one another; make room for our batches.
 
     Raises:
         ValueError: naming the setting.
@@ -220,6 +220,8 @@ def check_strategy(trainer: Trainer, teacher_weights: TeacherWeights) -> None:
             "trainer.strategy fsdp flattens weights and takes a LiveTeacher only, not a "
             f"{type(teacher_weights).__name__}; take fsdp2"
         )
+    # it would cast the floats of a batch, of which problems have none, and stumbles over frozen records
+    trainer.strategy.precision_plugin.convert_input = lambda batch: batch  # type: ignore[method-assign]
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism over all processes")

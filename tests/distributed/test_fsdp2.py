@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
+from torch.distributed.fsdp import FullyShardedDataParallel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LoraSettings, PeriodicTeacher
-from sgsd_lightning.strategies import FSDP2Strategy
+from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest
+from sgsd_lightning.strategies import FSDP2Strategy, check_strategy
+from sgsd_lightning.types import Rollout, SamplingSettings
 from sgsd_lightning.verifiers import Verifier
-from tests.distributed.runs import ContextsForSome, Run, on_processes, outcome, outcomes
-from tests.distributed.test_ddp import LONG_CONTEXTS, WITHOUT_TEACHERS, EmptyForSome, assert_equal
-from tests.tiny import EvenSum, tiny_policy
+from tests.distributed.runs import ContextsForSome, Run, on_processes, outcome, outcomes, tiny_run
+from tests.distributed.test_ddp import (
+    LONG_CONTEXTS,
+    WITHOUT_TEACHERS,
+    EmptyForSome,
+    assert_equal,
+    assert_equal_metrics,
+)
+from tests.tiny import EvenSum, tiny_policy, tiny_rollout
 
 LORA = LoraSettings(rank=2, alpha=4)
 
@@ -72,11 +86,62 @@ def runs() -> dict[str, Run]:
     }
 
 
+class GivenRollouts(RolloutEngine):
+    """Completions that depend on the problem alone, for runs whose probabilities differ by rounding."""
+
+    def generate(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[RolloutRequest],
+        sampling: SamplingSettings,
+        weights_version: int = 0,
+    ) -> list[Rollout]:
+        return [
+            replace(
+                tiny_rollout(request.problem, request.prompt_ids, random_ids(request)), weights_version=weights_version
+            )
+            for request in requests
+        ]
+
+
+def random_ids(request: RolloutRequest) -> list[int]:
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.randint(1, 256, (10,), generator=generator).tolist()
+
+
+class CPUFSDPStrategy(FSDPStrategy):
+    """Lightning's FSDP strategy, which it refuses on a CPU under its own name."""
+
+    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        return FullyShardedDataParallel(module=model, device_id=torch.device("cpu"), **self.kwargs)
+
+
+def other_runs() -> dict[str, Run]:
+    """Runs that are not equal to one process parameter by parameter."""
+    # the sign of a stance would turn rounding into another loss
+    given = {"rollouts": GivenRollouts(), "objective": GatedPolarity(polarity="imitate")}
+    return {
+        "bfloat16": Run(module=lambda: given, trainer=lambda: fsdp2(param_dtype="bfloat16"), max_steps=1),
+        "bfloat16, lora, ema": Run(
+            module=lambda: {**given, "policy": tiny_policy(lora=LORA), "teacher_weights": EmaTeacher(0.5)},
+            trainer=lambda: fsdp2(param_dtype="bfloat16"),
+            max_steps=1,
+        ),
+        "fsdp1": Run(trainer=lambda: {"strategy": CPUFSDPStrategy(timeout=timedelta(minutes=1))}),
+    }
+
+
+def all_runs() -> dict[str, Run]:
+    """Built in every process."""
+    return {**runs(), **other_runs()}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, Any]]]:
     """What a run came to on each of two processes."""
     folder = tmp_path_factory.mktemp("fsdp2")
-    on_processes(2, outcomes, runs, folder, list(runs()))
+    on_processes(2, outcomes, all_runs, folder, list(all_runs()))
     return lambda name: [torch.load(folder / f"{name}-2-{rank}.pt", weights_only=False) for rank in range(2)]
 
 
@@ -88,3 +153,44 @@ def test_sharding_changes_nothing(name: str, results: Callable[[str], list[dict[
     assert together == alone["completions"]
     for rank in results(name):
         assert_equal(rank, alone)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "bfloat16, lora, ema"])
+def test_mixed_precision_computes_in_half_and_reduces_in_full(
+    name: str, results: Callable[[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    alone = outcome(all_runs()[name], 1, tmp_path, strategy="auto")
+    found, other = results(name)
+    assert found["losses"] == other["losses"] == pytest.approx(alone["losses"], rel=0.1)
+    assert found["losses"] != alone["losses"]
+    gradients = [torch.cat([g.flatten() for g in result["gradients"][0].values()]) for result in (found, alone)]
+    assert gradients[0].dtype == torch.float32
+    assert 1e-5 < (gradients[0] - gradients[1]).norm() / gradients[1].norm() < 0.1
+
+
+def test_lightnings_own_fsdp_gives_the_same_losses(
+    results: Callable[[str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    alone = outcome(all_runs()["fsdp1"], 1, tmp_path, strategy="auto")
+    for rank in results("fsdp1"):
+        assert_equal_metrics(rank, alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": CPUFSDPStrategy()}, "strategy fsdp flattens weights and takes a LiveTeacher only"),
+        ({"strategy": CPUFSDPStrategy(auto_wrap_policy={torch.nn.Linear})}, "wait for one another; take fsdp2"),
+        ({"precision": "bf16-true"}, "keep 32-true and set policy.dtype"),
+    ],
+)
+def test_what_would_go_wrong_silently_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    run = Run(module=lambda: {"teacher_weights": EmaTeacher()})
+    module, trainer, _ = tiny_run(run, 1, tmp_path, **settings)
+    with pytest.raises(ValueError, match=message):
+        check_strategy(trainer, module.teacher_weights)
+
+
+def test_tensor_parallelism_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"tensor_parallel_size = 2: tensor parallelism is not supported: the head"):
+        FSDP2Strategy(tensor_parallel_size=2)

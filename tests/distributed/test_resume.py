@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sgsd_lightning.callbacks import RunCheckpoint
 from sgsd_lightning.checkpoint_folder import is_sharded_checkpoint, recovered
