@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from sgsd_lightning.cli import main
-from sgsd_lightning.cli.configs import resolve_config, resolve_config_arguments, shipped_configs
+from sgsd_lightning.cli.configs import resolve_config, resolve_config_arguments, scale_configs, shipped_configs
 
 
-def printed(name: str, capsys: pytest.CaptureFixture[str]) -> dict:
+def printed(name: str, capsys: pytest.CaptureFixture[str], *others: str) -> dict:
     with pytest.raises(SystemExit) as exit_info:
-        main(["fit", "--config", name, "--print_config"])
+        main(["fit", "--config", name, *[f"--config={other}" for other in others], "--print_config"])
     assert exit_info.value.code == 0
     content: dict = yaml.safe_load(capsys.readouterr().out)
     return content
@@ -58,10 +58,23 @@ def test_the_papers_numbers_stand_in_its_configuration(
     assert model["train_eos"] is False
 
 
+@pytest.mark.parametrize("scale", sorted(scale_configs()))
+def test_the_number_of_processes_is_a_matter_of_trainer_keys(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(yaml.safe_load(scale_configs()[scale].read_text())) == {"trainer"}
+    alone, laid_over = printed("sgsd_qwen3_1.7b", capsys), printed("sgsd_qwen3_1.7b", capsys, scale)
+    trainer = laid_over.pop("trainer")
+    alone.pop("trainer")
+    assert laid_over == alone
+    rollouts = trainer["devices"] * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
+    assert rollouts * laid_over["data"]["init_args"]["batch_size"] == 16
+    assert trainer["max_steps"] == 200
+
+
 def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(str(tmp_path))
     shipped = str(shipped_configs()["sgsd_toy"])
     assert resolve_config("sgsd_toy") == resolve_config("configs/sgsd_toy.yaml") == shipped
+    assert resolve_config("scale/ddp") == resolve_config("configs/scale/ddp.yaml") == str(scale_configs()["scale/ddp"])
     assert resolve_config("sgsd_qwen3_1.7b") == str(shipped_configs()["sgsd_qwen3_1.7b"])
     assert resolve_config_arguments(["-c", "sgsd_toy", "--config=sgsd_toy", "--x=1"]) == [
         "-c",

@@ -14,21 +14,29 @@ def config_folder() -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name to file of every shipped configuration."""
+    """Name to file of every shipped configuration that is whole."""
     return {path.name.removesuffix(".yaml"): path for path in sorted(config_folder().glob("*.yaml"))}
+
+
+def scale_configs() -> dict[str, Path]:
+    """Name to file of the trainer settings that are laid over one of them, such as ``scale/fsdp2``."""
+    return {f"scale/{path.name.removesuffix('.yaml')}": path for path in sorted(config_folder().glob("scale/*.yaml"))}
 
 
 def resolve_config(value: str) -> str:
     """A file that exists stays as it is; else ``name``, ``name.yaml`` or ``configs/name.yaml`` names a shipped one.
+
+    Names of trainer settings begin with ``scale/``.
 
     Raises:
         FileNotFoundError: if neither exists, listing the shipped names.
     """
     if Path(value).is_file():
         return value
-    shipped = shipped_configs()
-    name = Path(value).name.removesuffix(".yaml")  # not .stem: a name may hold a dot, as 1.7b
-    if name in shipped and str(Path(value).parent) in (".", "configs"):
+    shipped = {**shipped_configs(), **scale_configs()}
+    # not .stem: a name may hold a dot, as 1.7b
+    name = Path(value).as_posix().removeprefix("configs/").removesuffix(".yaml")
+    if name in shipped:
         return str(shipped[name])
     raise FileNotFoundError(
         f"--config {value}: no such file, and no shipped configuration of that name; there are {', '.join(shipped)}"
