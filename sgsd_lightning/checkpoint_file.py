@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from sgsd_lightning.disk_errors import reason
 
 PARTIAL_SUFFIX = ".partial"
+UNREADABLE = (EOFError, RuntimeError, pickle.UnpicklingError)
+"""What torch raises over a file that is not a checkpoint, or half of one."""
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
@@ -50,6 +53,24 @@ class WholeFileCheckpoints(TorchCheckpointIO):
             if cause is None:
                 raise
             raise OSError(f"checkpoint {path} was not written: {reason(cause)}") from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any | None = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """As Lightning's.
+
+        Raises:
+            ValueError: where the file is not a checkpoint, or half of one.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"checkpoint {path} cannot be read: {type(error).__name__}, it may be cut short"
+            ) from error
 
 
 def remove_partial(folder: Path) -> None:

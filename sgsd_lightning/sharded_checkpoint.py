@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from sgsd_lightning.checkpoint_file import UNREADABLE
 from sgsd_lightning.checkpoint_folder import METADATA_FILENAME, is_sharded_checkpoint, recovered
 
 WEIGHTS = "state_dict"
@@ -44,8 +44,8 @@ def load_unsharded_part(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"--ckpt_path {path}: no such checkpoint")
     try:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise ValueError(f"--ckpt_path {path} cannot be read as a checkpoint ({error.__class__.__name__})") from error
+    except (*UNREADABLE, ValueError) as error:
+        raise ValueError(f"--ckpt_path {path} cannot be read: {type(error).__name__}, it may be cut short") from error
     return checkpoint
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.tiny_runs import start, write_run
+from tests.cli.tiny_runs import REPOSITORY, start, write_run
 
 FOLDER = "--trainer.default_root_dir={}"
 RESUME = "--ckpt_path=last"
@@ -208,3 +211,24 @@ def test_a_loss_that_is_no_number_stops_the_run_or_skips_the_step(folder: Path) 
     rows = metric_rows(folder / "skip")
     assert [float(row["objective/skipped_steps"]) for row in rows] == [0, 1, 1, 1, 1]
     assert all(weight.isfinite().all() for weight in checkpoint_of(folder / "skip")["state_dict"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("accident", "status", "told"),
+    [
+        ("kill@3/1", 1, "died"),
+        ("terminate@3/0", 143, "sgsd: stopped by SIGTERM after step 2"),
+    ],
+)
+def test_processes_that_lightning_starts_end_together(folder: Path, accident: str, status: int, told: str) -> None:
+    """As `sgsd fit --trainer.devices=2` starts them, by running itself once more."""
+    name = f"launched-{status}"
+    command = [str(Path(sys.executable).parent / "sgsd"), "fit", "--config", "run.yaml", FOLDER.format(name)]
+    command += ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.init_args.batch_size=1"]
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "kernels")])
+    environment = {**os.environ, "SGSD_TEST_ACCIDENT": accident, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode in (status, -9 if status == 1 else status), ended.stderr
+    assert told in ended.stderr
+    assert "--ckpt_path last" in ended.stderr or "No checkpoint was written yet" in ended.stderr

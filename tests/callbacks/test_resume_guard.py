@@ -1,0 +1,86 @@
+"""What a run is known by: another base model of the same shape is told apart, a moved file is not."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from sgsd_lightning.callbacks import ResumeGuard
+from sgsd_lightning.policy import LoraSettings
+from sgsd_lightning.run_identity import (
+    differences,
+    frozen_weights_digest,
+    parameters_digest,
+    problems_digest,
+    settings_identity,
+)
+from sgsd_lightning.types import Problem
+from tests.tiny import PROBLEMS, tiny_policy
+
+CONFIG: dict[str, Any] = {
+    "seed_everything": 1,
+    "trainer": {"max_steps": 3, "gradient_clip_val": None, "devices": 1, "precision": "32-true"},
+    "model": {"init_args": {"objective": {"init_args": {"log_ratio_clip": 3.0}}, "contexts": {"init_args": {}}}},
+    "data": {"init_args": {"batch_size": 2, "drop_last": True, "train": {"init_args": {"path": "a.jsonl"}}}},
+}
+
+
+def changed(*path: str, to: Any) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    inner = config
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = to
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (changed("seed_everything", to=2), ["seed_everything"]),
+        (changed("trainer", "gradient_clip_val", to=0.1), ["trainer.gradient_clip_val"]),
+        (changed("trainer", "precision", to="bf16-mixed"), ["trainer.precision"]),
+        (changed("data", "init_args", "drop_last", to=False), ["data.init_args.drop_last"]),
+        (changed("model", "init_args", "objective", to="x"), ["model.init_args.objective"] * 2),
+        (changed("trainer", "max_steps", to=9), []),
+        (changed("trainer", "devices", to=2), []),
+        (changed("data", "init_args", "batch_size", to=1), []),
+        (changed("data", "init_args", "train", "init_args", "path", to="b.jsonl"), []),
+    ],
+)
+def test_settings_count_if_a_step_depends_on_them(config: dict[str, Any], named: list[str]) -> None:
+    saved, now = settings_identity(CONFIG), settings_identity(config)
+    found = differences(saved, now, saved.keys() | now.keys())
+    assert len(found) == len(named)
+    for line, name in zip(found, named, strict=True):
+        assert line.startswith(name)
+
+
+def test_contents_are_told_apart() -> None:
+    lora = LoraSettings(rank=2)
+    model, same, other = (tiny_policy(lora=lora, seed=seed).load_model() for seed in (0, 0, 1))
+    assert parameters_digest(model) == parameters_digest(other)
+    assert frozen_weights_digest([model]) == frozen_weights_digest([same])
+    assert frozen_weights_digest([model]) != frozen_weights_digest([other])
+    with torch.no_grad():
+        next(p for p in same.parameters() if p.requires_grad).add_(1)
+    assert frozen_weights_digest([model]) == frozen_weights_digest([same])
+    assert parameters_digest(model) != parameters_digest(tiny_policy(lora=LoraSettings(rank=3)).load_model())
+    reworded = [Problem(problem_id="p0", text="Say", answer=PROBLEMS[0].answer), *PROBLEMS[1:]]
+    assert len({problems_digest(p) for p in (PROBLEMS, reworded, PROBLEMS[::-1])}) == 3
+
+
+def test_an_identity_survives_a_checkpoint() -> None:
+    guard = ResumeGuard()
+    guard.settings = settings_identity(CONFIG)
+    state = guard.state_dict()
+    assert all(isinstance(value, str) for value in state.values())
+    other = ResumeGuard()
+    other.load_state_dict(state)
+    other.settings = settings_identity(changed("seed_everything", to=2))
+    with pytest.raises(ValueError, match="seed_everything: 1 in the checkpoint, 2 now"):
+        other._compare()
+    assert other.allow_changes is False
