@@ -108,6 +108,8 @@ class SelfDistillation(LightningModule):
 
         self.step_record: StepRecord | None = None
         """The last micro-batch of training, for callbacks."""
+        self.sampled_lengths: list[tuple[int, int]] = []
+        """Prompt and completion tokens of every rollout of the last micro-batch, dropped ones included."""
         self.evaluation_record: list[tuple[Rollout, Verdict]] = []
         """The last batch of evaluation, for callbacks."""
         self._window: list[dict[str, Measurement]] = []
@@ -123,6 +125,7 @@ class SelfDistillation(LightningModule):
             rollouts = self.sample(problems)
         with self.timer("verify"):
             verdicts = self.verifier.verify(rollouts)
+        self.sampled_lengths = [(len(r.prompt_ids), len(r.completion_ids)) for r in rollouts]
         with self.timer("contexts"):
             pool = build_teacher_pool(rollouts, verdicts, self.contexts, self.prompts, self.tokenizer)
         scores = self.score(pool)
@@ -140,7 +143,7 @@ class SelfDistillation(LightningModule):
                 **score_metrics(scores, pool.rollouts),
                 **rollout_metrics(rollouts, verdicts),
                 "contexts/over_long": Total(float(pool.num_over_long)),
-                **self._token_counts(rollouts),
+                **self._token_counts(),
             }
         )
         return loss
@@ -154,14 +157,17 @@ class SelfDistillation(LightningModule):
         mean_sampled = sum_over_processes(num_sampled, self.device) / num_processes()
         return mean_loss * (num_scored / mean_sampled if mean_sampled else 0.0)
 
-    def _token_counts(self, rollouts: Sequence[Rollout]) -> dict[str, Measurement]:
+    def _token_counts(self) -> dict[str, Measurement]:
         """``tokens/...``: what each phase of the step went through."""
-        counts = self.scorer.token_counts.values()
-        num_run, num_padded = (sum(values) for values in zip((0, 0), *counts, strict=True))
+        counts = self.scorer.token_counts
+        num_sampled = sum(completion for _, completion in self.sampled_lengths)
         return {
-            "tokens/rollout": Total(float(sum(len(rollout.completion_ids) for rollout in rollouts))),
-            **{f"tokens/{who}": Total(float(count.num_run)) for who, count in self.scorer.token_counts.items()},
-            "tokens/padding_frac": Mean(float(num_padded), float(num_run)),
+            "tokens/rollout": Total(float(num_sampled)),
+            **{f"tokens/{who}": Total(float(count.num_run)) for who, count in counts.items()},
+            "tokens/padding_frac": Mean(
+                float(sum(count.num_padded for count in counts.values())),
+                float(sum(count.num_run for count in counts.values())),
+            ),
         }
 
     def sample(self, problems: Sequence[Problem]) -> list[Rollout]:

@@ -40,10 +40,9 @@ class FSDP2Strategy(ModelParallelStrategy):
     Keep ``trainer.precision`` at ``32-true``: what is computed in is ``param_dtype``.
 
     Args:
-        param_dtype: See :class:`~sgsd_lightning.policy.ShardingSettings`, as the three that follow.
+        param_dtype: See :class:`~sgsd_lightning.policy.ShardingSettings`, as the two that follow.
         reduce_dtype: See there.
         reshard_after_forward: See there.
-        offload_to_cpu: See there.
         save_distributed_checkpoint: A checkpoint is a folder to which every process writes its shards; off gathers
             everything on the first process and writes one file.
         tensor_parallel_size: Only 1.
@@ -56,7 +55,6 @@ class FSDP2Strategy(ModelParallelStrategy):
         param_dtype: ComputeDtype | None = None,
         reduce_dtype: ComputeDtype = "float32",
         reshard_after_forward: bool = True,
-        offload_to_cpu: bool = False,
         save_distributed_checkpoint: bool = True,
         tensor_parallel_size: int = 1,
         process_group_backend: str | None = None,
@@ -76,7 +74,6 @@ class FSDP2Strategy(ModelParallelStrategy):
             param_dtype=param_dtype,
             reduce_dtype=reduce_dtype,
             reshard_after_forward=reshard_after_forward,
-            offload_to_cpu=offload_to_cpu,
         )
 
     def setup_environment(self) -> None:

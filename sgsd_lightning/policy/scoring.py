@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from sgsd_kernels import Implementation, Workload, resolve_implementation
@@ -192,22 +191,40 @@ class Scorer:
 
     def _batch(self, who: str, sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:
         batch = _batch(sequences, model)
-        count = self.token_counts.get(who, TokenCount(0, 0))
-        num_padded = batch.input_ids.numel() - sum(sequence.num_input_tokens for sequence in sequences)
-        # prompts that several completions share run once, which makes the difference negative
-        self.token_counts[who] = TokenCount(
-            count.num_run + batch.input_ids.numel(), count.num_padded + max(0, num_padded)
-        )
+        self.token_counts[who] = self.token_counts.get(who, TokenCount()) + TokenCount.of(sequences, batch)
         return batch
 
 
-class TokenCount(NamedTuple):
-    """Tokens that went through the model's layers."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenCount:
+    """What went through the model in one or several forward passes."""
 
-    num_run: int
-    """Padding included."""
-    num_padded: int
-    """Padding."""
+    lengths: tuple[int, ...] = ()
+    """Input tokens of each sequence, as if it ran alone."""
+    num_run: int = 0
+    """Positions that the layers computed: padding included, a prompt that completions share once."""
+    num_padded: int = 0
+    """Padding among them."""
+    num_predicted: int = 0
+    """Positions that reached the head."""
+
+    @classmethod
+    def of(cls, sequences: Sequence[TokenSequence], batch: PackedBatch) -> TokenCount:
+        lengths = tuple(sequence.num_input_tokens for sequence in sequences)
+        return cls(
+            lengths=lengths,
+            num_run=batch.input_ids.numel(),
+            num_padded=max(0, batch.input_ids.numel() - sum(lengths)),
+            num_predicted=batch.targets.numel(),
+        )
+
+    def __add__(self, other: TokenCount) -> TokenCount:
+        return TokenCount(
+            lengths=self.lengths + other.lengths,
+            num_run=self.num_run + other.num_run,
+            num_padded=self.num_padded + other.num_padded,
+            num_predicted=self.num_predicted + other.num_predicted,
+        )
 
 
 class _Grid:

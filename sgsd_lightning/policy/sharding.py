@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy.score_method import bind_score
@@ -27,8 +27,6 @@ class ShardingSettings:
     reshard_after_forward: bool = True
     """Free a layer's gathered weights after its forward pass; off keeps them for the backward pass, which is faster
     and takes the memory of a whole model."""
-    offload_to_cpu: bool = False
-    """Keep shards, gradients and the optimizer's state in the memory of the host."""
 
 
 def shard_policy(model: PreTrainedModel, mesh: DeviceMesh, settings: ShardingSettings) -> None:
@@ -48,16 +46,14 @@ def shard_policy(model: PreTrainedModel, mesh: DeviceMesh, settings: ShardingSet
         # scores and weights that are passed along must stay in float32
         cast_forward_inputs=False,
     )
-    offload = CPUOffloadPolicy() if settings.offload_to_cpu else OffloadPolicy()
     for layer in model.get_decoder().layers:
         fully_shard(
             layer,
             mesh=mesh,
             mp_policy=policy,
-            offload_policy=offload,
             reshard_after_forward=settings.reshard_after_forward,
         )
-    fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=offload)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
     bind_score(model)
 
 
