@@ -2,10 +2,11 @@
 
 What is approximate, and in which direction:
 
-* Gradients are counted in every phase: Lightning frees those of a step only after the next forward pass.
+* Gradients are counted in the student's phase as a whole, though they come into being while activations go; in
+  rollouts and teachers only where several micro-batches make a step; in validation, which comes before they are freed.
 * Activations are counted operator by operator for plain execution, see `sgsd_lightning.planning.activations`; on the
   CPU they agree with what torch's operators make to about a sixth (`tests/planning/test_activations.py`).
-* Prompts and completions are all as long as given; a prompt that several completions share is counted with each.
+* Prompts and completions are all as long as given; what several prompts share is counted with each.
 * While sampling, 52 bytes an entry of the logits of one step: the model's, their float32 copy, and 45 in the sampler
   where top-p meets a flat distribution and sorts it; without that case under half as many.
 * The cache of generation grows by concatenation: one layer's exists twice for a moment.
@@ -115,12 +116,14 @@ def _resident_items(run: RunSettings) -> list[MemoryItem]:
     sizes = {
         "weights, trained": trained,
         "weights, frozen": frozen,
-        "gradients": trained,
         "gradient buckets of DDP": trained if run.strategy == "ddp" and run.num_devices > 1 else 0,
         f"optimizer ({run.optimizer})": run.num_optimizer_moments * trained,
         f"teacher's own weights ({run.teacher})": _shadow_bytes(run),
     }
-    return [_item(name, dict.fromkeys(_ALL, size)) for name, size in sizes.items()]
+    phases_with_gradients = _ALL if run.accumulate_grad_batches > 1 else (STUDENT, OPTIMIZER, EVALUATION)
+    items = [_item(name, dict.fromkeys(_ALL, size)) for name, size in sizes.items()]
+    items.insert(2, _item("gradients", dict.fromkeys(phases_with_gradients, trained)))
+    return items
 
 
 def _shadow_bytes(run: RunSettings) -> int:

@@ -81,6 +81,14 @@ def test_overrides_and_estimates(tmp_path: Path) -> None:
     assert run.shape.num_parameters == 4_022_468_096
 
 
+@pytest.mark.parametrize(("name", "strategy"), [("ddp", "ddp"), ("fsdp2", "fsdp2"), ("single_gpu", "single")])
+def test_settings_of_scale_are_laid_over(name: str, strategy: str) -> None:
+    overlay = shipped_configs()["sgsd_qwen3_8b"].parent / "scale" / f"{name}.yaml"
+    run = _settings(*QWEN, f"--config={overlay}")
+    assert run.strategy == strategy
+    assert run.shape.has_adapters
+
+
 def test_mixed_precision_and_automatic_strategy() -> None:
     run = _settings(*QWEN, "--trainer.precision=bf16-mixed", "--trainer.strategy=auto", num_devices=1)
     assert (run.autocast_dtype, run.strategy, run.num_devices) == ("bfloat16", "single", 1)

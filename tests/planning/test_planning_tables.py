@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sgsd_lightning.planning.tables import BEGIN, END, fitting_table, written_into
+from sgsd_lightning.planning.memory import fits, plan_memory
+from sgsd_lightning.planning.report import GIB
+from sgsd_lightning.planning.tables import BEGIN, END, fitting_table, lora_run, written_into
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
 
@@ -18,6 +21,18 @@ def test_the_committed_tables_are_what_the_code_writes() -> None:
 
 def test_the_document_says_what_was_not_measured() -> None:
     assert "not checked against measurement on a GPU" in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_what_the_document_says_of_the_tables_holds() -> None:
+    text = " ".join(DOCUMENT.read_text(encoding="utf-8").split())
+    tight = replace(lora_run("Qwen3-8B", "ddp", 8), teacher_tokens_per_forward=8192)
+    peak = plan_memory(tight).training_peak
+    assert f"at 8192 Qwen3-8B with LoRA under ddp comes to {peak / GIB:.1f} GiB and fits a card of 24 GB" in text
+    assert fits(peak, 24 * GIB)
+    assert "61 GiB for 32B, so that eight cards of 80 GB do not do and sixteen do" in text
+    assert round(2 * lora_run("Qwen3-32B", "single", 1).shape.num_parameters / GIB) == 61
+    peaks = {count: plan_memory(lora_run("Qwen3-32B", "fsdp2", count)).training_peak for count in (8, 16)}
+    assert {count: fits(peak, 80 * GIB) for count, peak in peaks.items()} == {8: False, 16: True}
 
 
 def test_every_model_and_training_has_a_row() -> None:
