@@ -250,7 +250,11 @@ def _sdpa_by_shape(
         )
         for block in blocks
     ]
-    return torch.cat([output.transpose(1, 2).flatten(0, 1) for output in outputs]).index_select(0, order)
+    own = [
+        output.transpose(1, 2)[:, block.num_dropped :].flatten(0, 1)
+        for output, block in zip(outputs, blocks, strict=True)
+    ]
+    return torch.cat(own).index_select(0, order)
 
 
 def _varlen_mask(*args: Any, **kwargs: Any) -> Tensor | None:

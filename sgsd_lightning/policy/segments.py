@@ -48,13 +48,17 @@ class Segment:
 class Block(NamedTuple):
     """Segments of one shape, which one call attends for."""
 
+    places: Tensor
+    """[segments * own tokens] int64: where in the row."""
     query_index: Tensor
-    """[segments * queries] int64: places in the row."""
+    """[segments * queries] int64: the same, or with those of the prefix before each segment's."""
     key_index: Tensor
     """[segments * keys] int64."""
     num_segments: int
     mask: Tensor | None
     """[queries, keys] bool, True where a query sees a key; None where plain causality says it all."""
+    num_dropped: int
+    """Queries of the prefix, whose output is not wanted again."""
 
 
 class Segments:
@@ -110,18 +114,24 @@ class Segments:
             for segment in self.segments:
                 by_shape.setdefault((segment.length, segment.prefix_length), []).append(segment)
             blocks = [self._block(same, sliding_window) for same in by_shape.values()]
-            places = torch.cat([block.query_index for block in blocks])
-            self._blocks[sliding_window] = blocks, torch.argsort(places)
+            order = torch.argsort(torch.cat([block.places for block in blocks]))
+            self._blocks[sliding_window] = blocks, order
         return self._blocks[sliding_window]
 
     def _block(self, segments: Sequence[Segment], sliding_window: int | None) -> Block:
-        queries = [torch.arange(segment.length) + segment.start for segment in segments]
-        mask = _mask(segments[0], sliding_window)
+        first = segments[0]
+        places = torch.cat([torch.arange(segment.length) + segment.start for segment in segments]).to(self.device)
+        key_index = torch.cat([segment.key_places() for segment in segments]).to(self.device)
+        # without a mask attention skips half of the square: that is less than a short prefix adds to it
+        is_square = sliding_window is None and first.prefix_length < first.length
+        mask = None if is_square else _mask(first, sliding_window)
         return Block(
-            query_index=torch.cat(queries).to(self.device),
-            key_index=torch.cat([segment.key_places() for segment in segments]).to(self.device),
+            places=places,
+            query_index=key_index if is_square else places,
+            key_index=key_index,
             num_segments=len(segments),
             mask=None if mask is None else mask.to(self.device),
+            num_dropped=first.prefix_length if is_square else 0,
         )
 
     def _cumulative(self, lengths: Sequence[int]) -> Tensor:
