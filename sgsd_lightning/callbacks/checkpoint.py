@@ -8,6 +8,7 @@ from typing import Any
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from sgsd_lightning.checkpoint_file import WholeFileCheckpoints, remove_partial
 from sgsd_lightning.module import SelfDistillation
@@ -16,8 +17,9 @@ RESUME = "go on from it with --ckpt_path last"
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which writes only between optimizer steps and always at the last one.
+    """Lightning's ModelCheckpoint, which writes only between optimizer steps, and always at the last one.
 
+    Before an evaluation in the middle of training, which may take longer than many steps, it writes ``last.ckpt`` too.
     In the middle of gradient accumulation Lightning's would save a data position whose gradients are not in the
     checkpoint. Files are written beside their place and renamed (:class:`WholeFileCheckpoints`).
 
@@ -76,6 +78,8 @@ class RunCheckpoint(ModelCheckpoint):
         if self._is_within_step:
             return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if _evaluation_follows(trainer):
+            self.save_last_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._is_within_step:
@@ -117,13 +121,21 @@ class RunCheckpoint(ModelCheckpoint):
         if self._num_saved:
             return f"{self.last_model_path} of step {self._last_global_step_saved} is complete; {RESUME}"
         origin = trainer.ckpt_path or self.origin
-        if origin:
+        if origin and trainer.state.fn == TrainerFn.FITTING:
             return f"The checkpoint {origin}, which this run goes on from, is untouched"
         return "No checkpoint was written yet" if self._is_training else None
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         self._num_saved += 1
+
+
+def _evaluation_follows(trainer: Trainer) -> bool:
+    """Whether the trainer validates next; by the clock, processes may differ, and then it is taken for no."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    by_the_clock = getattr(trainer, "_val_check_time_interval", None) is not None
+    return not by_the_clock and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
 def _begin_next_epoch(trainer: Trainer) -> None:

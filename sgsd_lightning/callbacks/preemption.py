@@ -31,7 +31,8 @@ class Preemption(Checkpoint):
 
     A signal to one process stops them all after the same step. A second Ctrl-C interrupts at once. Where Lightning
     re-queues a SLURM job, SIGUSR1 stays with it. Lightning's own handler of SIGTERM is replaced while training: it
-    saves nothing, and talks to the other processes in the middle of whatever they are doing.
+    saves nothing, and talks to the other processes in the middle of whatever they are doing. An evaluation that was due
+    after the step, or under way, is left out; the run that goes on begins with the next step.
 
     A Checkpoint callback, so that it runs when all others have dealt with a step.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -144,7 +145,8 @@ class SelfDistillationCLI(LightningCLI):
             and not config.trainer.fast_dev_run
         ):
             if int(os.environ.get("SLURM_RESTART_COUNT", 0)):  # the same command line again, by the scheduler
-                config.ckpt_path = str(_existing(last))
+                if not _has_newer(run_folder.glob("hpc_ckpt_*.ckpt"), last):  # which Lightning finds by itself
+                    config.ckpt_path = str(_existing(last))
                 return
             raise FileExistsError(
                 f"{run_folder} already holds a run ({last}). Resume it with --ckpt_path last, remove it, or choose "
@@ -194,6 +196,10 @@ def _require_writable(folder: Path) -> None:
         raise PermissionError(
             f"trainer.default_root_dir {folder} cannot be written ({error.strerror}); choose another run folder"
         ) from error
+
+
+def _has_newer(checkpoints: Iterable[Path], than: Path) -> bool:
+    return any(checkpoint.stat().st_mtime > than.stat().st_mtime for checkpoint in checkpoints)
 
 
 def _existing(checkpoint: Path) -> Path:

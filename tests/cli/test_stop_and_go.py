@@ -120,7 +120,8 @@ def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(folder: Path, wh
     assert step_of_last(run) == 1
     said = go(folder, "stopped", ["interrupt@3"], [130])
     assert "stopped by SIGINT after step 3" in said
-    go(folder, "stopped", [""], [0])
+    requeued = start(folder, FOLDER.format("stopped"), SLURM_RESTART_COUNT="1")
+    assert requeued.wait() == [0], requeued.said()
     assert_same_run(run, whole)
 
 

@@ -107,7 +107,7 @@ class Sgsd:
         return self.outputs[rank].read_text()
 
 
-def start(folder: Path, *arguments: str, num_processes: int = 1, accident: str = "") -> Sgsd:
+def start(folder: Path, *arguments: str, num_processes: int = 1, accident: str = "", **variables: str) -> Sgsd:
     """Start `sgsd fit --config run.yaml ...` in ``folder``."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -118,7 +118,9 @@ def start(folder: Path, *arguments: str, num_processes: int = 1, accident: str =
         command += [f"--trainer.devices={num_processes}", "--trainer.strategy=ddp"]
         command += [f"--data.init_args.batch_size={2 // num_processes}"]
     processes: list[BaseProcess] = [
-        context.Process(target=_enter, args=(folder, command, {**rank, "SGSD_TEST_ACCIDENT": accident}, output))
+        context.Process(
+            target=_enter, args=(folder, command, {**rank, **variables, "SGSD_TEST_ACCIDENT": accident}, output)
+        )
         for rank, output in zip(ranks, outputs, strict=True)
     ]
     for process in processes:
