@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from benchmarks.machine import provenance
 from benchmarks.markdown import markdown_table
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{_description(workload)}: measured {', '.join(names)}", flush=True)
     found = {
         **provenance("benchmarks.rollouts", arguments, device),
+        "transformers": transformers.__version__,
         "seconds": "of this process's CPU time" if device.type == "cpu" else "of wall time",
         "before": BEFORE,
         "now": CURRENT,

@@ -154,6 +154,11 @@ class Decoder:
         if not self._takes_positions:
             inputs = {name: value for name, value in inputs.items() if name != "position_ids"}
         output = self._model(**inputs, **self._options)
+        if getattr(output, "past_key_values", None) is None:
+            raise ValueError(
+                f"policy: {type(self._model).__name__} gives no past_key_values, from which rollouts are decoded; take "
+                "a model with attention layers"
+            )
         return output.logits[:, -1], output.past_key_values
 
     def _sample(self, logits: Tensor, rows: list[_Row]) -> None:

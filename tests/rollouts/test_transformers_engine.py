@@ -382,3 +382,12 @@ def test_a_change_of_the_weights_is_seen_at_once(
         ids = torch.tensor(rollout.completion_ids)[:, None]
         expected = _own_logprobs(model, rollout).gather(-1, ids)[:, 0]
         torch.testing.assert_close(rollout.logprobs.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_model_without_a_key_value_cache_is_refused(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, requests_: list[RolloutRequest]
+) -> None:
+    model = make_model()
+    model.register_forward_hook(lambda _, __, output: setattr(output, "past_key_values", None))
+    with pytest.raises(ValueError, match="Qwen3ForCausalLM gives no past_key_values"):
+        TransformersEngine().generate(model, tokenizer, requests_, SamplingSettings(max_new_tokens=2))
