@@ -190,7 +190,7 @@ class Decoder:
 def _uniforms(request: RolloutRequest, num_steps: int) -> array[float]:
     """One number a step from the request's own seed; more steps begin as fewer do."""
     generator = torch.Generator().manual_seed(request.seed)
-    return array("d", torch.rand(num_steps, generator=generator, dtype=torch.float64).tolist())
+    return array("d", torch.rand(num_steps, generator=generator, dtype=torch.float64).numpy().tobytes())
 
 
 def _sampled(row: _Row) -> SampledTokens:
