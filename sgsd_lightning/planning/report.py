@@ -113,8 +113,8 @@ def summary_lines(read: ReadConfiguration) -> list[str]:
         f"{read.model_name}: {shape.num_parameters / 1e6:,.1f} million parameters, {trained}; {precision}; "
         f"{checkpointing} gradient checkpointing.",
         f"{run.strategy} on {run.num_devices} {'CPU process' if run.accelerator == 'cpu' else 'GPU'}"
-        f"{'' if run.num_devices == 1 else 's' if run.accelerator == 'gpu' else 'es'}: {run.num_rollouts} rollouts a "
-        f"micro-batch and device, {num_step_rollouts} a step, {run.num_contexts} teachers ({run.teacher}) each.",
+        f"{'' if run.num_devices == 1 else 's' if run.accelerator == 'gpu' else 'es'}; rollouts: {run.num_rollouts} a "
+        f"micro-batch and device, {num_step_rollouts} a step; {run.num_contexts} teachers ({run.teacher}) each.",
         f"Tokens: prompts {run.prompt_tokens}, teachers' prompts {run.teacher_prompt_tokens}, completions "
         f"{run.completion_tokens}. Head by {run.head}.",
     ]
