@@ -17,7 +17,8 @@ SMALL_FILE_BYTES = 100_000
 class Accident(Callback):
     """Reads ``SGSD_TEST_ACCIDENT``, ``<what>@<micro-batch>[/<rank>]``, counting micro-batches of this process from 1.
 
-    It happens once the micro-batch is over, before a checkpoint of its step is written; ``nan`` befalls its loss.
+    It happens once the micro-batch is over, before a checkpoint of its step is written; ``nan`` befalls its loss, and
+    ``evaluate`` is a signal in the evaluation that follows.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,10 @@ class Accident(Callback):
             act = getattr(self, f"_{self.what}", None)
             if act is not None:
                 act()
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if self.what == "evaluate" and self._is_due(trainer, self.num_batches):
+            self._terminate()
 
     def _is_due(self, trainer: Trainer, moment: int) -> bool:
         return self.moment == moment and self.rank in (None, trainer.global_rank)

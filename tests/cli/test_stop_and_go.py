@@ -125,6 +125,26 @@ def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(folder: Path, wh
     assert_same_run(run, whole)
 
 
+def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(folder: Path, whole: Path) -> None:
+    source = "--data.init_args.validation"
+    evaluation = [
+        f"{source}=sgsd_lightning.data.JsonlProblems",
+        f"{source}.init_args.path=problems.jsonl",
+        "--data.init_args.evaluation_batch_size=1",
+        "--trainer.limit_val_batches=1.0",
+        "--checkpoint.every_n_train_steps=100",
+    ]
+    run = folder / "evaluated"
+    said = go(folder, "evaluated", ["evaluate@5"], [143], *evaluation)
+    assert "sgsd: stopped by SIGTERM after step 3" in said
+    evaluated = [json.loads(line)["problem_id"] for line in (run / "evaluation.jsonl").open()]
+    assert set(evaluated) == {"p0"}
+    assert step_of_last(run) == 3
+    go(folder, "evaluated", [""], [0], *evaluation)
+    found, expected = (checkpoint_of(path)["state_dict"] for path in (run, whole))
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
 @pytest.mark.slow
 def test_two_processes_are_one_run(folder: Path) -> None:
     """A signal to one stops both, the death of one ends the other, and what is gone on with is the same run."""
