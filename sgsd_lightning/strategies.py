@@ -218,7 +218,7 @@ def check_strategy(trainer: Trainer, teacher_weights: TeacherWeights) -> None:
             f"{type(teacher_weights).__name__}; take fsdp2"
         )
     # it would cast the floats of a batch, of which problems have none, and stumbles over frozen records
-    trainer.strategy.precision_plugin.convert_input = lambda batch: batch  # type: ignore[method-assign]
+    trainer.strategy.precision_plugin.convert_input = lambda data: data  # type: ignore[method-assign]
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="Fully sharded data parallelism over all processes")

@@ -173,7 +173,7 @@ def _strategy(trainer: Mapping[str, Any], num_devices: int | None, assumptions: 
     kind = _strategy_kind(name, count)
     if kind == "single" and count > 1:
         raise ValueError(f"trainer.strategy {name} runs on one device, but there are {count}; use ddp or fsdp2")
-    options = ("param_dtype", "reduce_dtype", "reshard_after_forward", "offload_to_cpu")
+    options = ("param_dtype", "reduce_dtype", "reshard_after_forward")
     chosen = {option: arguments[option] for option in options if option in arguments} if kind == "fsdp2" else {}
     return {"strategy": kind, "num_devices": count, **chosen}
 
@@ -244,6 +244,7 @@ def _rollouts(model: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rollout_batch_size": arguments.get("batch_size", defaults["batch_size"].default),
         "rollout_batch_tokens": arguments.get("max_batch_tokens", defaults["max_batch_tokens"].default),
+        "gather_weights": arguments.get("gather_weights", True),
     }
 
 

@@ -12,7 +12,7 @@ What is approximate, and in which direction:
 * The cache of generation grows by concatenation: one layer's exists twice for a moment.
 * FSDP2 holds two gathered layers (one computes, one is fetched), the root's group (embedding, final norm, head) from
   its forward to the end of its backward pass, and the gradient of a layer before it is spread. Generation gathers the
-  whole model.
+  whole model, unless ``rollouts.gather_weights`` is off.
 * DDP keeps a second copy of the gradients in its buckets.
 * AdamW by foreach, torch's default on a GPU, makes one temporary of the size of what is trained.
 * 1 GiB is set aside for the device's context and the libraries' workspaces; the allocator's fragmentation is what the
@@ -110,9 +110,9 @@ def _item(name: str, bytes_by_phase: dict[str, int]) -> MemoryItem:
 
 
 def _resident_items(run: RunSettings) -> list[MemoryItem]:
-    """What stays from the first step to the last; shards are in the host's memory where they are offloaded."""
-    trained = 0 if run.offload_to_cpu else _per_shard(run, run.num_trained * run.trained_bytes)
-    frozen = 0 if run.offload_to_cpu else _per_shard(run, run.num_frozen * run.weight_bytes)
+    """What stays from the first step to the last."""
+    trained = _per_shard(run, run.num_trained * run.trained_bytes)
+    frozen = _per_shard(run, run.num_frozen * run.weight_bytes)
     sizes = {
         "weights, trained": trained,
         "weights, frozen": frozen,
@@ -128,7 +128,7 @@ def _resident_items(run: RunSettings) -> list[MemoryItem]:
 
 def _shadow_bytes(run: RunSettings) -> int:
     """float32 values beside those that are trained; none where the teacher is the student or its frozen base."""
-    if run.teacher == "live" or (run.teacher == "frozen" and run.shape.has_adapters) or run.offload_to_cpu:
+    if run.teacher == "live" or (run.teacher == "frozen" and run.shape.has_adapters):
         return 0
     return _per_shard(run, 4 * run.num_trained)
 
@@ -136,14 +136,14 @@ def _shadow_bytes(run: RunSettings) -> int:
 def _weight_copies(run: RunSettings) -> list[MemoryItem]:
     gathered = _gathered_bytes(run, num_layers=2)
     kept = gathered if run.reshard_after_forward else _gathered_bytes(run, num_layers=run.shape.num_layers)
-    everything = _gathered_bytes(run, num_layers=run.shape.num_layers)
+    generating = _gathered_bytes(run, num_layers=run.shape.num_layers) if run.gather_weights else gathered
     exchanged = _exchange_bytes(run) if _shadow_bytes(run) else 0
     passing = _cast_bytes(run, is_kept=run.num_frozen == 0)
     student_casts = _cast_bytes(run, is_kept=run.num_frozen == 0 or not run.gradient_checkpointing)
     return [
         _item(
             "weights gathered by FSDP2",
-            {ROLLOUT: everything, TEACHERS: gathered, STUDENT: kept, EVALUATION: everything},
+            {ROLLOUT: generating, TEACHERS: gathered, STUDENT: kept, EVALUATION: generating},
         ),
         _item("gradients before they are spread", {STUDENT: _unsharded_gradient_bytes(run)}),
         _item("largest gradient before it is added", {STUDENT: _head_gradient_bytes(run)}),
@@ -256,7 +256,7 @@ def _sampling_bytes(run: RunSettings, num_rollouts: int, completion_tokens: int)
 
 
 def _optimizer_temporaries(run: RunSettings) -> int:
-    if run.accelerator == "cpu" or run.is_optimizer_fused or run.offload_to_cpu:
+    if run.accelerator == "cpu" or run.is_optimizer_fused:
         return 0
     return _per_shard(run, run.num_trained * run.trained_bytes)
 

@@ -40,10 +40,11 @@ class RunSettings:
     num_devices: int = 1
     accelerator: Accelerator = "gpu"
     param_dtype: ComputeDtype | None = None
-    """Of gathered weights, as the four that follow of ``fsdp2`` alone."""
+    """Of gathered weights, as the three that follow of ``fsdp2`` alone."""
     reduce_dtype: ComputeDtype = "float32"
     reshard_after_forward: bool = True
-    offload_to_cpu: bool = False
+    gather_weights: bool = True
+    """Whether generation holds the whole model on every device."""
 
     teacher: Teacher = "live"
     num_contexts: int = 8

@@ -19,17 +19,24 @@ def gathered_weights(model: nn.Module) -> Iterator[None]:
     holds the whole model meanwhile, in the dtype that its forward passes compute in. No gradient may be asked for
     within. Leaving shards the weights again and puts back whether each module reshards after its forward pass.
     """
-    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    if not modules:
-        yield
-        return
-    _initialise_roots(model)
-    settings = [_Settings.of(module) for module in modules]
-    try:
+    with sharding_state_restored(model) as modules:
         for module in modules:
             module.unshard()
             module.set_reshard_after_forward(False, recurse=False)
         yield
+
+
+@contextmanager
+def sharding_state_restored(model: nn.Module) -> Iterator[list[FSDPModule]]:
+    """Gives the FSDP2 modules of a model; afterwards they are sharded and as they were, whatever ran without gradient.
+
+    For a model without any, the list is empty and nothing happens.
+    """
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    _initialise_roots(model)
+    settings = [_Settings.of(module) for module in modules]
+    try:
+        yield modules
     finally:
         for module, before in zip(modules, settings, strict=True):
             module.reshard()

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sgsd_lightning.rollouts.base import RolloutEngine, RolloutRequest
 from sgsd_lightning.rollouts.decoding import BatchLimits, Decoder
 from sgsd_lightning.rollouts.gathered_weights import gathered_weights
+from sgsd_lightning.rollouts.lockstep import lockstep
 from sgsd_lightning.rollouts.sampling import SampledTokens
 from sgsd_lightning.types import FinishReason, Rollout, SamplingSettings
 
@@ -24,14 +25,18 @@ class TransformersEngine(RolloutEngine):
         batch_size: The most completions generated at a time.
         max_batch_tokens: The most tokens (prompt and new ones, padding included) that a batch may come to hold in its
             cache; bounds memory. A longer request is generated alone.
+        gather_weights: With FSDP2: gather the whole model on every device while sampling, which leaves processes
+            independent of one another. Off gathers a layer at a time, for models that no device can hold; every step
+            then waits for all processes.
     """
 
-    def __init__(self, batch_size: int = 64, max_batch_tokens: int = 262_144) -> None:
+    def __init__(self, batch_size: int = 64, max_batch_tokens: int = 262_144, gather_weights: bool = True) -> None:
         for name, value in (("batch_size", batch_size), ("max_batch_tokens", max_batch_tokens)):
             if value < 1:
                 raise ValueError(f"rollouts.{name} must be at least 1; got {value}")
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
+        self.gather_weights = gather_weights
 
     def generate(
         self,
@@ -49,7 +54,8 @@ class TransformersEngine(RolloutEngine):
         _check_prompts(model, requests, sampling)
         end_ids = end_of_sequence_ids(model, tokenizer)
         limits = BatchLimits(batch_size=self.batch_size, max_batch_tokens=self.max_batch_tokens)
-        with _evaluation_mode(model), gathered_weights(model):
+        sharded = gathered_weights if self.gather_weights else lockstep
+        with _evaluation_mode(model), sharded(model):
             sampled = Decoder(model, sampling, end_ids, limits).run(requests)
         return [
             _rollout(request, tokens, tokenizer, end_ids, weights_version)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LoraSettings, PeriodicTeacher
-from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest
+from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
 from sgsd_lightning.strategies import FSDP2Strategy, check_strategy
 from sgsd_lightning.types import Rollout, SamplingSettings
 from sgsd_lightning.verifiers import Verifier
@@ -61,7 +61,17 @@ def runs() -> dict[str, Run]:
             num_problems=11,
             drop_last=False,
         ),
-        "frozen": Run(module=lambda: {"teacher_weights": FrozenTeacher()}, trainer=fsdp2),
+        "rollouts layer by layer": Run(
+            # a batch of one: processes with prompts and completions of unequal lengths take unequal numbers of passes
+            module=lambda: {
+                "rollouts": TransformersEngine(batch_size=1, gather_weights=False),
+                "teacher_weights": FrozenTeacher(),
+            },
+            trainer=fsdp2,
+            num_problems=9,
+            drop_last=False,
+            validates=True,
+        ),
         "ema, groups, accumulation": Run(
             module=lambda: {"teacher_weights": EmaTeacher(0.5), "samples_per_prompt": 2},
             trainer=lambda: {**fsdp2(), "accumulate_grad_batches": 2},

@@ -199,8 +199,13 @@ def test_strategies_and_optimizers() -> None:
     assert ddp.total(STUDENT) - plan.total(STUDENT) == trained  # buckets
     assert _bytes(plan, "optimizer's temporaries", OPTIMIZER) == trained
     assert _bytes(plan_memory(replace(run, is_optimizer_fused=True)), "optimizer's temporaries", OPTIMIZER) == 0
-    offloaded = plan_memory(replace(run, strategy="fsdp2", num_devices=2, offload_to_cpu=True))
-    assert _bytes(offloaded, "optimizer", STUDENT) == 0
+
+
+def test_generation_may_gather_layer_by_layer() -> None:
+    run = replace(small_run(small_policy().load_model()), strategy="fsdp2", num_devices=2, accelerator="gpu")
+    whole, by_layer = plan_memory(run), plan_memory(replace(run, gather_weights=False))
+    assert _bytes(by_layer, "weights gathered", ROLLOUT) == _bytes(whole, "weights gathered", TEACHERS)
+    assert _bytes(by_layer, "weights gathered", ROLLOUT) <= _bytes(whole, "weights gathered", ROLLOUT)
 
 
 def test_a_card_keeps_a_tenth_in_reserve() -> None:

@@ -33,6 +33,8 @@ def test_what_the_document_says_of_the_tables_holds() -> None:
     assert round(2 * lora_run("Qwen3-32B", "single", 1).shape.num_parameters / GIB) == 61
     peaks = {count: plan_memory(lora_run("Qwen3-32B", "fsdp2", count)).training_peak for count in (8, 16)}
     assert {count: fits(peak, 80 * GIB) for count, peak in peaks.items()} == {8: False, 16: True}
+    by_layer = plan_memory(replace(lora_run("Qwen3-32B", "fsdp2", 8), gather_weights=False)).training_peak
+    assert f"falls from {peaks[8] / GIB:.1f} to {by_layer / GIB:.1f} GiB" in text
 
 
 def test_every_model_and_training_has_a_row() -> None:
