@@ -35,9 +35,12 @@ def shard(file: Path, folder: Path) -> None:
 
 
 def test_a_folder_of_shards_is_exported_as_a_file_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, folder = run / "checkpoints/last.ckpt", run / "checkpoints/sharded.ckpt"
+    folder = run / "checkpoints/last.ckpt"
+    file = folder.rename(run / "checkpoints/file.ckpt")
     shard(file, folder)
-    for name, checkpoint in (("from-file", file), ("from-folder", folder)):
+    # as if a process had died while it put a new folder in its place
+    folder = folder.rename(run / "checkpoints/last.ckpt.old")
+    for name, checkpoint in (("from-file", file), ("from-folder", "last")):
         assert main(["export", "--config", "run.yaml", f"--folder={name}", f"--ckpt_path={checkpoint}"]) == 0
     expected, found = (load_file(f"{name}/model.safetensors") for name in ("from-file", "from-folder"))
     assert expected.keys() == found.keys()
