@@ -32,7 +32,7 @@ def sharding_state_restored(model: nn.Module) -> Iterator[list[FSDPModule]]:
 
     For a model without any, the list is empty and nothing happens.
     """
-    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    modules: list[FSDPModule] = [module for module in model.modules() if isinstance(module, FSDPModule)]
     _initialise_roots(model)
     settings = [_Settings.of(module) for module in modules]
     try:

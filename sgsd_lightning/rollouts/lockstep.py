@@ -22,7 +22,8 @@ def lockstep(model: PreTrainedModel) -> Iterator[None]:
     at a time, so that no process holds the whole model; in return a step takes as long as the slowest process's.
     All processes enter, also those with nothing to generate. An error within ends the others by their time limit.
     """
-    if not isinstance(model, FSDPModule):
+    is_sharded = isinstance(model, FSDPModule)
+    if not is_sharded:
         yield
         return
     device = model.device
