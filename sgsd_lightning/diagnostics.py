@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from sgsd_lightning.measurements import Largest, Mean, Measurement, mean_of, mean_where
+from sgsd_lightning.measurements import Largest, Mean, Measurement, Total, mean_of, mean_where, weighted
+from sgsd_lightning.objectives import ObjectiveResult
+from sgsd_lightning.policy.token_count import TokenCount
 from sgsd_lightning.types import FinishReason, Rollout, TokenScores, Verdict
+
+
+def objective_metrics(result: ObjectiveResult, num_scored: int, num_sampled: int) -> dict[str, Measurement]:
+    """The loss and what the objective says of itself; plain scalars are taken as means over the scored rollouts.
+
+    ``loss`` is the mean over the sampled rollouts, in which dropped ones count 0.
+    """
+    return {
+        "objective/loss": Mean(result.loss.detach() * num_scored, float(num_sampled)),
+        **{
+            name: weighted(value, num_scored) if isinstance(value, Tensor) else value
+            for name, value in result.metrics.items()
+        },
+    }
+
+
+def token_metrics(
+    counts: Mapping[str, TokenCount], sampled_lengths: Sequence[tuple[int, int]]
+) -> dict[str, Measurement]:
+    """``tokens/...``: what each phase of a step went through, and how much of the scoring was padding.
+
+    Args:
+        counts: Of the scorer, for ``teachers`` and ``student``.
+        sampled_lengths: Prompt and completion tokens of every rollout.
+    """
+    return {
+        "tokens/rollout": Total(float(sum(completion for _, completion in sampled_lengths))),
+        **{f"tokens/{who}": Total(float(count.num_run)) for who, count in counts.items()},
+        "tokens/padding_frac": Mean(
+            float(sum(count.num_padded for count in counts.values())),
+            float(sum(count.num_run for count in counts.values())),
+        ),
+    }
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, Measurement]:

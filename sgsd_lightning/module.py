@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sgsd_lightning.checkpoint_weights import complete_weights, restorable_names
 from sgsd_lightning.contexts import ContextBuilder
 from sgsd_lightning.data import ChatPrompts, ProblemDataModule
-from sgsd_lightning.diagnostics import rollout_metrics, score_metrics
+from sgsd_lightning.diagnostics import objective_metrics, rollout_metrics, score_metrics, token_metrics
 from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
-from sgsd_lightning.measurements import Mean, Measurement, Total, combine, weighted
+from sgsd_lightning.measurements import Measurement, Total, combine
 from sgsd_lightning.objectives import Objective, ObjectiveResult
 from sgsd_lightning.policy import LiveTeacher, LossMaskRule, PolicySource, Scorer, TeacherWeights
 from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
@@ -134,16 +135,13 @@ class SelfDistillation(LightningModule):
             loss = self._share_of_step(result.loss, len(pool.rollouts), len(rollouts))
 
         self.step_record = _record(pool, result)
-        num_rollouts = float(len(rollouts))
         self._window.append(
             {
-                # of the sampled rollouts, dropped ones counting 0: what one process would report
-                "objective/loss": Mean(result.loss.detach() * len(pool.rollouts), num_rollouts),
-                **_as_measurements(result, len(pool.rollouts)),
+                **objective_metrics(result, len(pool.rollouts), len(rollouts)),
                 **score_metrics(scores, pool.rollouts),
                 **rollout_metrics(rollouts, verdicts),
+                **token_metrics(self.scorer.token_counts, self.sampled_lengths),
                 "contexts/over_long": Total(float(pool.num_over_long)),
-                **self._token_counts(),
             }
         )
         return loss
@@ -156,19 +154,6 @@ class SelfDistillation(LightningModule):
         """
         mean_sampled = sum_over_processes(num_sampled, self.device) / num_processes()
         return mean_loss * (num_scored / mean_sampled if mean_sampled else 0.0)
-
-    def _token_counts(self) -> dict[str, Measurement]:
-        """``tokens/...``: what each phase of the step went through."""
-        counts = self.scorer.token_counts
-        num_sampled = sum(completion for _, completion in self.sampled_lengths)
-        return {
-            "tokens/rollout": Total(float(num_sampled)),
-            **{f"tokens/{who}": Total(float(count.num_run)) for who, count in counts.items()},
-            "tokens/padding_frac": Mean(
-                float(sum(count.num_padded for count in counts.values())),
-                float(sum(count.num_run for count in counts.values())),
-            ),
-        }
 
     def sample(self, problems: Sequence[Problem]) -> list[Rollout]:
         """``samples_per_prompt`` rollouts of each problem under the student's prompt."""
@@ -341,7 +326,7 @@ class SelfDistillation(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the contexts; leave out weights that the policy's source gives back."""
-        restorable = self._restorable_names()
+        restorable = restorable_names(self.model, self.teacher_weights)
         checkpoint["state_dict"] = {
             name: value for name, value in checkpoint["state_dict"].items() if name not in restorable
         }
@@ -359,47 +344,9 @@ class SelfDistillation(LightningModule):
                 f"{CHECKPOINT_KEY!r}); a Hugging Face folder goes under policy.init_args.model_name_or_path"
             )
         self.configure_model()
-        self._complete_weights(checkpoint)
+        complete_weights(checkpoint, self.state_dict(), restorable_names(self.model, self.teacher_weights))
         if self._is_fitting:  # evaluation and export do not use the training contexts
             self.contexts.load_state_dict(checkpoint[CHECKPOINT_KEY]["contexts"])
-
-    def _complete_weights(self, checkpoint: dict[str, Any]) -> None:
-        """Put into the checkpoint what it leaves out, and out of it what only training uses."""
-        weights = checkpoint.get("state_dict")
-        names = set(checkpoint.get("state_dict_names", ())) if weights is None else set(weights)
-        current = self.state_dict()
-        missing = sorted(current.keys() - self._restorable_names() - names)
-        if names and missing:
-            raise ValueError(
-                f"the checkpoint lacks {len(missing)} of the weights that this configuration trains or keeps, such as "
-                f"{missing[0]}; resume with the policy and the teacher_weights that it was written with"
-            )
-        if weights is None:
-            return  # loaded by the strategy
-        for name in names - current.keys():
-            if not name.startswith("teacher_weights."):
-                raise ValueError(f"the checkpoint holds {name}, which this configuration's policy does not have")
-            del weights[name]
-        weights.update({name: current[name] for name in self._restorable_names()})
-
-    def _restorable_names(self) -> set[str]:
-        """Names in the state dict of weights that the policy's source gives back: frozen ones, a frozen teacher's."""
-        frozen = {
-            f"model.{name}"
-            for name, parameter in self.model.named_parameters(remove_duplicate=False)
-            if not parameter.requires_grad
-        }
-        if self.teacher_weights.is_saved:
-            return frozen
-        return frozen | {f"teacher_weights.{name}" for name, _ in self.teacher_weights.named_parameters()}
-
-
-def _as_measurements(result: ObjectiveResult, num_rollouts: int) -> dict[str, Measurement]:
-    """An objective may give plain scalars, which are taken as means over its rollouts."""
-    return {
-        name: weighted(value, num_rollouts) if isinstance(value, Tensor) else value
-        for name, value in result.metrics.items()
-    }
 
 
 def _record(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:

@@ -20,7 +20,7 @@ from sgsd_lightning.planning.flops import (
     training_flops,
 )
 from sgsd_lightning.planning.model_shape import ModelShape, shape_of
-from sgsd_lightning.policy.scoring import TokenCount
+from sgsd_lightning.policy.token_count import TokenCount
 
 
 class RunStatistics(Callback):

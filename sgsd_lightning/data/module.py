@@ -184,6 +184,6 @@ class ProblemDataModule(LightningDataModule):
         if problems is not None and self.drop_last and len(problems) < self.batch_size * world_size:
             raise ValueError(
                 f"data.batch_size {self.batch_size} x {world_size} processes needs at least "
-                f"{self.batch_size * world_size} training problems; there are {len(problems)} (or set data.drop_last to "
+                f"{self.batch_size * world_size} training problems; there are {len(problems)} (or take data.drop_last: "
                 "false)"
             )
