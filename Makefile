@@ -22,8 +22,9 @@ demo: setup  ## train SGSD on the toy world and show what it does: runs/demo/
 demo-seeds: setup  ## the same on three seeds (about a quarter of an hour)
 	$(BIN)/sgsd demo --seeds 0,1,2 --out runs/demo-seeds
 
+# files are spread over two workers; each test needs one core, a few start processes of their own
 test: setup  ## everything but the long studies
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, compile_report
+from benchmarks import accuracy, compile_report, rollouts, shared_prompts, step_report
 from benchmarks.cases import TRAINED
 from benchmarks.goals import NOT_MEASURED, goals_table
 from benchmarks.markdown import markdown_table
@@ -60,12 +60,41 @@ def accuracy_table() -> str:
     return "\n\n".join(parts)
 
 
+def train_step_table() -> str:
+    """Ours beside the authors' scheme, on a CPU and, where there is one, on a GPU."""
+    parts = []
+    for path in (RESULTS / "train_step_cpu.json", RESULTS / "train_step.json"):
+        found = _read(path)
+        parts += (
+            [f"**A GPU**: {NOT_MEASURED}."] if found is None else [step_report.table(found["rows"]), _origin(found)]
+        )
+    return "\n\n".join(parts)
+
+
+def rollouts_table() -> str:
+    """Tokens per second of the engine beside transformers' own ways."""
+    found = _read(RESULTS / "rollouts_cpu.json")
+    return f"**rollouts**: {NOT_MEASURED}." if found is None else f"{rollouts.as_markdown(found)}\n\n{_origin(found)}"
+
+
+def shared_prompts_table() -> str:
+    """What computing shared prompts once saves."""
+    found = _read(RESULTS / "shared_prompts_cpu.json")
+    if found is None:
+        return f"**shared prompts**: {NOT_MEASURED}."
+    rows = [shared_prompts.Found(**{k: v for k, v in row.items() if k != "time_saved_frac"}) for row in found["rows"]]
+    return f"{shared_prompts.table(rows)}\n\n{_origin(found)}"
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "goals": goals,
     "gpu": gpu_tables,
     "cpu": cpu_tables,
     "accuracy": accuracy_table,
     "compile report": compile_report.committed_table,
+    "train step": train_step_table,
+    "rollouts": rollouts_table,
+    "shared prompts": shared_prompts_table,
 }
 
 

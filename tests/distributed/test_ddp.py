@@ -81,7 +81,10 @@ def runs() -> dict[str, Run]:
             trainer=lambda: ddp,
         ),
         "lora, frozen": Run(
-            module=lambda: {"policy": tiny_policy(lora=LoraSettings(rank=2)), "teacher_weights": FrozenTeacher()},
+            module=lambda: {
+                "policy": tiny_policy(lora=LoraSettings(rank=2, alpha=4)),
+                "teacher_weights": FrozenTeacher(),
+            },
             trainer=lambda: ddp,
         ),
     }
