@@ -47,6 +47,8 @@ GPU_LENGTHS = (1024, 2048, 4096)
 QUICK_SIZE = StepSize(
     num_rollouts=2, num_contexts=2, student_prompt_tokens=6, teacher_prompt_tokens=12, completion_tokens=8
 )
+TEACHER_TOKENS_PER_FORWARD = {"cpu": 1024, "cuda": 16384}
+"""Bounds the teachers' memory, whatever their number."""
 AGREEMENT = 1e-3
 """How far the losses may be apart, relative to the larger of them and 0.001."""
 
@@ -64,8 +66,8 @@ class EveryToken(LossMaskRule):
 class OurStep:
     """The training step's own scorer and objective."""
 
-    def __init__(self, objective: GatedPolarity) -> None:
-        self.scorer = Scorer()
+    def __init__(self, objective: GatedPolarity, teacher_tokens_per_forward: int) -> None:
+        self.scorer = Scorer(teacher_tokens_per_forward=teacher_tokens_per_forward)
         self.objective = objective
         self.rule = EveryToken()
 
@@ -89,7 +91,7 @@ def measure(model: PreTrainedModel, size: StepSize, sweep: str, repeats: int) ->
     """Rows of both schemes for one size."""
     inputs = make_inputs(size, model.config.vocab_size)
     objective = GatedPolarity()
-    ours = OurStep(objective)
+    ours = OurStep(objective, TEACHER_TOKENS_PER_FORWARD[model.device.type])
     runs: dict[str, Callable[[], float]] = {
         OURS: lambda: _fresh(model, lambda: ours(model, inputs)),
         AUTHORS: lambda: _fresh(model, lambda: authors_step(model, inputs, size, objective)),

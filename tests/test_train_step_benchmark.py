@@ -19,7 +19,7 @@ SIZE = StepSize(num_rollouts=3, num_contexts=3, student_prompt_tokens=9, teacher
 def test_the_authors_scheme_and_ours_come_to_the_same_loss_and_gradient() -> None:
     model, objective = small_model(), GatedPolarity()
     inputs = make_inputs(SIZE, model.config.vocab_size)
-    found = train_step.OurStep(objective)(model, inputs)
+    found = train_step.OurStep(objective, 64)(model, inputs)
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     assert found == pytest.approx(authors_step(model, inputs, SIZE, objective), rel=1e-4)

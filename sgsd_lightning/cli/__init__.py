@@ -9,7 +9,7 @@ from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, who_speaks
 
 USAGE = """usage: sgsd COMMAND [options]
 
-commands that read a configuration (--config NAME_OR_FILE, more of them laid over it: --config scale/ddp, then overrides:
+commands that read a configuration (--config NAME_OR_FILE, more laid over it: --config scale/ddp, then overrides:
 --model.init_args.samples_per_prompt=4):
   fit            train                                   --ckpt_path last resumes
   validate       avg@k and pass@k on the validation problems
