@@ -1,12 +1,27 @@
-"""What a run says of the choices that it made itself, such as the attention and the head's implementation."""
+"""What a run says of the choices that it made itself, and what others need not say beside it."""
 
 from __future__ import annotations
 
 import logging
+import warnings
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sgsd_lightning.cli.errors import OUR_PACKAGES
+
+
+NOISE = (
+    # metrics are put together over processes before they are logged
+    r"It is recommended to use .self\.log.*sync_dist=True",
+    # Lightning's own business with torch
+    r".isinstance\(treespec, LeafSpec\). is deprecated",
+)
+
+
+def leave_out_noise() -> None:
+    """Drop warnings that a user of ours can do nothing about."""
+    for pattern in NOISE:
+        warnings.filterwarnings("ignore", message=pattern)
 
 
 def announce_choices() -> None:
