@@ -9,7 +9,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from sgsd_lightning.cli.errors import OUR_PACKAGES
 
-
 NOISE = (
     # metrics are put together over processes before they are logged
     r"It is recommended to use .self\.log.*sync_dist=True",
