@@ -138,6 +138,15 @@ def other_runs() -> dict[str, Run]:
             trainer=lambda: fsdp2(param_dtype="bfloat16"),
             max_steps=1,
         ),
+        "weights in bfloat16, lora, ema": Run(
+            module=lambda: {
+                **given,
+                "policy": tiny_policy(lora=LORA, dtype="bfloat16", gradient_checkpointing=True),
+                "teacher_weights": EmaTeacher(0.5),
+            },
+            trainer=lambda: fsdp2(param_dtype="bfloat16"),
+            max_steps=1,
+        ),
         "fsdp1": Run(trainer=lambda: {"strategy": CPUFSDPStrategy(timeout=timedelta(minutes=1))}),
     }
 
@@ -165,7 +174,7 @@ def test_sharding_changes_nothing(name: str, results: Callable[[str], list[dict[
         assert_equal(rank, alone)
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "bfloat16, lora, ema"])
+@pytest.mark.parametrize("name", ["bfloat16", "bfloat16, lora, ema", "weights in bfloat16, lora, ema"])
 def test_mixed_precision_computes_in_half_and_reduces_in_full(
     name: str, results: Callable[[str], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
