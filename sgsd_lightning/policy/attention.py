@@ -23,7 +23,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 
 from sgsd_lightning.policy.packing import RowLayout
 from sgsd_lightning.policy.precision import product_dtype
-from sgsd_lightning.policy.segments import Segments
+from sgsd_lightning.policy.segments import Segment, Segments, Span
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ def varlen_attention(
     dtype = product_dtype(value)
     query, key, value = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))  # [L, heads, head_dim]
     has_kernels = query.is_cuda and query.dtype in _HALF_PRECISION and _has_varlen_kernels()
-    attend = _varlen_kernels if has_kernels else _sdpa_by_shape
+    attend = _varlen_kernels if has_kernels and _kernels_agree(query.device, query.dtype) else _sdpa_by_shape
     return attend(query, key, value, segments, scaling, sliding_window)[None], None
 
 
@@ -197,6 +197,32 @@ def _has_varlen_kernels() -> bool:
     except ImportError:
         return False
     return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+
+
+@functools.cache
+def _kernels_agree(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's kernels do on this device what we take them to do, by a small case with a shared prefix.
+
+    A wrong end of the causal diagonal, or a window that is off by one, would train on wrong scores without a sign.
+    """
+    # the second goes on from the first, with fewer queries than keys
+    segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
+    tolerance = 8 * torch.finfo(dtype).eps  # of outputs of about 1
+    with torch.no_grad():
+        for window in (None, 3):
+            expected = _sdpa_by_shape(query, key, value, segments, None, window)
+            difference = (_varlen_kernels(query, key, value, segments, None, window) - expected).abs().max().item()
+            if not difference <= tolerance:
+                log.warning(
+                    "attention: torch's varlen_attn on %s differs from plain attention by %.2g%s; it is not used",
+                    device,
+                    difference,
+                    "" if window is None else f" (sliding window of {window})",
+                )
+                return False
+    return True
 
 
 def _varlen_kernels(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen3Config, Qwen3NextConfig
 
+from sgsd_lightning.policy import attention
 from sgsd_lightning.policy.attention import packed_forward, resolve_attention, row_layout, varlen_attention
 from sgsd_lightning.policy.packing import RowLayout, TokenSequence, pack
 from sgsd_lightning.policy.score_method import bind_score
@@ -47,6 +49,42 @@ def test_each_segment_is_attended_to_alone(lengths: list[int]) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
     for value, reference in zip(gradients, torch.autograd.grad(expected, qkv, upstream), strict=True):
         torch.testing.assert_close(value, reference, atol=1e-5, rtol=0)
+
+
+def _first_queries_see_first_keys(query: Tensor, key: Tensor, value: Tensor, segments: Segments, *rest: Any) -> Tensor:
+    """The other convention for fewer queries than keys."""
+    outputs = []
+    for segment in segments.segments:
+        places = segment.key_places()
+        own = [query[places[segment.prefix_length :]], key[places], value[places]]
+        attended = scaled_dot_product_attention(*(s.transpose(0, 1) for s in own), is_causal=True, enable_gqa=True)
+        outputs.append(attended.transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def _all_keys(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: None, window: int) -> Tensor:
+    return attention._sdpa_by_shape(query, key, value, segments, scaling, None)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "agree", "said"),
+    [
+        (attention._sdpa_by_shape, True, ""),
+        (_first_queries_see_first_keys, False, "not used"),
+        (_all_keys, False, "sliding window of 3"),
+    ],
+)
+def test_kernels_of_another_convention_are_found_out_and_not_used(
+    kernels: Callable[..., Tensor],
+    agree: bool,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(attention, "_varlen_kernels", kernels)
+    with caplog.at_level(logging.WARNING):
+        assert attention._kernels_agree.__wrapped__(torch.device("cpu"), torch.bfloat16) == agree
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 20])

@@ -64,9 +64,8 @@ def _foreign_pairs(shared_data: Path) -> list[tuple[str, str]]:
 
 def _key(text: str) -> object:
     """Equal for equal numbers, whatever their unit and the name before them; else the text without spaces."""
-    text = re.sub(r"\\mathrm\{~\}|\^\\circ|[°%]|\bk?cm?\b[²\d^]*|\$|\\[()]|\\text ?\{|\s", "", text).replace(
-        r"\dfrac", r"\frac"
-    )
+    text = re.sub(r"\\text ?\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\mathrm\{~\}|\^\\circ|[°%]|\bk?cm?\b[²\d^]*|\$|\\[()]|\s", "", text).replace(r"\dfrac", r"\frac")
     value = re.sub(r"^\\?[a-zA-Z](_\w)?=", "", text)
     fraction = re.fullmatch(r"(-?)\\frac\{(\d+)\}\{(\d+)\}", value)
     if fraction:
