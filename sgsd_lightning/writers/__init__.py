@@ -1,0 +1,1 @@
+"""Skill writers and the language models behind them."""
