@@ -18,16 +18,17 @@ from sgsd_lightning.data import ChatPrompts, ProblemDataModule
 from sgsd_lightning.diagnostics import objective_metrics, rollout_metrics, score_metrics, token_metrics
 from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
 from sgsd_lightning.measurements import Measurement, Total, combine
-from sgsd_lightning.objectives import Objective, ObjectiveResult
+from sgsd_lightning.objectives import Objective
 from sgsd_lightning.policy import LiveTeacher, LossMaskRule, PolicySource, Scorer, TeacherWeights
 from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
-from sgsd_lightning.processes import num_processes, sum_over_processes
+from sgsd_lightning.processes import gather_from_processes, num_processes, sum_over_processes
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
 from sgsd_lightning.rollouts.seeding import derive_seed
+from sgsd_lightning.step_record import observations, record_step
 from sgsd_lightning.strategies import check_strategy, shard
 from sgsd_lightning.teacher_pool import TeacherPool, build_teacher_pool
 from sgsd_lightning.timing import PhaseTimer
-from sgsd_lightning.types import Problem, Rollout, SamplingSettings, StepRecord, TokenScores, Verdict
+from sgsd_lightning.types import Observation, Problem, Rollout, SamplingSettings, StepRecord, TokenScores, Verdict
 from sgsd_lightning.verifiers import MathAnswer, Verifier
 
 CHECKPOINT_KEY = "sgsd_lightning"
@@ -114,6 +115,7 @@ class SelfDistillation(LightningModule):
         self.evaluation_record: list[tuple[Rollout, Verdict]] = []
         """The last batch of evaluation, for callbacks."""
         self._window: list[dict[str, Measurement]] = []
+        self._observations: list[Observation] = []
         self._is_fitting = False
         self._has_teacher = False
         # on_load_checkpoint says in its own words what is missing
@@ -134,7 +136,8 @@ class SelfDistillation(LightningModule):
             result = self.objective(scores, pool.verdicts)
             loss = self._share_of_step(result.loss, len(pool.rollouts), len(rollouts))
 
-        self.step_record = _record(pool, result)
+        self.step_record = record_step(pool, result)
+        self._observations += observations(self.step_record)
         self._window.append(
             {
                 **objective_metrics(result, len(pool.rollouts), len(rollouts)),
@@ -318,11 +321,19 @@ class SelfDistillation(LightningModule):
         }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then let the teacher's weights follow: before any callback can write a checkpoint."""
+        """Step, then let teacher weights and contexts follow: before any callback can write a checkpoint."""
         super().optimizer_step(*args, **kwargs)
         self.timer.end("optimizer")
         # the trainer counts this step only after this hook
-        self.teacher_weights.update(self.model, self.trainer.global_step + 1)
+        step = self.trainer.global_step + 1
+        self.teacher_weights.update(self.model, step)
+        self._observe(step)
+
+    def _observe(self, step: int) -> None:
+        """Tell the contexts what their teachers turned out to be, for all micro-batches and processes of the step."""
+        gathered = gather_from_processes(self._observations)
+        self._observations = []
+        self.contexts.observe(step, [observation for part in gathered for observation in part])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the contexts; leave out weights that the policy's source gives back."""
@@ -347,19 +358,3 @@ class SelfDistillation(LightningModule):
         complete_weights(checkpoint, self.state_dict(), restorable_names(self.model, self.teacher_weights))
         if self._is_fitting:  # evaluation and export do not use the training contexts
             self.contexts.load_state_dict(checkpoint[CHECKPOINT_KEY]["contexts"])
-
-
-def _record(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:
-    """Bring the objective's [B, K] measurements back to each rollout's own contexts."""
-
-    def ragged(values: Tensor | None) -> list[list[Any]]:
-        rows = [] if values is None else values.tolist()
-        return [row[: len(contexts)] for row, contexts in zip(rows, pool.contexts, strict=False)]
-
-    return StepRecord(
-        rollouts=pool.rollouts,
-        verdicts=pool.verdicts,
-        contexts=pool.contexts,
-        stance_score=ragged(result.stance_score),
-        polarity=[[int(value) for value in row] for row in ragged(result.polarity)],
-    )

@@ -170,3 +170,21 @@ class StepRecord:
     """Per rollout and context, nats per token; empty where the objective measures none."""
     polarity: Sequence[Sequence[int]]
     """Per rollout and context: +1, -1, 0."""
+    gated_loss: Sequence[Sequence[float]]
+    """Per rollout and context, nats per token: what the gate let through; empty where the objective measures none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """What one teacher turned out to be for one rollout."""
+
+    source_ids: tuple[str, ...]
+    """Of the teacher's context."""
+    outcome: int
+    """Of the rollout: +1, -1, 0."""
+    polarity: int
+    """+1 helpful, -1 misleading, 0 neutral."""
+    stance_score: float
+    """Nats per token."""
+    gated_loss: float
+    """Nats per token."""

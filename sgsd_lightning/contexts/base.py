@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sgsd_lightning.types import Problem, TeacherContext
+from sgsd_lightning.types import Observation, Problem, TeacherContext
 
 
 class ContextBuilder(ABC):
@@ -21,6 +21,13 @@ class ContextBuilder(ABC):
 
     def prepare(self) -> None:
         """Load what :meth:`build` needs, and raise a clear error for what is wrong with it, before training starts."""
+
+    def observe(self, step: int, observations: Sequence[Observation]) -> None:
+        """Take up what the teachers of all processes turned out to be in an optimizer step.
+
+        Called once it is taken, with the same observations in the same order on every process. What :meth:`build`
+        makes of them belongs into :meth:`state_dict`.
+        """
 
     def state_dict(self) -> Mapping[str, Any]:
         """What a checkpoint must hold so that :meth:`build` goes on as before: strings, numbers and tensors only."""

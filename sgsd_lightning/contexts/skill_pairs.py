@@ -10,15 +10,18 @@ from typing import Any, get_args
 
 from sgsd_lightning.contexts.base import ContextBuilder
 from sgsd_lightning.skills import (
+    EvidenceLedger,
+    EvidenceSettings,
     LexicalRetriever,
     Pair,
     Retriever,
+    Selection,
     SkillBank,
     Weighting,
     check_num_contexts,
     pair_by_rank,
 )
-from sgsd_lightning.types import Problem, TeacherContext
+from sgsd_lightning.types import Observation, Problem, TeacherContext
 
 PACKAGE_SCHEME = "package://"
 PLACEHOLDERS = ("title", "principle", "when_to_apply", "description", "why_it_happens", "how_to_avoid")
@@ -38,6 +41,7 @@ class SkillPairs(ContextBuilder):
         weighting: ``softmax`` of the pairs' similarities (the paper's), or ``uniform``.
         template: the text of a pair; may hold ``{title}``, ``{principle}``, ``{when_to_apply}``, ``{description}``,
             ``{why_it_happens}`` and ``{how_to_avoid}``. Other braces stand for themselves.
+        evidence: what the ledger of this run has to say in retrieval; by default nothing, as in the paper.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class SkillPairs(ContextBuilder):
         num_contexts: int = 8,
         weighting: Weighting = "softmax",
         template: str = TEMPLATE,
+        evidence: EvidenceSettings | None = None,
     ) -> None:
         if weighting not in get_args(Weighting):
             raise ValueError(f"contexts.weighting must be one of {get_args(Weighting)}; got {weighting!r}")
@@ -56,7 +61,11 @@ class SkillPairs(ContextBuilder):
         self.num_contexts = num_contexts
         self.weighting: Weighting = weighting
         self.template = template
+        self.evidence = evidence or EvidenceSettings()
+        self.ledger = EvidenceLedger(self.evidence.half_life_steps, self.evidence.confidence)
+        """What the verifier made of every item so far."""
         self.bank: SkillBank | None = None
+        self._selection: Selection | None = None
 
     def prepare(self) -> None:
         """Load and index the bank, once.
@@ -73,6 +82,7 @@ class SkillPairs(ContextBuilder):
         check_num_contexts(bank, self.num_contexts, self.source)
         self.retriever.index(bank)
         self.bank = bank
+        self._selection = None
 
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
         return [[self._context(pair) for pair in pairs] for pairs in self.pairs(problems)]
@@ -81,16 +91,31 @@ class SkillPairs(ContextBuilder):
         """The pairs behind :meth:`build`."""
         self.prepare()
         assert self.bank is not None
-        rankings = self.retriever.rank(problems, self.num_contexts)
+        if not problems:
+            return []
+        if self._selection is None:
+            self._selection = Selection(self.bank, self.ledger, self.evidence)
+        rankings = [
+            self._selection.rank(skills, mistakes, self.num_contexts)
+            for skills, mistakes in zip(*self.retriever.similarity(problems), strict=True)
+        ]
         return [pair_by_rank(self.bank, skills, mistakes, self.weighting) for skills, mistakes in rankings]
 
+    def observe(self, step: int, observations: Sequence[Observation]) -> None:
+        """Enter into the ledger what the teachers turned out to be."""
+        self.ledger.observe(step, observations)
+        self._selection = None
+
     def state_dict(self) -> Mapping[str, Any]:
-        return {} if self.bank is None else {"bank": self.bank.to_json()}
+        return {} if self.bank is None else {"bank": self.bank.to_json(), "ledger": self.ledger.to_json()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The bank of a checkpoint wins over the file: it may have grown since."""
         if "bank" in state:
             self.use(SkillBank.from_json(state["bank"], where="the checkpoint's skill bank"))
+        if "ledger" in state:
+            self.ledger.load_json(state["ledger"])
+            self._selection = None
 
     def _context(self, pair: Pair) -> TeacherContext:
         values = {name: getattr(pair.skill, name, None) or getattr(pair.mistake, name) for name in PLACEHOLDERS}

@@ -24,6 +24,8 @@ class ObjectiveResult:
     """[B, K] detached, nats per token."""
     polarity: Tensor | None = None
     """[B, K] detached: +1 helpful, -1 misleading, 0 neutral or absent."""
+    gated_loss: Tensor | None = None
+    """[B, K] detached, nats per token: what the gate let through of each teacher."""
 
 
 class Objective(ABC):

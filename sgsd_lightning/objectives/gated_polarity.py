@@ -66,6 +66,7 @@ class GatedPolarity(Objective):
             metrics=_metrics(output, scores),
             stance_score=output.stance_score.detach(),
             polarity=output.polarity.detach(),
+            gated_loss=output.gated_loss.detach(),
         )
 
     def _evaluate(self, scores: TokenScores, outcome: Tensor) -> GatedPolarityOutput:

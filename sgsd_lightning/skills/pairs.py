@@ -21,7 +21,7 @@ class Pair:
     skill: Skill
     mistake: Mistake
     score: float
-    """Mean of the two similarities to the problem."""
+    """Mean of the two items' scores for the problem: similarity, and evidence where it counts."""
     weight: float
     """context_weight; the weights of a problem's pairs add up to 1."""
 
@@ -45,6 +45,8 @@ def check_num_contexts(bank: SkillBank, num_contexts: int, where: str) -> None:
 def pair_by_rank(bank: SkillBank, skills: Ranking, mistakes: Ranking, weighting: Weighting) -> list[Pair]:
     """Pair the rankings of one problem; as many pairs as the shorter ranking has items."""
     ranked = list(zip(skills.indices, mistakes.indices, skills.scores, mistakes.scores, strict=False))
+    if not ranked:
+        return []
     scores = [(skill_score + mistake_score) / 2 for _, _, skill_score, mistake_score in ranked]
     weights = _softmax(scores) if weighting == "softmax" else [1 / len(ranked)] * len(ranked)
     return [

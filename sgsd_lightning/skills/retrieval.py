@@ -46,10 +46,14 @@ class Retriever(ABC):
 
         The result for a problem does not depend on the other problems.
         """
-        if self._indexed is None:
-            raise RuntimeError("Retriever.rank was called before index")
-        skills, mistakes = self._similarity(problems)
+        skills, mistakes = self.similarity(problems)
         return [(best(skills[row], num), best(mistakes[row], num)) for row in range(len(problems))]
+
+    def similarity(self, problems: Sequence[Problem]) -> tuple[Similarity, Similarity]:
+        """[problems, skills] and [problems, mistakes] of the indexed bank."""
+        if self._indexed is None:
+            raise RuntimeError("a retriever was asked before index was called")
+        return self._similarity(problems)
 
     @abstractmethod
     def _index(self, skill_texts: Sequence[str], mistake_texts: Sequence[str]) -> None:
@@ -61,8 +65,9 @@ class Retriever(ABC):
 
 
 def best(scores: Similarity, num: int) -> Ranking:
-    """The ``num`` largest of ``scores`` [items]; equal ones in order."""
+    """The ``num`` largest of ``scores`` [items]; equal ones in order. Infinitely bad ones are left out."""
     order = np.argsort(-scores, kind="stable")[:num]
+    order = order[scores[order] > -np.inf]
     return Ranking(indices=tuple(order.tolist()), scores=tuple(scores[order].tolist()))
 
 
@@ -94,7 +99,7 @@ def _dense(similarity: Any) -> Similarity:
 class EmbeddingRetriever(Retriever):
     """Cosine similarity of sentence embeddings; needs the extra ``retrieval``.
 
-    The bank is embedded once and again only when its content changes.
+    Every text is embedded once: when the bank changes, only what is new in it.
 
     Args:
         model_name: a sentence-transformers model by name or local path; the paper's is Qwen/Qwen3-Embedding-0.6B.
@@ -116,11 +121,16 @@ class EmbeddingRetriever(Retriever):
         self.batch_size = batch_size
         self.query_prompt_name = query_prompt_name
         self._encoder: Any = None
+        self._items: dict[str, NDArray[np.float32]] = {}
         self._queries: dict[str, NDArray[np.float32]] = {}
 
     def _index(self, skill_texts: Sequence[str], mistake_texts: Sequence[str]) -> None:
-        self._skills = self._encode(skill_texts)
-        self._mistakes = self._encode(mistake_texts)
+        texts = dict.fromkeys([*skill_texts, *mistake_texts])
+        new = [text for text in texts if text not in self._items]
+        embedded = {**self._items, **dict(zip(new, self._encode(new), strict=True))}
+        self._items = {text: embedded[text] for text in texts}
+        self._skills = _stacked([embedded[text] for text in skill_texts])
+        self._mistakes = _stacked([embedded[text] for text in mistake_texts])
 
     def _similarity(self, problems: Sequence[Problem]) -> tuple[Similarity, Similarity]:
         new = list({problem.text: None for problem in problems if problem.text not in self._queries})
@@ -138,6 +148,11 @@ class EmbeddingRetriever(Retriever):
             list(texts), batch_size=self.batch_size, prompt_name=prompt_name, normalize_embeddings=True
         )
         return np.asarray(vectors, dtype=np.float32)
+
+
+def _stacked(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """[texts, width]; [0, 1] for no texts."""
+    return np.stack(vectors) if vectors else np.zeros((0, 1), dtype=np.float32)
 
 
 def load_encoder(model_name: str, device: str | None) -> Any:

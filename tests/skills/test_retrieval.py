@@ -130,7 +130,7 @@ def test_lexical_similarity_is_the_cosine_of_tf_idf_by_hand() -> None:
     assert dict(zip(ranking.indices, ranking.scores, strict=True)) == pytest.approx(dict(enumerate(expected)), abs=1e-6)
 
 
-def test_a_bank_is_embedded_once_until_it_changes_and_a_problem_once() -> None:
+def test_only_what_is_new_in_a_bank_is_embedded_and_a_problem_once() -> None:
     retriever, encoder = embedding_retriever()
     retriever.index(bank_of())
     assert encoder.num_texts == 7
@@ -138,8 +138,12 @@ def test_a_bank_is_embedded_once_until_it_changes_and_a_problem_once() -> None:
     retriever.rank(PROBLEMS, 2)
     retriever.rank(PROBLEMS, 2)
     assert encoder.num_texts == 7 + 3
+    before = retriever.rank(PROBLEMS, 2)
     retriever.index(bank_of(num_mistakes=2))
-    assert encoder.num_texts == 7 + 3 + 6
+    assert encoder.num_texts == 7 + 3
+    retriever.index(bank_of())
+    assert encoder.num_texts == 7 + 3 + 1
+    assert retriever.rank(PROBLEMS, 2) == before
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

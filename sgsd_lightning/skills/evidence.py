@@ -1,0 +1,198 @@
+"""The evidence ledger: what the verifier made of every item and every pair of the bank, over the whole of training."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+from sgsd_lightning.types import Observation
+
+HELPFUL, NEUTRAL, MISLEADING = 1, 0, -1
+RIGHT, WRONG = 1, -1
+OUTCOMES = (RIGHT, WRONG)
+POLARITIES = (HELPFUL, NEUTRAL, MISLEADING)
+PAIR_SEPARATOR = "+"
+_CELLS = tuple((outcome, polarity) for outcome in OUTCOMES for polarity in POLARITIES)
+
+
+class Interval(NamedTuple):
+    """A share with its Wilson score interval, each in [0, 1]."""
+
+    low: float
+    value: float
+    high: float
+
+
+def wilson_interval(num_successes: float, num_trials: float, confidence: float = 0.95) -> Interval:
+    """Of a binomial share (Wilson, 1927); [0, 1] around 0.5 of nothing. Decayed counts need not be whole.
+
+    ::
+
+        centre = (p + z^2 / 2n) / (1 + z^2 / n)
+        half   = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2)
+    """
+    if num_trials <= 0:
+        return Interval(0.0, 0.5, 1.0)
+    share = min(1.0, max(0.0, num_successes / num_trials))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    scale = 1 + z * z / num_trials
+    centre = (share + z * z / (2 * num_trials)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / num_trials + z * z / (4 * num_trials * num_trials))
+    return Interval(max(0.0, centre - half), share, min(1.0, centre + half))
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """What is known of one item or pair. ``counts`` never fade; ``recent`` fade with every optimizer step."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * len(_CELLS))
+    """Rollouts, by outcome and polarity: right helpful, right neutral, right misleading, then wrong ones."""
+    recent: list[float] = field(default_factory=lambda: [0.0] * len(_CELLS))
+    """The same as of ``step``, older ones weighing less."""
+    stance_score_sum: float = 0.0
+    """Nats per token."""
+    gated_loss_sum: float = 0.0
+    """Nats per token."""
+    step: int = 0
+    """The optimizer step of the newest observation."""
+
+    @property
+    def num_uses(self) -> int:
+        """Judged rollouts that a teacher with this item scored."""
+        return sum(self.counts)
+
+    @property
+    def mean_stance_score(self) -> float:
+        """Nats per token; above 0 the teacher liked the rollouts better than the student did."""
+        return self.stance_score_sum / max(1, self.num_uses)
+
+    @property
+    def mean_gated_loss(self) -> float:
+        """Nats per token: how much the gate let through."""
+        return self.gated_loss_sum / max(1, self.num_uses)
+
+    def count(self, polarity: int, outcome: int | None = None) -> int:
+        """Rollouts of a polarity, of one outcome or of both."""
+        return int(self._sum(self.counts, polarity, outcome))
+
+    def usefulness(self, confidence: float, fade: float = 1.0) -> Interval:
+        """How often its teacher was helpful, a neutral one counting half: 1 always, 0 always misleading."""
+        helpful, neutral = (fade * self._sum(self.recent, polarity) for polarity in (HELPFUL, NEUTRAL))
+        return wilson_interval(helpful + neutral / 2, fade * sum(self.recent), confidence)
+
+    def misleading(self, confidence: float, fade: float = 1.0) -> Interval:
+        """How often its teacher was misleading."""
+        return wilson_interval(fade * self._sum(self.recent, MISLEADING), fade * sum(self.recent), confidence)
+
+    def add(self, observation: Observation) -> None:
+        """Take up one judged rollout."""
+        cell = _CELLS.index((observation.outcome, observation.polarity))
+        self.counts[cell] += 1
+        self.recent[cell] += 1.0
+        self.stance_score_sum += observation.stance_score
+        self.gated_loss_sum += observation.gated_loss
+
+    @staticmethod
+    def _sum(cells: Sequence[float], polarity: int, outcome: int | None = None) -> float:
+        return sum(
+            value
+            for value, (of_outcome, of_polarity) in zip(cells, _CELLS, strict=True)
+            if of_polarity == polarity and outcome in (None, of_outcome)
+        )
+
+
+class EvidenceLedger:
+    """Tallies of items and of pairs.
+
+    An observation of a pair counts for the pair, for its skill and for its mistake. Rollouts that the verifier did not
+    judge, and those whose scores are not finite, say nothing and are left out.
+
+    Args:
+        half_life_steps: Optimizer steps after which an observation weighs half in ``recent``; None: it never fades.
+        confidence: Of the intervals.
+    """
+
+    def __init__(self, half_life_steps: float | None = None, confidence: float = 0.95) -> None:
+        self.half_life_steps = half_life_steps
+        self.confidence = confidence
+        self.step = 0
+        self.items: dict[str, Tally] = {}
+        self.pairs: dict[str, Tally] = {}
+
+    def observe(self, step: int, observations: Iterable[Observation]) -> None:
+        """Take up what the teachers of one optimizer step turned out to be."""
+        self.step = step
+        for observation in observations:
+            if observation.outcome not in OUTCOMES or not math.isfinite(observation.stance_score):
+                continue
+            for tally in self._tallies(observation.source_ids):
+                self._fade(tally)
+                tally.add(observation)
+
+    def usefulness(self, item_id: str) -> Interval:
+        """Of an item, as of the last step; [0, 1] around 0.5 for one that was never used."""
+        tally = self.items.get(item_id)
+        return Interval(0.0, 0.5, 1.0) if tally is None else tally.usefulness(self.confidence, self.fade(tally))
+
+    def misleading(self, item_id: str) -> Interval:
+        """How often an item's teachers were misleading, as of the last step."""
+        tally = self.items.get(item_id)
+        return Interval(0.0, 0.5, 1.0) if tally is None else tally.misleading(self.confidence, self.fade(tally))
+
+    def num_uses(self, item_id: str) -> int:
+        """Judged rollouts that an item's teachers scored."""
+        tally = self.items.get(item_id)
+        return 0 if tally is None else tally.num_uses
+
+    def fade(self, tally: Tally) -> float:
+        """What ``recent`` has lost since the tally's last observation."""
+        if self.half_life_steps is None:
+            return 1.0
+        return float(0.5 ** ((self.step - tally.step) / self.half_life_steps))
+
+    def to_json(self) -> str:
+        """For a checkpoint."""
+        return json.dumps(
+            {
+                "step": self.step,
+                "items": {key: _row(tally) for key, tally in self.items.items()},
+                "pairs": {key: _row(tally) for key, tally in self.pairs.items()},
+            }
+        )
+
+    def load_json(self, text: str) -> None:
+        """Take up what :meth:`to_json` wrote."""
+        content = json.loads(text)
+        self.step = content["step"]
+        self.items = {key: _tally(row) for key, row in content["items"].items()}
+        self.pairs = {key: _tally(row) for key, row in content["pairs"].items()}
+
+    def _tallies(self, source_ids: Sequence[str]) -> Iterator[Tally]:
+        for item_id in source_ids:
+            yield self.items.setdefault(item_id, Tally(step=self.step))
+        yield self.pairs.setdefault(PAIR_SEPARATOR.join(source_ids), Tally(step=self.step))
+
+    def _fade(self, tally: Tally) -> None:
+        factor = self.fade(tally)
+        if factor != 1.0:
+            tally.recent = [value * factor for value in tally.recent]
+        tally.step = self.step
+
+
+def _row(tally: Tally) -> list[Any]:
+    return [tally.counts, tally.recent, tally.stance_score_sum, tally.gated_loss_sum, tally.step]
+
+
+def _tally(row: Sequence[Any]) -> Tally:
+    counts, recent, stance_score_sum, gated_loss_sum, step = row
+    return Tally(
+        counts=list(counts),
+        recent=list(recent),
+        stance_score_sum=stance_score_sum,
+        gated_loss_sum=gated_loss_sum,
+        step=step,
+    )

@@ -1,0 +1,44 @@
+"""What one micro-batch of training went through, in plain numbers for callbacks and for the contexts' evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from sgsd_lightning.objectives import ObjectiveResult
+from sgsd_lightning.teacher_pool import TeacherPool
+from sgsd_lightning.types import Observation, StepRecord
+
+
+def record_step(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:
+    """Bring the objective's [B, K] measurements back to each rollout's own contexts."""
+
+    def ragged(values: Tensor | None) -> list[list[Any]]:
+        rows = [] if values is None else values.tolist()
+        return [row[: len(contexts)] for row, contexts in zip(rows, pool.contexts, strict=False)]
+
+    return StepRecord(
+        rollouts=pool.rollouts,
+        verdicts=pool.verdicts,
+        contexts=pool.contexts,
+        stance_score=ragged(result.stance_score),
+        polarity=[[int(value) for value in row] for row in ragged(result.polarity)],
+        gated_loss=ragged(result.gated_loss),
+    )
+
+
+def observations(record: StepRecord) -> list[Observation]:
+    """One a rollout and teacher; none where the objective measures no polarity."""
+    rows = zip(record.verdicts, record.contexts, record.polarity, record.stance_score, record.gated_loss, strict=False)
+    return [
+        Observation(
+            source_ids=context.source_ids,
+            outcome=verdict.outcome,
+            polarity=polarity,
+            stance_score=stance_score,
+            gated_loss=gated_loss,
+        )
+        for verdict, contexts, *measured in rows
+        for context, polarity, stance_score, gated_loss in zip(contexts, *measured, strict=True)
+    ]
