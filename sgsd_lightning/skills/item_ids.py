@@ -1,0 +1,44 @@
+"""Ids of new items: a prefix and a number that no item of the bank has, nor ever had."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from sgsd_lightning.skills.bank import DYNAMIC_PREFIX
+
+SKILL_PREFIX = "gen_"
+MISTAKE_PREFIX = "err_"
+__all__ = ["DYNAMIC_PREFIX", "MISTAKE_PREFIX", "SKILL_PREFIX", "ItemIds"]
+
+
+class ItemIds:
+    """Hands out ``gen_001``, ``gen_002``, …, never the same one twice.
+
+    Args:
+        prefix: what the ids begin with.
+        used: ids that stand in the bank; only those with the prefix count.
+        last_number: the highest number that was ever given out, also to items that were dropped since. Whoever keeps
+            a bank over time keeps `last_number` with it: an id that comes back with another text would inherit the
+            evidence of the old one.
+    """
+
+    def __init__(self, prefix: str, used: Iterable[str] = (), last_number: int = 0) -> None:
+        if not prefix:
+            raise ValueError("the prefix of item ids must not be empty")
+        if last_number < 0:
+            raise ValueError(f"last_number must be 0 or more; got {last_number}")
+        self.prefix = prefix
+        pattern = re.compile(rf"{re.escape(prefix)}([0-9]{{1,18}})")
+        numbers = (int(match[1]) for item_id in used if (match := pattern.fullmatch(item_id)))
+        self._last_number = max([last_number, *numbers])
+
+    @property
+    def last_number(self) -> int:
+        """The highest number given out so far, or found in use; 0 for none."""
+        return self._last_number
+
+    def next(self) -> str:
+        """A new id; three digits at least."""
+        self._last_number += 1
+        return f"{self.prefix}{self._last_number:03d}"

@@ -1,0 +1,117 @@
+"""How much two items say the same, from 0 to 1: by their words, or by the meaning that an encoder sees."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgsd_lightning.skills.retrieval import load_encoder
+
+ROWS_PER_BLOCK = 512
+"""Texts whose similarities to all others are in memory at once: 20 MB of float32 for 10,000 texts."""
+
+
+class TextSimilarity(ABC):
+    """Cosine of two texts' vectors, and where on that scale "the same" begins.
+
+    The similarity of two texts must not depend on the other texts: then the threshold means the same for eight new
+    candidates as for a bank of hundreds, and what was merged is not merged differently the next time.
+
+    Args:
+        threshold: from which similarity on two texts count as saying the same, over 0 and up to 1.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"similarity.threshold must be over 0 and at most 1; got {threshold}")
+        self.threshold = threshold
+
+    @abstractmethod
+    def vectors(self, texts: Sequence[str]) -> Any:
+        """[texts, width] rows of length 1 (or 0, for texts that say nothing): dense, or scipy's sparse rows."""
+
+    def neighbours(self, texts: Sequence[str]) -> list[dict[int, float]]:
+        """Per text the places of those others that say the same, and how similar they are; as symmetric as likeness."""
+        found: list[dict[int, float]] = [{} for _ in texts]
+        vectors: Any = self.vectors(texts) if len(texts) else None
+        for first in range(0, len(texts), ROWS_PER_BLOCK):
+            block = cosines(vectors[first : first + ROWS_PER_BLOCK], vectors[first:])
+            for row, column in zip(*(places.tolist() for places in np.nonzero(block >= self.threshold)), strict=True):
+                if row < column:
+                    found[first + row][first + column] = found[first + column][first + row] = float(block[row, column])
+        return found
+
+
+def cosines(rows: Any, columns: Any) -> NDArray[np.float32]:
+    """[rows, columns] dense float32 products of two sets of `TextSimilarity.vectors`."""
+    product = rows @ columns.T
+    return np.asarray(product if isinstance(product, np.ndarray) else product.toarray(), dtype=np.float32)
+
+
+class LexicalSimilarity(TextSimilarity):
+    """Cosine of damped counts of words (scikit-learn), English function words left out: no download, no GPU.
+
+    Unlike retrieval, no inverse document frequencies: they make a similarity depend on the other texts. Between all
+    505 published candidates and random eight of them, similarities with them shift by up to 0.13; without, by nothing.
+    Runs of characters instead of words look past inflection, but rate two formulas, or two notions of geometry, too
+    high; on the published candidates words agree better with a reader.
+
+    Args:
+        threshold: from which similarity on two texts count as saying the same; benchmarks/merge_banks.py shows what
+            others leave.
+    """
+
+    def __init__(self, threshold: float = 0.65) -> None:
+        super().__init__(threshold)
+
+    def vectors(self, texts: Sequence[str]) -> Any:
+        """[texts, words] sparse float32."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(
+            token_pattern=r"(?u)\b\w+\b", stop_words="english", sublinear_tf=True, use_idf=False, dtype=np.float32
+        )
+        try:
+            return vectorizer.fit_transform(texts)
+        except ValueError:  # not one word in any text: nothing is similar to anything
+            return np.zeros((len(texts), 1), dtype=np.float32)
+
+
+class EmbeddingSimilarity(TextSimilarity):
+    """Cosine of sentence embeddings; needs the extra ``retrieval``. Every text is embedded once.
+
+    Args:
+        model_name: a sentence-transformers model by name or local path.
+        threshold: from which similarity on two texts count as saying the same; models differ in their scale, so look
+            at what yours puts together.
+        device: where it runs; None lets sentence-transformers choose.
+        batch_size: texts in one forward pass.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "Qwen/Qwen3-Embedding-0.6B",
+        threshold: float = 0.9,
+        device: str | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(threshold)
+        self.model_name = model_name
+        self.device = device
+        self.batch_size = batch_size
+        self._encoder: Any = None
+        self._embedded: dict[str, NDArray[np.float32]] = {}
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[texts, width] float32."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._embedded]
+        if new:
+            if self._encoder is None:
+                self._encoder = load_encoder(self.model_name, self.device)
+            found = self._encoder.encode(new, batch_size=self.batch_size, normalize_embeddings=True)
+            self._embedded.update(zip(new, np.asarray(found, dtype=np.float32), strict=True))
+        return np.stack([self._embedded[text] for text in texts])
