@@ -1,4 +1,4 @@
-"""What the processes of a run tell one another: small numbers, never tensors of the model."""
+"""What the processes of a run tell one another: numbers and small objects, never tensors of the model."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def gather_from_processes(value: Any) -> list[Any]:
     values: list[Any] = [None] * num_processes()
     distributed.all_gather_object(values, value)
     return values
+
+
+def broadcast_from_first(value: Any) -> Any:
+    """The first process's value, on every process; what the others pass is ignored. Values are pickled."""
+    if num_processes() == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def _reduced(value: float, device: torch.device, operation: Any) -> float:

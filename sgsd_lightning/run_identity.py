@@ -17,6 +17,7 @@ COUNTED = (
     "seed_everything",
     "model",
     "data",
+    "bank_maintenance",
     "trainer.gradient_clip_val",
     "trainer.gradient_clip_algorithm",
     "trainer.precision",

@@ -1,6 +1,7 @@
 """What watches a run: checkpoints, stopping and going on, tables, statistics, the alignment audit."""
 
 from sgsd_lightning.callbacks.alignment_audit import AlignmentAudit
+from sgsd_lightning.callbacks.bank_maintenance import BankMaintenance
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
 from sgsd_lightning.callbacks.loggers import default_loggers
 from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLoss
@@ -14,6 +15,7 @@ from sgsd_lightning.callbacks.sampler_gap import SamplerGapAlarm
 
 __all__ = [
     "AlignmentAudit",
+    "BankMaintenance",
     "NonfiniteLoss",
     "Preemption",
     "ProcessWatch",

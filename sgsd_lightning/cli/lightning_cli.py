@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from sgsd_lightning.audit import audit
 from sgsd_lightning.callbacks import (
     AlignmentAudit,
+    BankMaintenance,
     NonfiniteLoss,
     Preemption,
     ProcessWatch,
@@ -106,6 +107,8 @@ class SelfDistillationCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(RolloutTable, "rollout_table")
+        # before the statistics, so that its time counts for the step that it ends
+        parser.add_lightning_class_args(BankMaintenance, "bank_maintenance")
         parser.add_lightning_class_args(RunStatistics, "run_statistics")
         parser.add_lightning_class_args(AlignmentAudit, "alignment_audit")
         parser.add_lightning_class_args(NonfiniteLoss, "nonfinite_loss")

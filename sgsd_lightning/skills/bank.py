@@ -74,6 +74,11 @@ class SkillBank:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Top-level keys beyond the schema; kept in a round trip."""
 
+    @property
+    def items(self) -> tuple[Skill | Mistake, ...]:
+        """Skills, then mistakes."""
+        return (*self.general_skills, *self.common_mistakes)
+
     @classmethod
     def load(cls, path: str | Path) -> SkillBank:
         """Read and check a bank.
@@ -187,8 +192,7 @@ def _write_item(item: Skill | Mistake) -> dict[str, Any]:
 
 def _refuse_repeated_ids(bank: SkillBank, where: str) -> None:
     seen: set[str] = set()
-    items: list[Skill | Mistake] = [*bank.general_skills, *bank.common_mistakes]
-    for item in items:
+    for item in bank.items:
         if item.item_id in seen:
             raise ValueError(f"{where}: the id {item.item_id!r} stands twice; ids must be unique in a bank")
         seen.add(item.item_id)

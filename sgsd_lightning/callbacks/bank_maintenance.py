@@ -1,0 +1,228 @@
+"""Lets the skill bank grow while training: experience in, items on probation out, the same bank on every process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from sgsd_lightning.contexts import SkillPairs
+from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.disk_errors import reason
+from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.processes import broadcast_from_first, gather_from_processes
+from sgsd_lightning.skills import is_dynamic, is_on_probation
+from sgsd_lightning.skills.leaks import LeakGuard
+from sgsd_lightning.skills.maintenance import BankUpdate, MaintenanceSettings, maintain
+from sgsd_lightning.skills.memories import Memory, memory_of
+from sgsd_lightning.skills.writer import SkillWriter
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 30.0
+"""How long a writer may take beyond its time before it is left alone."""
+
+
+class BankMaintenance(Callback):
+    """Every so many optimizer steps, turns what the run went through into new items of the bank.
+
+    Rollouts of all micro-batches and processes since the last update are pooled. When their success rate is under the
+    threshold, the first process asks the writer for skills (from successes) and mistakes (from failures); new items
+    serve on probation until evidence admits or drops them (:mod:`sgsd_lightning.skills.maintenance`). Every process
+    then takes up the bank that the first one sends. If the writer fails or takes too long, training goes on with the
+    bank as it was and says so.
+
+    Writes ``skills/step-N.json`` after every update, ``skills/latest.json``, and ``skills/updates.jsonl`` with what
+    came, what went and why. The bank of a checkpoint wins on resume.
+
+    Args:
+        writer: what writes items; None leaves the bank alone.
+        every_n_steps: optimizer steps between two updates.
+        success_threshold: no update when this share of the pooled rollouts succeeded.
+        settings: how much may change, and when an item has proved itself.
+        max_pooled: rollouts kept since the last update; the newest stay.
+        time_limit_seconds: for all of the writer's work on one update.
+    """
+
+    def __init__(
+        self,
+        writer: SkillWriter | None = None,
+        every_n_steps: int = 25,
+        success_threshold: float = 0.8,
+        settings: MaintenanceSettings | None = None,
+        max_pooled: int = 1024,
+        time_limit_seconds: float = 300.0,
+    ) -> None:
+        rules = {
+            "every_n_steps": (every_n_steps >= 1, every_n_steps, "at least 1"),
+            "success_threshold": (0 <= success_threshold <= 1, success_threshold, "in [0, 1]"),
+            "max_pooled": (max_pooled >= 1, max_pooled, "at least 1"),
+            "time_limit_seconds": (time_limit_seconds > 0, time_limit_seconds, "above 0"),
+        }
+        for name, (is_valid, value, rule) in rules.items():
+            if not is_valid:
+                raise ValueError(f"bank_maintenance.{name} must be {rule}; got {value}")
+        self.writer = writer
+        self.every_n_steps = every_n_steps
+        self.success_threshold = success_threshold
+        self.settings = settings or MaintenanceSettings()
+        self.max_pooled = max_pooled
+        self.time_limit_seconds = time_limit_seconds
+        self._step_memories: list[Memory] = []
+        self._pool: list[Memory] = []
+        self._guard = LeakGuard([])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse in time what cannot work, and learn what evaluation asks, which no item may give away.
+
+        Raises:
+            ValueError: for contexts that have no bank.
+        """
+        assert isinstance(pl_module, SelfDistillation)
+        if self.writer is None or stage != "fit":
+            return
+        if not isinstance(pl_module.contexts, SkillPairs):
+            raise ValueError(
+                "bank_maintenance.writer needs model.init_args.contexts of class SkillPairs, which has a bank; "
+                f"got {type(pl_module.contexts).__name__}"
+            )
+        data = getattr(trainer, "datamodule", None)
+        problems = data.problems if isinstance(data, ProblemDataModule) else {}
+        self._guard = LeakGuard(
+            [problem.text for split in ("validation", "test") for problem in problems.get(split, [])]
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SelfDistillation)
+        if self.writer is not None:
+            self.writer.attach(pl_module.model, pl_module.tokenizer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SelfDistillation)
+        if self.writer is None:
+            return
+        is_complete = pl_module.is_step_complete(batch_idx)
+        step = trainer.global_step + (0 if is_complete else 1)
+        self._step_memories += _memories(pl_module, step)
+        if not is_complete:
+            return
+        gathered = gather_from_processes(self._step_memories)
+        self._step_memories = []
+        # every process holds the pool, so that any of them can write it into a checkpoint
+        self._pool = [*self._pool, *(memory for part in gathered for memory in part)][-self.max_pooled :]
+        if step % self.every_n_steps == 0:
+            with pl_module.timer("bank"):
+                self._update(trainer, pl_module, self.writer, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pool": [asdict(memory) for memory in self._pool]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._pool = [Memory(**memory) for memory in state_dict["pool"]]
+
+    def _update(self, trainer: Trainer, module: SelfDistillation, writer: SkillWriter, step: int) -> None:
+        pool, self._pool = self._pool, []
+        success_frac = sum(memory.is_success for memory in pool) / max(1, len(pool))
+        module.log("bank/success_frac", success_frac, batch_size=1)
+        if not pool or success_frac >= self.success_threshold:
+            return
+        contexts = module.contexts
+        assert isinstance(contexts, SkillPairs)
+        assert contexts.bank is not None
+        bank, ledger = contexts.bank, contexts.ledger
+
+        def work() -> BankUpdate:
+            deadline = time.monotonic() + self.time_limit_seconds
+            return maintain(
+                bank, ledger, pool, writer, self._guard, self.settings, step, deadline, contexts.num_contexts
+            )
+
+        result: BankUpdate | str | None = None
+        with writer.session():
+            if trainer.is_global_zero:
+                result = _attempt(work, self.time_limit_seconds + GRACE_SECONDS)
+            result = broadcast_from_first(result)
+        if not isinstance(result, BankUpdate):
+            if trainer.is_global_zero:
+                log.warning("step %d: the skill bank stays as it is: %s", step, result)
+            module.log("bank/failed_updates", 1.0, batch_size=1)
+            return
+        contexts.use(result.bank)
+        for name, value in _metrics(result).items():
+            module.log(f"bank/{name}", value, batch_size=1)
+        if trainer.is_global_zero:
+            _write(Path(trainer.default_root_dir) / "skills", result, step)
+
+
+def _memories(module: SelfDistillation, step: int) -> list[Memory]:
+    """Of the last micro-batch on this process."""
+    record = module.step_record
+    if record is None:
+        return []
+    found = [
+        memory_of(rollout, verdict, f"step-{step}/{rollout.problem.problem_id}/{rollout.group_index}")
+        for rollout, verdict in zip(record.rollouts, record.verdicts, strict=True)
+    ]
+    return [memory for memory in found if memory is not None]
+
+
+def _attempt(work: Callable[[], BankUpdate], seconds: float) -> BankUpdate | str:
+    """The update, or why there is none; never longer than so many seconds, and never an error.
+
+    The writer is somebody else's code, and may hang where no deadline reaches: in a name server, in a driver.
+    """
+    outcome: list[BankUpdate | str] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:
+            log.debug("the update of the skill bank failed", exc_info=True)
+            outcome.append(f"{type(error).__name__}: {error}")
+
+    thread = Thread(target=run, name="skill-writer", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return outcome[0] if outcome else f"the writer gave no answer within {seconds:.0f} s"
+
+
+def _metrics(update: BankUpdate) -> dict[str, float]:
+    items = update.bank.items
+    return {
+        "skills": float(len(update.bank.general_skills)),
+        "mistakes": float(len(update.bank.common_mistakes)),
+        "dynamic": float(sum(is_dynamic(item.item_id) for item in items)),
+        "on_probation": float(sum(is_on_probation(item) for item in items)),
+        "added": float(len(update.added)),
+        "admitted": float(len(update.admitted)),
+        "dropped": float(len(update.dropped)),
+        "drafts": float(update.num_drafts),
+        "leaking_draft_frac": update.num_leaks / max(1, update.num_drafts),
+        "failed_updates": 0.0,
+    }
+
+
+def _write(folder: Path, update: BankUpdate, step: int) -> None:
+    """Files for people and later runs; the run itself depends on none of them, so a full disk does not end it here."""
+    try:
+        update.bank.save(folder / f"step-{step}.json")
+        update.bank.save(folder / "latest.json")
+        with (folder / "updates.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **_record(update)}, ensure_ascii=False) + "\n")
+    except OSError as error:
+        log.warning("the skill bank of step %d could not be written to %s: %s", step, folder, reason(error))
+
+
+def _record(update: BankUpdate) -> dict[str, Any]:
+    record = asdict(update)
+    del record["bank"]
+    return record

@@ -1,0 +1,98 @@
+"""`sgsd skills audit RUN`: what the verifier made of every item of a run's bank, as a table and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sgsd_lightning.skills.audit import AuditRow, audit_rows, save_audit
+from sgsd_lightning.skills.bank import SkillBank
+from sgsd_lightning.skills.evidence import EvidenceLedger
+
+DESCRIPTION = """Every item of a run's bank, most useful first: how often its teachers were helpful, neutral and
+misleading, by outcome, with Wilson intervals. Reads the evidence ledger in the run's newest checkpoint."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the audit of a run; write it, and draw it, where asked to.
+
+    Raises:
+        FileNotFoundError: if the run has no checkpoint.
+        ValueError: if the checkpoint holds no bank.
+    """
+    parser = argparse.ArgumentParser(prog="sgsd skills audit", description=DESCRIPTION)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or one of its checkpoints")
+    parser.add_argument("--out", type=Path, help="write all rows, of pairs too, as .csv or .json")
+    parser.add_argument("--picture", type=Path, help="draw the items as .png (extra report)")
+    parser.add_argument("--pairs", action="store_true", help="print pairs instead of items")
+    parser.add_argument("--num", type=int, help="print only so many rows from either end")
+    options = parser.parse_args(list(arguments))
+    bank, ledger = load_evidence(options.run)
+    rows = audit_rows(bank, ledger)
+    print_rows([row for row in rows if (row.kind == "pair") == options.pairs], options.num, ledger.step)
+    if options.out:
+        save_audit(rows, options.out)
+        print(f"wrote {options.out}")
+    if options.picture:
+        from sgsd_lightning.reports.evidence_picture import draw_evidence
+
+        draw_evidence([row for row in rows if row.kind != "pair"], options.picture)
+        print(f"wrote {options.picture}")
+
+
+def load_evidence(run: Path) -> tuple[SkillBank, EvidenceLedger]:
+    """The bank and the ledger of a run's newest checkpoint, or of a given checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the checkpoint holds no bank.
+    """
+    from sgsd_lightning.checkpoint_folder import is_sharded_checkpoint, recovered
+    from sgsd_lightning.module import CHECKPOINT_KEY
+    from sgsd_lightning.sharded_checkpoint import load_unsharded_part
+
+    is_checkpoint = run.is_file() or is_sharded_checkpoint(run)
+    path = run if is_checkpoint else recovered(run / "checkpoints" / "last.ckpt")
+    if not path.exists():
+        raise FileNotFoundError(f"{run}: neither a checkpoint nor the folder of a run (there is no {path})")
+    state: dict[str, Any] = load_unsharded_part(path).get(CHECKPOINT_KEY, {}).get("contexts", {})
+    if "bank" not in state or "ledger" not in state:
+        raise ValueError(f"{path} holds no skill bank with evidence; its run had other contexts than SkillPairs")
+    ledger = EvidenceLedger()
+    ledger.load_json(state["ledger"])
+    return SkillBank.from_json(state["bank"], where=f"{path}: skill bank"), ledger
+
+
+def print_rows(rows: Sequence[AuditRow], num: int | None, step: int) -> None:
+    """A table; with ``num``, the first and the last so many."""
+    is_cut = num is not None and len(rows) > 2 * num
+    shown = [*rows[:num], *rows[len(rows) - (num or 0) :]] if is_cut else rows
+    cells = [_cells(row) for row in shown]
+    table = Table(title=f"evidence after {step} steps (usefulness 1: always helpful, 0: misleading)")
+    for column in ("item", "uses", "usefulness", "+ / 0 / -", "says"):
+        table.add_column(column, justify="left" if column in ("item", "says") else "right", no_wrap=True)
+    console = Console()
+    numbers_width = sum(max(len(row[place]) for row in cells) + 3 for place in range(4)) if cells else 0
+    for *numbers, says in cells:
+        table.add_row(*numbers, Text(_clipped(says, console.width - numbers_width - 4)))
+    console.print(table)
+
+
+def _cells(row: AuditRow) -> tuple[str, ...]:
+    return (
+        row.item_id,
+        str(row.num_uses),
+        f"{row.usefulness:.2f} [{row.usefulness_low:.2f}, {row.usefulness_high:.2f}]",
+        "/".join(str(count) for count in row.polarity_counts),
+        (row.text if row.status == "static" else f"({row.status}) {row.text}"),
+    )
+
+
+def _clipped(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(1, width - 1)].rstrip() + "…"

@@ -1,0 +1,220 @@
+"""The audit of a bank: one row an item and pair of what the verifier made of it, and what follows for the bank."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sgsd_lightning.skills.admission import Dropped
+from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
+from sgsd_lightning.skills.evidence import (
+    HELPFUL,
+    MISLEADING,
+    NEUTRAL,
+    PAIR_SEPARATOR,
+    RIGHT,
+    WRONG,
+    EvidenceLedger,
+    Interval,
+    Tally,
+)
+from sgsd_lightning.skills.selection import STATUS
+
+Kind = Literal["skill", "mistake", "pair"]
+GONE = "gone"
+"""The status of an item that evidence is kept of, and that the bank no longer has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditRow:
+    """One item or pair. Counts are rollouts; the three rates are of recent ones where evidence fades."""
+
+    item_id: str
+    kind: Kind
+    text: str
+    """A title, a description, or both of a pair."""
+    status: str
+    """``static``, ``probation``, ``admitted`` or ``gone``."""
+    num_uses: int
+    usefulness: float
+    """In [0, 1]: 1 always helpful, 0 always misleading, neutral counts half."""
+    usefulness_low: float
+    usefulness_high: float
+    misleading: float
+    misleading_low: float
+    misleading_high: float
+    right_helpful: int
+    right_neutral: int
+    right_misleading: int
+    wrong_helpful: int
+    wrong_neutral: int
+    wrong_misleading: int
+    mean_stance_score: float
+    """Nats per token."""
+    mean_gated_loss: float
+    """Nats per token."""
+
+    @property
+    def polarity_counts(self) -> tuple[int, int, int]:
+        """Helpful, neutral and misleading, whatever the outcome."""
+        return (
+            self.right_helpful + self.wrong_helpful,
+            self.right_neutral + self.wrong_neutral,
+            self.right_misleading + self.wrong_misleading,
+        )
+
+
+def audit_rows(bank: SkillBank, ledger: EvidenceLedger) -> list[AuditRow]:
+    """Items first, then pairs, each most useful first; items of the bank that were never used stand in the middle."""
+    items = {item.item_id: item for item in bank.items}
+    known = [*items, *(item_id for item_id in ledger.items if item_id not in items)]
+    rows = [_item_row(item_id, items.get(item_id), ledger) for item_id in known]
+    pairs = [_pair_row(key, tally, items, ledger) for key, tally in ledger.pairs.items() if PAIR_SEPARATOR in key]
+    return [*sorted(rows, key=_worth), *sorted(pairs, key=_worth)]
+
+
+def save_audit(rows: Sequence[AuditRow], path: Path) -> None:
+    """As CSV or as JSON, by the file's name."""
+    if path.suffix == ".json":
+        text = json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
+    else:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, [entry.name for entry in fields(AuditRow)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+        text = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def load_audit(path: Path) -> list[AuditRow]:
+    """Read what :func:`save_audit` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, the row and the field of the first thing that is wrong.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"audit file {path} does not exist; sgsd skills audit RUN --out {path} writes one")
+    text = path.read_text(encoding="utf-8")
+    try:
+        records = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from error
+    if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
+        raise ValueError(f"{path}: an audit must be a list of rows")
+    return [_parsed(record, f"{path}: row {number}") for number, record in enumerate(records, start=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneRules:
+    """Which items an audit condemns; static ones too, since a person asks for it."""
+
+    misleading_above: float | None = 0.5
+    """The rate of misleading is over this with confidence."""
+    usefulness_below: float | None = None
+    """Usefulness is under this with confidence."""
+    min_uses: int = 30
+    """Items used less often stay."""
+
+
+def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple[SkillBank, list[Dropped]]:
+    """A smaller bank, and what went with the reason."""
+    by_id = {row.item_id: row for row in rows if row.kind != "pair"}
+    dropped = [
+        Dropped(item_id=item.item_id, reason=reason)
+        for item in bank.items
+        if (row := by_id.get(item.item_id)) is not None and (reason := _condemned(row, rules)) is not None
+    ]
+    gone = {drop.item_id for drop in dropped}
+
+    def kept(items: Sequence[Item]) -> tuple[Item, ...]:
+        return tuple(item for item in items if item.item_id not in gone)
+
+    return replace(bank, general_skills=kept(bank.general_skills), common_mistakes=kept(bank.common_mistakes)), dropped
+
+
+def _condemned(row: AuditRow, rules: PruneRules) -> str | None:
+    if row.num_uses < rules.min_uses:
+        return None
+    if rules.misleading_above is not None and row.misleading_low > rules.misleading_above:
+        return (
+            f"misleading in {row.misleading:.0%} [{row.misleading_low:.0%}, {row.misleading_high:.0%}] "
+            f"of {row.num_uses} uses, over {rules.misleading_above:.0%}"
+        )
+    if rules.usefulness_below is not None and row.usefulness_high < rules.usefulness_below:
+        return (
+            f"usefulness {row.usefulness:.2f} [{row.usefulness_low:.2f}, {row.usefulness_high:.2f}] "
+            f"after {row.num_uses} uses, under {rules.usefulness_below:.2f}"
+        )
+    return None
+
+
+def _item_row(item_id: str, item: Skill | Mistake | None, ledger: EvidenceLedger) -> AuditRow:
+    kind: Kind = "mistake" if isinstance(item, Mistake) or (item is None and item_id.startswith("err_")) else "skill"
+    status = GONE if item is None else str(item.extra.get(STATUS, "static"))
+    return _row(item_id, kind, _headline(item), status, ledger.items.get(item_id, Tally()), ledger)
+
+
+def _pair_row(key: str, tally: Tally, items: Mapping[str, Skill | Mistake], ledger: EvidenceLedger) -> AuditRow:
+    members = [items.get(item_id) for item_id in key.split(PAIR_SEPARATOR)]
+    status = GONE if None in members else "static"
+    return _row(key, "pair", " | ".join(_headline(item) for item in members), status, tally, ledger)
+
+
+def _row(item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger: EvidenceLedger) -> AuditRow:
+    usefulness: Interval = tally.usefulness(ledger.confidence, ledger.fade(tally))
+    misleading: Interval = tally.misleading(ledger.confidence, ledger.fade(tally))
+    return AuditRow(
+        item_id=item_id,
+        kind=kind,
+        text=text,
+        status=status,
+        num_uses=tally.num_uses,
+        usefulness=usefulness.value,
+        usefulness_low=usefulness.low,
+        usefulness_high=usefulness.high,
+        misleading=misleading.value,
+        misleading_low=misleading.low,
+        misleading_high=misleading.high,
+        right_helpful=tally.count(HELPFUL, RIGHT),
+        right_neutral=tally.count(NEUTRAL, RIGHT),
+        right_misleading=tally.count(MISLEADING, RIGHT),
+        wrong_helpful=tally.count(HELPFUL, WRONG),
+        wrong_neutral=tally.count(NEUTRAL, WRONG),
+        wrong_misleading=tally.count(MISLEADING, WRONG),
+        mean_stance_score=tally.mean_stance_score,
+        mean_gated_loss=tally.mean_gated_loss,
+    )
+
+
+def _headline(item: Skill | Mistake | None) -> str:
+    if item is None:
+        return "(no longer in the bank)"
+    return item.title if isinstance(item, Skill) else item.description
+
+
+def _worth(row: AuditRow) -> tuple[float, str]:
+    return -row.usefulness, row.item_id
+
+
+def _parsed(record: Mapping[str, Any], where: str) -> AuditRow:
+    values: dict[str, Any] = {}
+    for entry in fields(AuditRow):
+        if entry.name not in record:
+            raise ValueError(
+                f"{where}: the field {entry.name!r} is missing; sgsd skills audit RUN --out FILE writes it"
+            )
+        convert = {"int": int, "float": float}.get(str(entry.type), str)
+        try:
+            values[entry.name] = convert(record[entry.name])
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{where}: the field {entry.name!r} must be a number; got {record[entry.name]!r}"
+            ) from None
+    return AuditRow(**values)
