@@ -1,0 +1,101 @@
+r"""Whether a text gives an answer away: numbers by their value, everything else by its spelling.
+
+A number counts where it stands by itself: 12 is in "12", "12.0", "1/4 of 48 is 12", ``\frac{24}{2}`` and "12 cm",
+not in "120", "1.2", ``x_{12}``, ``x^12`` or "12x", which name another thing. Signs are not compared: who reads 12 has
+-12 all but given. Numbers written as words are not read.
+
+Nothing is too small to count: an item that says "divide by 2" is refused where the answer is 2. Whoever wrote it saw
+the answer, and an item is worth less than a bank that can be trusted. The price is small: of the published candidates
+about 1 skill in 70 and 1 mistake in 14 names a given one-digit answer of some other problem, as
+benchmarks/merge_banks.py measures.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from fractions import Fraction
+
+_DIGITS = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
+_LATEX_FRACTION = r"\\[dtc]?frac\s*(?:\{\s*-?\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d))"
+_NUMBER = re.compile(
+    rf"{_LATEX_FRACTION}"
+    rf"|(?<![\w.^\\])(?<![_^]\{{)(?:(\d+)\s*/\s*(\d+)|({_DIGITS}))(?!\d|\.\d|,\d{{3}}(?!\d)|[A-Za-z](?![A-Za-z])|[A-Za-z]?[_^])"
+)
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|[$~]|\\[()\[\]]")
+_UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\?%|\^\s*\{?\s*\\circ\s*\}?|\\\$")
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_FRACTION_OF_ANYTHING = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_ASSIGNMENT = re.compile(r"\s*\\?[A-Za-z]\w*\s*=\s*([^=]+)")
+_TOKEN = re.compile(r"[A-Za-z]+|\d+(?:\.\d+)?|[^\w\s{}]")
+_SAME = {
+    ord(character): spelling
+    for character, spelling in (
+        ("\N{MINUS SIGN}", "-"),
+        ("\N{EN DASH}", "-"),
+        ("\N{MULTIPLICATION SIGN}", "\\times "),
+        ("\N{GREEK SMALL LETTER PI}", "\\pi "),
+        ("\N{SQUARE ROOT}", "\\sqrt "),
+        ("\N{INFINITY}", "\\infty "),
+        ("\N{DEGREE SIGN}", "^\\circ "),
+    )
+}
+
+
+def answer_in(texts: Iterable[str], answer: str) -> bool:
+    """Whether one of the texts contains the answer, as this file's first lines define it; never for an empty answer."""
+    answer = _plain(answer)
+    if match := _ASSIGNMENT.fullmatch(answer):
+        answer = match[1].strip()
+    if not answer:
+        return False
+    value = number_of(answer)
+    plain = [_plain(text) for text in texts]
+    if value is not None:
+        return any(value in numbers_in(text) for text in plain)
+    pattern = _spelling(answer)
+    return pattern is not None and any(pattern.search(_one_line(text)) for text in plain)
+
+
+def number_of(answer: str) -> Fraction | None:
+    """The value without its sign of an answer that is one number, with or without a unit; None for other answers."""
+    bare = _UNIT.sub(" ", answer).strip().removeprefix("-").removeprefix("+").strip().rstrip(".")
+    match = _NUMBER.fullmatch(bare)
+    return _value(match) if match else None
+
+
+def numbers_in(text: str) -> set[Fraction]:
+    """The values, without sign, of the numbers that stand by themselves in a text."""
+    return {value for match in _NUMBER.finditer(text) if (value := _value(match)) is not None}
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    *parts, digits = match.groups()
+    if digits is not None:
+        return Fraction(digits.replace(",", ""))
+    top, bottom = (int(part) for part in parts if part is not None)
+    return Fraction(top, bottom) if bottom else None
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text.translate(_SAME)).replace("{,}", ",")
+    return _SPACING.sub(" ", text).strip()
+
+
+def _one_line(text: str) -> str:
+    """A text in the spelling in which answers are looked for: no text commands, fractions with a slash, no braces."""
+    text = _FRACTION_OF_ANYTHING.sub(r"\1/\2", _TEXT_COMMAND.sub(r"\1", text))
+    return text.replace("\\", "").replace("{", " ").replace("}", " ")
+
+
+def _spelling(answer: str) -> re.Pattern[str] | None:
+    """The answer's words and signs in a row, whatever the spaces; letters in either case, but for a single letter."""
+    tokens = _TOKEN.findall(_one_line(answer))
+    if not any(token.isalnum() for token in tokens):
+        return None
+    is_letter = len(tokens) == 1 and len(tokens[0]) == 1
+    body = r"[\s{}]*".join(re.escape(token) for token in tokens)
+    before = r"(?<![A-Za-z0-9])" if tokens[0].isalnum() else ""
+    after = r"(?![A-Za-z0-9])" if tokens[-1].isalnum() else ""
+    return re.compile(before + body + after, 0 if is_letter else re.IGNORECASE)
