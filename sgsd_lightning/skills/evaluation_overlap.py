@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\*?")
 _LAYOUT = re.compile(r"\\(?:left|right|[bB]igg?|displaystyle|textstyle|q?quad|(?:no)?limits)(?![A-Za-z])|\\[,;:! ]")
-    r"\\(?:left|right|bigg?|Bigg?|displaystyle|textstyle|quad|qquad|limits|nolimits)(?![A-Za-z])|\\[,;:! ]"
-)
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TOKEN = re.compile(r"[^\W_]+|[-+*/=<>^_]|[^\w\s]")
 _SAME = {
@@ -29,7 +27,7 @@ _OPERATORS = frozenset("+-*/=<>^_")
 MIN_WORDS = 3
 """A shorter evaluation problem is too little to be recognised inside another text."""
 MAX_SHARING = 2
-"""Words that stand in a row in more evaluation problems than this are a turn of phrase, such as the ending of AIME's."""
+"""Words that stand in a row in more evaluation problems than this are a turn of phrase, as AIME's problems end in."""
 
 
 def normalised_problem_text(text: str) -> str:
