@@ -2,11 +2,13 @@
 
 from sgsd_lightning.data.toy.bank import load_toy_bank, toy_bank_path
 from sgsd_lightning.data.toy.base_model import build_base_model
+from sgsd_lightning.data.toy.convention_writer import ConventionWriter
 from sgsd_lightning.data.toy.problems import toy_problems
 from sgsd_lightning.data.toy.world import SKILL_EVALUATION, ToyPolicy, ToyProblems
 
 __all__ = [
     "SKILL_EVALUATION",
+    "ConventionWriter",
     "ToyPolicy",
     "ToyProblems",
     "build_base_model",
