@@ -23,8 +23,8 @@ _NUMBER = re.compile(
     rf"{_LATEX_FRACTION}"
     rf"|(?<![\w.^\\])(?<![_^]\{{)(?:(\d+)\s*/\s*(\d+)|({_DIGITS}))(?!\d|\.\d|,\d{{3}}(?!\d)|[A-Za-z](?![A-Za-z])|[A-Za-z]?[_^])"
 )
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|[$~]|\\[()\[\]]")
-_UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\?%|\^\s*\{?\s*\\circ\s*\}?|\\\$")
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|\\?\$|~|\\[()\[\]]|\^\s*\{?\s*\\circ\s*\}?")
+_UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\?%|\\\$")
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _FRACTION_OF_ANYTHING = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _ASSIGNMENT = re.compile(r"\s*\\?[A-Za-z]\w*\s*=\s*([^=]+)")
@@ -38,7 +38,7 @@ _SAME = {
         ("\N{GREEK SMALL LETTER PI}", "\\pi "),
         ("\N{SQUARE ROOT}", "\\sqrt "),
         ("\N{INFINITY}", "\\infty "),
-        ("\N{DEGREE SIGN}", "^\\circ "),
+        ("\N{DEGREE SIGN}", " "),
     )
 }
 

@@ -83,7 +83,8 @@ def _kind_diff(old: Sequence[Item], new: Sequence[Item]) -> KindDiff[Item]:
 
 def _flat(item: Skill | Mistake) -> dict[str, Any]:
     content = asdict(item)
-    return {**content, **content.pop("extra")}
+    extra = content.pop("extra")
+    return {**content, **extra}
 
 
 def _around(bank: SkillBank) -> dict[str, Any]:

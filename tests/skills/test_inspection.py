@@ -1,0 +1,130 @@
+"""What is wrong with a bank file, all of it; and what changed between two."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgsd_lightning.skills.bank import SkillBank
+from sgsd_lightning.skills.bank_diff import FieldChange, diff
+from sgsd_lightning.skills.inspection import BankProblem, problems_of
+from sgsd_lightning.skills.similarity import LexicalSimilarity
+from tests.skills.bank_items import mistake, skill
+
+SKILL = {"skill_id": "gen_001", "title": "Count pairs", "principle": "List them", "when_to_apply": "Small numbers"}
+MISTAKE = {"mistake_id": "err_001", "description": "Sign lost", "why_it_happens": "Haste", "how_to_avoid": "Check"}
+
+
+def found(path: Path, content: Any) -> list[BankProblem]:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return problems_of(path)
+
+
+def test_a_sound_bank_has_no_problem(tmp_path: Path) -> None:
+    assert found(tmp_path / "bank.json", {"general_skills": [SKILL], "common_mistakes": [MISTAKE]}) == []
+
+
+def test_everything_is_found_at_once_with_item_and_field(tmp_path: Path) -> None:
+    content = {
+        "general_skills": [
+            SKILL,
+            {**SKILL, "principle": 3, "title": " "},
+            "not an item",
+            {"title": "T", "principle": "x" * 1001, "when_to_apply": "W", "colour": "red"},
+        ],
+        "common_mistakes": [],
+        "metadata": [],
+        "licence": "ours",
+    }
+    assert [str(problem) for problem in found(tmp_path / "bank.json", content)] == [
+        "error: general_skills[2]: must be an object; got str",
+        "error: metadata: must be an object; got list",
+        "error: general_skills[1] (gen_001) title: must be a non-empty text; got ' '",
+        "error: general_skills[1] (gen_001) principle: must be a non-empty text; got 3",
+        "error: general_skills[3] skill_id: is missing; a skill must have it",
+        "error: general_skills[1] (gen_001) skill_id: the id 'gen_001' stands at general_skills[0] already; "
+        "ids must be unique",
+        "warning: common_mistakes: holds no mistake, so no pair can be made",
+        "warning: general_skills[3] principle: has 1001 characters, more than 1000; every prompt that shows it grows",
+        "note: licence: an unknown key, which is kept",
+        "note: general_skills[3] colour: an unknown key, which is kept",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "error: not JSON ("),
+        ("[]", "error: a skill bank must be a JSON object; got list"),
+        ({"general_skills": {}, "common_mistakes": [MISTAKE]}, "error: general_skills: must be a list; got dict"),
+        (
+            {"general_skills": [{**SKILL, "skill_id": []}]},
+            "error: general_skills[0] skill_id: must be a non-empty text",
+        ),
+    ],
+)
+def test_errors_are_exactly_what_keeps_a_bank_from_loading(tmp_path: Path, content: Any, message: str) -> None:
+    problems = found(tmp_path / "bank.json", content)
+    assert problems[0].severity == "error"
+    assert str(problems[0]).startswith(message)
+    with pytest.raises(ValueError, match="bank"):
+        SkillBank.load(tmp_path / "bank.json")
+
+
+def test_near_duplicates_are_warnings_that_name_the_other(tmp_path: Path) -> None:
+    other = {**SKILL, "skill_id": "gen_002", "when_to_apply": "Small counts"}
+    problems = found(tmp_path / "bank.json", {"general_skills": [SKILL, other], "common_mistakes": [MISTAKE]})
+    assert [(p.severity, p.item_id) for p in problems] == [("warning", "gen_002")]
+    assert problems[0].message.startswith("says much the same as gen_001 (similarity 0.")
+    assert problems_of(tmp_path / "bank.json", LexicalSimilarity(1.0)) == []
+
+
+def test_a_file_that_is_no_text_or_not_there_is_said(tmp_path: Path) -> None:
+    (tmp_path / "bank.json").write_bytes(b'{"a": "\xff"}')
+    assert str(problems_of(tmp_path / "bank.json")[0]).startswith("error: not UTF-8 text (")
+    with pytest.raises(FileNotFoundError, match=r"skill bank .* does not exist"):
+        problems_of(tmp_path / "nowhere.json")
+
+
+def test_the_released_banks_have_no_error(shared_data: Path) -> None:
+    for size in ("1b", "4b", "8b"):
+        assert problems_of(shared_data / f"skill_bank_qwen3_{size}.json") == []
+
+
+def test_what_changed_is_found_per_kind_and_field() -> None:
+    old = SkillBank(
+        general_skills=(skill("gen_001", "a"), skill("gen_002", "b"), skill("gen_003", "c")),
+        common_mistakes=(mistake("err_001", "m"),),
+        metadata={"step": 1, "by": "hand"},
+    )
+    new = replace(
+        old,
+        general_skills=(skill("gen_001", "a"), skill("gen_003", "C", {"sources": ["m1"]}), skill("dyn_001", "d")),
+        metadata={"step": 2, "by": "hand"},
+        extra={"licence": "ours"},
+    )
+    changes = diff(old, new)
+    assert [item.item_id for item in changes.skills.added] == ["dyn_001"]
+    assert [item.item_id for item in changes.skills.removed] == ["gen_002"]
+    assert [(change.new.item_id, change.fields) for change in changes.skills.changed] == [
+        ("gen_003", (FieldChange(field="title", old="c", new="C"), FieldChange(field="sources", old=None, new=["m1"])))
+    ]
+    assert not changes.skills.is_reordered
+    assert not changes.mistakes
+    assert changes.other_keys == (
+        FieldChange(field="metadata.step", old=1, new=2),
+        FieldChange(field="licence", old=None, new="ours"),
+    )
+    assert changes
+    assert not diff(old, old)
+
+
+def test_another_order_is_a_change() -> None:
+    old = SkillBank(general_skills=(skill("gen_001", "a"), skill("gen_002", "b")), common_mistakes=())
+    changes = diff(old, replace(old, general_skills=old.general_skills[::-1]))
+    assert changes.skills.is_reordered
+    assert (changes.skills.added, changes.skills.removed, changes.skills.changed) == ((), (), ())
