@@ -51,11 +51,27 @@ class TransformersEngine(RolloutEngine):
         Raises:
             ValueError: for an empty prompt, or one that leaves no room for ``max_new_tokens``.
         """
+        sharded = gathered_weights if self.gather_weights else lockstep
+        with _evaluation_mode(model), sharded(model):
+            return self.decode(model, tokenizer, requests, sampling, weights_version)
+
+    def decode(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[RolloutRequest],
+        sampling: SamplingSettings,
+        weights_version: int = 0,
+    ) -> list[Rollout]:
+        """The same for a model that is whole on its device; no collective.
+
+        Raises:
+            ValueError: as :meth:`generate`.
+        """
         _check_prompts(model, requests, sampling)
         end_ids = end_of_sequence_ids(model, tokenizer)
         limits = BatchLimits(batch_size=self.batch_size, max_batch_tokens=self.max_batch_tokens)
-        sharded = gathered_weights if self.gather_weights else lockstep
-        with _evaluation_mode(model), sharded(model):
+        with _evaluation_mode(model):
             sampled = Decoder(model, sampling, end_ids, limits).run(requests)
         return [
             _rollout(request, tokens, tokenizer, end_ids, weights_version)

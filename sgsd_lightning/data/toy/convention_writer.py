@@ -32,8 +32,8 @@ class ConventionWriter(SkillWriter):
     """A rule instead of a language model, with a language model's faults.
 
     A success becomes a skill that advises what it did, a failure a mistake that advises the opposite. The verifier
-    knows answers alone: a right answer by a wrong convention becomes a misleading skill, and a failure of the minus a mistake
-    that speaks against the right order of operations. Sorting these out is left to evidence.
+    knows answers alone: a right answer by a wrong convention becomes a misleading skill, and a failure of the minus a
+    mistake that speaks against the right order of operations. Sorting these out is left to evidence.
 
     The base model understands the toy bank's sentences and hardly any others, so items are made of them.
     """
