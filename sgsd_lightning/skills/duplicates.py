@@ -29,9 +29,10 @@ def clusters_of(items: Sequence[Item], similarity: TextSimilarity) -> list[Clust
     """Every item once: as the representative of a cluster or as one of its duplicates.
 
     Clusters are stars: the item with the most neighbours over the threshold represents them, and nothing is a duplicate
-    of something that is not similar to itself, so that no chain of small steps joins unlike items. A representative's
-    neighbours need not resemble one another, as complete linkage asks: what remains of them is the representative, and
-    each is as close to that as complete linkage would have it.
+    of something that is not similar to itself. Single linkage chains: at 0.45 it joins 40 of the 505 published
+    candidates whose members are down to 0.14 from their centre. Complete linkage asks more than is needed, since all
+    that remains of a cluster is its representative (at 0.6 it leaves 489 of them, stars 483), and leaves
+    representatives that are over the threshold with one another, so that a second time would go on.
 
     Static items represent before dynamic ones. Equal claims go to the earlier item. Clusters stand in the order of
     their representatives.

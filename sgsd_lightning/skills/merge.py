@@ -28,14 +28,19 @@ class MergeSettings:
     """The most items that a writer is shown at once."""
     patience: int = 2
     """Layers in a row that may leave as many items as they found; their groups differ."""
-    similarity: TextSimilarity = field(default_factory=LexicalSimilarity)
-    """What counts as a duplicate, and which items a writer sees together."""
+    compare_by: TextSimilarity | None = None
+    """What counts as a duplicate, and which items a writer sees together. None compares words."""
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
             raise ValueError(f"merge.group_size must be at least 2; got {self.group_size}")
         if self.patience < 1:
             raise ValueError(f"merge.patience must be at least 1; got {self.patience}")
+
+    @property
+    def similarity(self) -> TextSimilarity:
+        """``compare_by``, or its default, which a saved configuration could not name as an object."""
+        return self.compare_by or LexicalSimilarity()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonargparse import ArgumentParser
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.item_ids import ItemIds
@@ -248,4 +249,18 @@ def test_rejects_of_both_kinds_are_handed_over() -> None:
 def test_settings_name_a_similarity() -> None:
     items = [skill("gen_001", "prime divisor sum"), skill("gen_002", "prime divisor case")]
     assert len(merge_items(items, None).items) == 1
-    assert len(merge_items(items, None, MergeSettings(similarity=LexicalSimilarity(0.9))).items) == 2
+    assert len(merge_items(items, None, MergeSettings(compare_by=LexicalSimilarity(0.9))).items) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_settings_come_from_a_configuration_and_go_into_one() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(MergeSettings, "merge")
+    given = {
+        "merge": {"patience": 4, "compare_by": {"class_path": f"{LexicalSimilarity.__module__}.LexicalSimilarity"}}
+    }
+    given["merge"]["compare_by"]["init_args"] = {"threshold": 0.9}
+    for config in (parser.parse_object(given), parser.parse_string(parser.dump(parser.parse_object(given)))):
+        read = parser.instantiate_classes(config).merge
+        assert (read.patience, read.group_size, read.similarity.threshold) == (4, 32, 0.9)
+    assert parser.parse_string(parser.dump(parser.parse_args([]))).merge.compare_by is None
