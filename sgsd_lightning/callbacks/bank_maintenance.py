@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
@@ -18,7 +18,7 @@ from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.disk_errors import reason
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.processes import broadcast_from_first, gather_from_processes
-from sgsd_lightning.skills import is_dynamic, is_on_probation
+from sgsd_lightning.skills import SkillBank, is_dynamic, is_on_probation
 from sgsd_lightning.skills.leaks import LeakGuard
 from sgsd_lightning.skills.maintenance import BankUpdate, MaintenanceSettings, maintain
 from sgsd_lightning.skills.memories import Memory, memory_of
@@ -26,6 +26,7 @@ from sgsd_lightning.skills.writer import SkillWriter
 
 log = logging.getLogger(__name__)
 
+LATEST = "latest.json"
 GRACE_SECONDS = 30.0
 """How long a writer may take beyond its time before it is left alone."""
 
@@ -100,9 +101,14 @@ class BankMaintenance(Callback):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Hand the policy to the writer; a run that goes on begins with the bank of its checkpoint."""
         assert isinstance(pl_module, SelfDistillation)
-        if self.writer is not None:
-            self.writer.attach(pl_module.model, pl_module.tokenizer)
+        if self.writer is None:
+            return
+        self.writer.attach(pl_module.model, pl_module.tokenizer)
+        contexts = pl_module.contexts
+        if trainer.is_global_zero and isinstance(contexts, SkillPairs) and contexts.bank is not None:
+            _save(contexts.bank, _folder(trainer), [LATEST])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -115,10 +121,12 @@ class BankMaintenance(Callback):
         self._step_memories += _memories(pl_module, step)
         if not is_complete:
             return
-        gathered = gather_from_processes(self._step_memories)
-        self._step_memories = []
         # every process holds the pool, so that any of them can write it into a checkpoint
-        self._pool = [*self._pool, *(memory for part in gathered for memory in part)][-self.max_pooled :]
+        gathered = [memory for part in gather_from_processes(self._step_memories) for memory in part]
+        self._step_memories = []
+        # in an order that does not tell how the step was split
+        gathered.sort(key=lambda memory: memory.memory_id)
+        self._pool = [*self._pool, *gathered][-self.max_pooled :]
         if step % self.every_n_steps == 0:
             with pl_module.timer("bank"):
                 self._update(trainer, pl_module, self.writer, step)
@@ -160,7 +168,8 @@ class BankMaintenance(Callback):
         for name, value in _metrics(result).items():
             module.log(f"bank/{name}", value, batch_size=1)
         if trainer.is_global_zero:
-            _write(Path(trainer.default_root_dir) / "skills", result, step)
+            _save(result.bank, _folder(trainer), [f"step-{step}.json", LATEST])
+            _note(result, _folder(trainer), step)
 
 
 def _memories(module: SelfDistillation, step: int) -> list[Memory]:
@@ -211,18 +220,34 @@ def _metrics(update: BankUpdate) -> dict[str, float]:
     }
 
 
-def _write(folder: Path, update: BankUpdate, step: int) -> None:
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "skills"
+
+
+def _save(bank: SkillBank, folder: Path, names: Sequence[str]) -> None:
     """Files for people and later runs; the run itself depends on none of them, so a full disk does not end it here."""
     try:
-        update.bank.save(folder / f"step-{step}.json")
-        update.bank.save(folder / "latest.json")
+        for name in names:
+            bank.save(folder / name)
+    except OSError as error:
+        log.warning("the skill bank could not be written to %s: %s", folder, reason(error))
+
+
+def _note(update: BankUpdate, folder: Path, step: int) -> None:
+    """What came, what went and why."""
+    try:
         with (folder / "updates.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **_record(update)}, ensure_ascii=False) + "\n")
     except OSError as error:
-        log.warning("the skill bank of step %d could not be written to %s: %s", step, folder, reason(error))
+        log.warning("the update of step %d could not be noted in %s: %s", step, folder, reason(error))
 
 
 def _record(update: BankUpdate) -> dict[str, Any]:
-    record = asdict(update)
-    del record["bank"]
-    return record
+    return {
+        "added": update.added,
+        "admitted": update.admitted,
+        "dropped": [asdict(drop) for drop in update.dropped],
+        "rejects": [asdict(reject) for reject in update.rejects],
+        "num_drafts": update.num_drafts,
+        "num_leaks": update.num_leaks,
+    }

@@ -12,15 +12,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 log = logging.getLogger(__name__)
 
-TABLES = ("rollouts", "evaluation")
+TABLES = ("rollouts", "evaluation", "skills/updates")
 
 
 class ResumedRows(Callback):
     """At the start of training, takes rows of later steps than the one it goes on from out of the run's tables.
 
     A run that was killed may have written rows of steps that its last checkpoint does not hold; these steps are taken
-    again. ``rollouts*.jsonl`` and ``evaluation*.jsonl`` keep the rows up to the checkpoint's step, and so does every
-    earlier ``metrics/version_*/metrics.csv``, which counts steps from 0.
+    again. ``rollouts*.jsonl``, ``evaluation*.jsonl`` and ``skills/updates.jsonl`` keep the rows up to the checkpoint's
+    step, and so does every earlier ``metrics/version_*/metrics.csv``, which counts steps from 0.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

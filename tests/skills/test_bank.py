@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,27 @@ def test_the_content_hash_follows_the_content() -> None:
 def test_dynamic_items_are_told_by_their_id() -> None:
     assert is_dynamic("dyn_004")
     assert not is_dynamic("gen_004")
+
+
+def test_a_writer_that_is_killed_at_any_moment_leaves_a_bank_that_loads(tmp_path: Path) -> None:
+    path = tmp_path / "bank.json"
+    path.write_text(json.dumps({"general_skills": [], "common_mistakes": []}))
+    script = (
+        "import itertools, sys\n"
+        "from sgsd_lightning.skills.bank import Skill, SkillBank\n"
+        "print('ready', flush=True)\n"
+        "for n in itertools.count(1):\n"
+        "    said = {'title': f'{n}', 'principle': 'p' * 2000, 'when_to_apply': 'w'}\n"
+        "    items = [Skill(skill_id=f'gen_{i}', **said) for i in range(200)]\n"
+        "    SkillBank(general_skills=tuple(items), common_mistakes=()).save(sys.argv[1])\n"
+    )
+    seen = set()
+    for attempt in range(6):
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.05 + 0.037 * attempt)
+        process.kill()
+        process.communicate()
+        seen.add(len(SkillBank.load(path).general_skills))
+    assert seen == {200}
