@@ -43,7 +43,7 @@ def ids_of(items: Sequence[Skill]) -> list[str]:
     return [item.item_id for item in items]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(TEXTS, min_size=2, max_size=8), st.floats(0.2, 1.0))
 def test_lexical_neighbours_are_those_by_hand(texts: list[str], threshold: float) -> None:
     found = LexicalSimilarity(threshold).neighbours(texts)
@@ -95,7 +95,7 @@ def test_a_static_item_represents_even_where_a_dynamic_one_has_more_neighbours()
     assert "dyn_001" not in ids_of(left)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(TEXTS, max_size=12), st.floats(0.3, 1.0), st.lists(st.booleans(), min_size=12, max_size=12))
 def test_nothing_loses_its_sources_and_a_second_time_changes_nothing(
     texts: list[str], threshold: float, dynamic: list[bool]
@@ -173,7 +173,7 @@ def test_an_impossible_threshold_is_refused(threshold: float) -> None:
         LexicalSimilarity(threshold)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(TEXTS, max_size=30), st.integers(2, 7), st.integers(0, 5))
 def test_groups_hold_every_item_once_and_differ_in_size_by_one(texts: list[str], size: int, turn: int) -> None:
     items = [skill(f"gen_{n}", text) for n, text in enumerate(texts)]

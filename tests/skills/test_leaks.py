@@ -81,7 +81,7 @@ def test_what_only_looks_like_the_answer_is_let_through(answer: str, text: str) 
     assert not answer_in([text], answer)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.fractions(min_value=-10_000, max_value=10_000, max_denominator=50))
 def test_a_number_is_found_as_a_fraction_in_lowest_terms_or_not(value: Fraction) -> None:
     top, bottom = abs(value.numerator), value.denominator
