@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 CONFIG = "sgsd_toy"
+GROWING = "sgsd+growing"
 IMITATE = "--model.init_args.objective.init_args.polarity=imitate"
 PLAIN_EVALUATION = "--model.init_args.evaluation.contexts=null"
 
@@ -27,15 +28,19 @@ class Method:
     name: str
     is_trained: bool
     overrides: tuple[str, ...] = ()
+    config: str = CONFIG
 
 
 def methods(skill_evaluation: str) -> tuple[Method, ...]:
-    """Base, base with the best-ranked pair in its prompt, imitation of every teacher, and SGSD."""
+    """Base, base with the best-ranked pair in its prompt, imitation of every teacher, SGSD, and SGSD with a bank that
+    begins without a helpful pair and grows.
+    """
     return (
         Method(name="base", is_trained=False),
         Method(name="base+skill", is_trained=False, overrides=(skill_evaluation,)),
         Method(name="imitate", is_trained=True, overrides=(IMITATE,)),
         Method(name="sgsd", is_trained=True),
+        Method(name=GROWING, is_trained=True, config="sgsd_toy_growing"),
     )
 
 
@@ -84,6 +89,7 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
         "methods": {
             name: {key: round(result[key], 6) for key in ("avg@k", "pass@k")} for name, result in results.items()
         },
+        "growing_bank": bank_changes(folder / GROWING),
         "seconds": round(time.perf_counter() - start, 1),
     }
     _write_json(folder / "summary.json", summary)
@@ -99,7 +105,7 @@ def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) 
     from sgsd_lightning.cli.lightning_cli import run
 
     common = [
-        f"--config={resolve_config(CONFIG)}",
+        f"--config={resolve_config(method.config)}",
         f"--seed_everything={seed}",
         f"--model.init_args.policy.init_args.seed={seed}",
         f"--trainer.default_root_dir={folder}",
@@ -119,6 +125,13 @@ def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) 
         "problems": len(cli.datamodule.problems["test"]),
         "samples": cli.model.evaluation.samples_per_problem,
     }
+
+
+def bank_changes(run_folder: Path) -> dict[str, int]:
+    """How many items a run's bank gained, admitted and dropped."""
+    path = run_folder / "skills" / "updates.jsonl"
+    updates = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return {name: sum(len(update[name]) for update in updates) for name in ("added", "admitted", "dropped")}
 
 
 def _skill_evaluation(folder: Path) -> str:
@@ -145,7 +158,12 @@ def _print_table(console: Console, results: Mapping[str, Mapping[str, float]], s
             f"{result['completion_tokens']:.1f}",
         )
     console.print(table)
-    console.print(f"{summary['seconds']} s in all")
+    console.print(
+        "the growing bank: {added} items written, {admitted} admitted, {dropped} dropped on evidence".format_map(
+            summary["growing_bank"]  # type: ignore[arg-type]
+        )
+    )
+    console.print(f"{summary['seconds']} s in all; what became of every item: sgsd skills audit RUN_FOLDER")
 
 
 def _seeds(text: str) -> list[int]:
@@ -164,7 +182,7 @@ def _require_pictures() -> None:
 
 def _remove_old_demo(folder: Path) -> None:
     """Only what an earlier demo wrote is removed."""
-    names = ("base", "base+skill", "imitate", "sgsd")
+    names = ("base", "base+skill", "imitate", "sgsd", GROWING)
     for child in folder.iterdir():
         if child.is_dir() and (child.name in names or child.name.startswith("seed-")):
             shutil.rmtree(child)

@@ -21,7 +21,13 @@ from sgsd_lightning.data.toy import load_toy_bank
 TRUTH_COLORS = {"helpful": "#1b7f4b", "irrelevant": "#6b7280", "misleading": "#b42318"}
 POLARITY_COLORS = {1: "#6fc79b", 0: "#e5e7eb", -1: "#f0a199"}
 POLARITY_NAMES = {1: "helpful", 0: "neutral", -1: "misleading"}
-METHOD_COLORS = {"sgsd": "#1d4ed8", "imitate": "#c2410c", "base": "#111827", "base+skill": "#7c3aed"}
+METHOD_COLORS = {
+    "sgsd": "#1d4ed8",
+    "sgsd+growing": "#0e9f9a",
+    "imitate": "#c2410c",
+    "base": "#111827",
+    "base+skill": "#7c3aed",
+}
 
 
 def draw_demo(folder: Path, summary: Mapping[str, Any]) -> Path:
@@ -63,7 +69,7 @@ def count_polarity(rollouts_file: Path) -> dict[str, Counter[int]]:
 
 def _draw_accuracy(axes: Axes, folder: Path, summary: Mapping[str, Any]) -> None:
     base = summary["methods"]["base"]["avg@k"]
-    for name in ("sgsd", "imitate"):
+    for name in ("sgsd", "sgsd+growing", "imitate"):
         curve = validation_curve(folder / name)
         axes.plot(
             *zip(*curve, strict=True),
@@ -75,7 +81,7 @@ def _draw_accuracy(axes: Axes, folder: Path, summary: Mapping[str, Any]) -> None
         axes.annotate(
             f"{summary['methods'][name]['avg@k']:.2f} on test",
             xy=curve[-1],
-            xytext=(-6, 9),
+            xytext=(-6, -16 if name == "sgsd+growing" else 9),
             textcoords="offset points",
             ha="right",
             color=METHOD_COLORS[name],

@@ -15,11 +15,12 @@ def test_the_demo_leaves_a_summary_and_a_picture(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--out", "demo", "--max-steps", "10"]) == 0
     summary = json.loads((tmp_path / "demo/summary.json").read_text())
-    assert list(summary) == ["problems", "samples_per_problem", "methods", "seconds"]
-    assert list(summary["methods"]) == ["base", "base+skill", "imitate", "sgsd"]
+    assert list(summary) == ["problems", "samples_per_problem", "methods", "growing_bank", "seconds"]
+    assert list(summary["methods"]) == ["base", "base+skill", "imitate", "sgsd", "sgsd+growing"]
     for result in summary["methods"].values():
         assert 0 <= result["avg@k"] <= result["pass@k"] <= 1
     assert summary["methods"]["sgsd"]["avg@k"] > summary["methods"]["base"]["avg@k"]
+    assert summary["growing_bank"]["added"] > 0
     assert (tmp_path / "demo/demo.png").stat().st_size > 20_000
 
 
