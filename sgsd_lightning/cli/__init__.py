@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, who_speaks
@@ -22,6 +23,7 @@ others:
   demo           build the toy world, train, evaluate, and draw what happened   --out FOLDER
   configs        list the shipped configurations
   plan           what a run needs of a GPU's memory, and why   --config NAME_OR_FILE
+  skills         write a bank from experience, look into one, audit one   (sgsd skills --help)
 
 A run that is told to stop (SIGTERM, SIGUSR1, Ctrl-C) finishes its optimizer step, saves, and ends with 128 + the
 signal's number; an error in the input ends with 2, a run that cannot go on with 1.
@@ -38,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments else 2
     try:
         _dispatch(arguments[0], arguments[1:])
+    except KeyboardInterrupt:
+        print(f"{who_speaks()}: interrupted", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT
     except Exception as error:
         message = message_to_user(error)
         if message is None or os.environ.get("SGSD_TRACEBACK"):
@@ -52,6 +57,10 @@ def _dispatch(command: str, rest: list[str]) -> None:
         from sgsd_lightning.cli.demo import main as run_demo
 
         run_demo(rest)
+    elif command == "skills":
+        from sgsd_lightning.cli.skills import main as run_skills
+
+        run_skills(rest)
     elif command == "plan":
         from sgsd_lightning.cli.plan import main as print_plan
 

@@ -73,14 +73,49 @@ class SelfDistillationTrainer(Trainer):
             ckpt_path: the checkpoint to export, a file or a folder of shards; None exports the untrained policy.
             adapter: LoRA merged into the weights, or the adapter alone.
         """
-        model.tokenizer = model.policy.load_tokenizer()
-        model.configure_model()
-        if ckpt_path is not None:
-            checkpoint = load_checkpoint(Path(ckpt_path))
-            model.on_load_checkpoint(checkpoint)
-            model.load_state_dict(checkpoint["state_dict"])
+        load_policy(model, ckpt_path)
         export_model(model.model, model.tokenizer, Path(folder), adapter=adapter)
         print(f"exported to {folder}")
+
+    def collect_memories(
+        self,
+        model: SelfDistillation,
+        datamodule: ProblemDataModule,
+        out: str,
+        samples: int = 1,
+        limit: int | None = None,
+        ckpt_path: str | None = None,
+        evaluation: list[str] | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        """Sample the policy on training problems, judge, and write memories for `sgsd skills extract`.
+
+        Run again, it goes on where it stopped. Problems of validation and test, and those of the evaluation files, are
+        left out.
+
+        Args:
+            model: the module; its contexts are not needed yet.
+            datamodule: the data.
+            out: the memory file (JSON Lines).
+            samples: trajectories of each problem.
+            limit: take only the first so many problems; null takes all.
+            ckpt_path: a checkpoint of the policy; null takes it untrained.
+            evaluation: files of more evaluation problems (JSON Lines).
+            dry_run: say what would be done.
+        """
+        from sgsd_lightning.cli.skills.collect import collect
+
+        collect(self, model, datamodule, Path(out), samples, limit, ckpt_path, evaluation or [], dry_run)
+
+
+def load_policy(model: SelfDistillation, ckpt_path: str | None) -> None:
+    """Tokenizer and weights, those of a checkpoint if one is named, and nothing of the training contexts."""
+    model.tokenizer = model.policy.load_tokenizer()
+    model.configure_model()
+    if ckpt_path is not None:
+        checkpoint = load_checkpoint(Path(ckpt_path))
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
 
 
 def _load(trainer: Trainer, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
@@ -102,6 +137,7 @@ class SelfDistillationCLI(LightningCLI):
             **LightningCLI.subcommands(),
             "audit_prompts": {"model", "datamodule"},
             "export": {"model", "datamodule"},
+            "collect_memories": {"model", "datamodule"},
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

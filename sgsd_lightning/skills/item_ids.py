@@ -21,14 +21,16 @@ class ItemIds:
         last_number: the highest number that was ever given out, also to items that were dropped since. Whoever keeps
             a bank over time keeps `last_number` with it: an id that comes back with another text would inherit the
             evidence of the old one.
+        num_digits: of a number, at least.
     """
 
-    def __init__(self, prefix: str, used: Iterable[str] = (), last_number: int = 0) -> None:
+    def __init__(self, prefix: str, used: Iterable[str] = (), last_number: int = 0, num_digits: int = 3) -> None:
         if not prefix:
             raise ValueError("the prefix of item ids must not be empty")
         if last_number < 0:
             raise ValueError(f"last_number must be 0 or more; got {last_number}")
         self.prefix = prefix
+        self.num_digits = num_digits
         pattern = re.compile(rf"{re.escape(prefix)}([0-9]{{1,18}})")
         numbers = (int(match[1]) for item_id in used if (match := pattern.fullmatch(item_id)))
         self._last_number = max([last_number, *numbers])
@@ -39,6 +41,6 @@ class ItemIds:
         return self._last_number
 
     def next(self) -> str:
-        """A new id; three digits at least."""
+        """A new id."""
         self._last_number += 1
-        return f"{self.prefix}{self._last_number:03d}"
+        return f"{self.prefix}{self._last_number:0{self.num_digits}d}"

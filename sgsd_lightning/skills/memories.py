@@ -57,6 +57,15 @@ def memory_line(memory: Memory) -> str:
     return json.dumps(asdict(memory), ensure_ascii=False)
 
 
+def keep_whole_lines(path: Path) -> None:
+    """Cut off a last line that was not written to its end; what is appended next would be glued to it."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+
+
 def load_memories(path: str | Path) -> list[Memory]:
     """Read a memory file (JSON Lines).
 

@@ -15,6 +15,8 @@ LIST_KEYS: dict[type, tuple[str, str]] = {Skill: ("skills", "general_skills"), M
 MAX_CHARACTERS = 1000
 """Of one text of an item; what is longer is no general advice."""
 _FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
+# a brace of LaTeX or of a set is followed by other things
+_JSON_START = re.compile(r"""[\[{](?=\s*["'\[{\]}/])""")
 
 Kind = type[Skill] | type[Mistake]
 Parsed = tuple[tuple[Draft, ...], tuple[Reject, ...]]
@@ -79,8 +81,8 @@ def _json_part(spoken: str) -> str | None:
     fenced = _FENCED.findall(spoken)
     candidates = [part for part in fenced if "{" in part or "[" in part]
     within = candidates[-1] if candidates else spoken
-    starts = [place for place in (within.find("{"), within.find("[")) if place >= 0]
-    return within[min(starts) :] if starts else None
+    start = _JSON_START.search(within)
+    return within[start.start() :] if start else None
 
 
 def _loads(written: str) -> Any:

@@ -30,6 +30,7 @@ def reasons(parsed: Any) -> list[str]:
         f'<think>Is it {{"skills": []}}? No.</think>\n{ANSWER}',
         f"perhaps [] first</think>{ANSWER}",
         f"Sure! {ANSWER} Is there anything else?",
+        f"It is \\boxed{{7}} for {{1, 2}} and [0, 1].\n{ANSWER}",
         ANSWER.replace("}]", "},]"),
         ANSWER.replace('"', "'").replace("'Count in two ways, and compare.'", '"Count in two ways, and compare."'),
         json.dumps([SKILL]),
