@@ -1,10 +1,11 @@
 """What evidence is worth in the toy world, where the truth about every item of the bank is known.
 
-    python -m benchmarks.evidence --out benchmarks/results/evidence.json      (half an hour on one core)
+    python -m benchmarks.evidence --out benchmarks/results/evidence.json      (half an hour on one free core)
 
 Banks: the toy bank (three helpful pairs, three misleading, two irrelevant), one of which half is misleading, one of
-which all is. Half of the pairs serve each problem, so that it matters which. Methods: the paper's retrieval
-(lambda = 0), evidence-aware retrieval (lambda = 10), and retrieval that leaves out what misleads with confidence.
+which all is. Half of the pairs serve each problem, so that it matters which. Retrieval: the paper's (lambda = 0),
+evidence-aware (lambda = 10), and one that leaves out what misleads with confidence. Each under SGSD, which reverses
+misleading teachers, and under imitation, which trusts every one.
 For each: held-out accuracy after training, optimizer steps to reach an accuracy on the validation problems, and whether
 the ledger ranks the bank's items as the truth does (the share of helpful-irrelevant, helpful-misleading and
 irrelevant-misleading pairs in the right order; an item that no teacher showed is left out).
@@ -42,8 +43,17 @@ METHODS = {
     "lambda 10": (f"{EVIDENCE}.weight=10",),
     "pruned": (f"{EVIDENCE}.prune_misleading_above=0.1",),
 }
+OBJECTIVES = {"SGSD": (), "imitate": ("--model.init_args.objective.init_args.polarity=imitate",)}
 TRUTH_RANK = {"helpful": 2, "irrelevant": 1, "misleading": 0}
-HEADER = ("bank", "method", "test avg@4 by seed", "mean", f"steps to {TARGET} by seed", "audit in order")
+HEADER = (
+    "objective",
+    "bank",
+    "retrieval",
+    "test avg@4 by seed",
+    "mean",
+    f"steps to {TARGET} by seed",
+    "audit in order",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,10 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(given)
     origin = provenance("benchmarks.evidence", given, torch.device("cpu"))
     runs: list[dict[str, Any]] = []
-    for seed, (bank, numbers), (method, overrides) in itertools.product(options.seeds, BANKS.items(), METHODS.items()):
+    combinations = itertools.product(options.seeds, OBJECTIVES.items(), BANKS.items(), METHODS.items())
+    for seed, (objective, rule), (bank, numbers), (method, overrides) in combinations:
         with tempfile.TemporaryDirectory() as folder:
-            result = run_one(Path(folder), seed, numbers, overrides, options.max_steps)
-        runs.append({"seed": seed, "bank": bank, "method": method, **result})
+            result = run_one(Path(folder), seed, numbers, (*rule, *overrides), options.max_steps)
+        runs.append({"seed": seed, "objective": objective, "bank": bank, "method": method, **result})
         print(json.dumps({key: value for key, value in runs[-1].items() if key != "curve"}), flush=True)
         if options.out:  # a long study that is stopped has what it came to
             write(options.out, origin, runs, options.max_steps)
@@ -137,14 +148,13 @@ def audit_order(bank: SkillBank, ledger: EvidenceLedger) -> float | None:
 def table(content: Mapping[str, Any]) -> str:
     """One row a bank and method."""
     rows = []
-    for bank, method in itertools.product(BANKS, METHODS):
-        runs = [run for run in content["runs"] if (run["bank"], run["method"]) == (bank, method)]
+    for key in itertools.product(OBJECTIVES, BANKS, METHODS):
+        runs = [run for run in content["runs"] if (run["objective"], run["bank"], run["method"]) == key]
         if runs:
             order = [run["audit_in_order"] for run in runs if run["audit_in_order"] is not None]
             rows.append(
                 (
-                    bank,
-                    method,
+                    *key,
                     " / ".join(f"{run['test_avg']:.3f}" for run in runs),
                     f"{statistics.mean(run['test_avg'] for run in runs):.3f}",
                     " / ".join(str(run["steps_to_target"] or "never") for run in runs),

@@ -23,22 +23,27 @@ def record_step(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:
         verdicts=pool.verdicts,
         contexts=pool.contexts,
         stance_score=ragged(result.stance_score),
+        stance=[[int(value) for value in row] for row in ragged(result.stance)],
         polarity=[[int(value) for value in row] for row in ragged(result.polarity)],
         gated_loss=ragged(result.gated_loss),
     )
 
 
 def observations(record: StepRecord) -> list[Observation]:
-    """One a rollout and teacher; none where the objective measures no polarity."""
-    rows = zip(record.verdicts, record.contexts, record.polarity, record.stance_score, record.gated_loss, strict=False)
+    """One a rollout and teacher; none where the objective measures no stance.
+
+    Evidence is what the verifier says, whatever the objective makes of it: one that imitates every teacher learns here
+    which of them it should not.
+    """
+    rows = zip(record.verdicts, record.contexts, record.stance, record.stance_score, record.gated_loss, strict=False)
     return [
         Observation(
             source_ids=context.source_ids,
             outcome=verdict.outcome,
-            polarity=polarity,
+            polarity=verdict.outcome * stance,
             stance_score=stance_score,
             gated_loss=gated_loss,
         )
         for verdict, contexts, *measured in rows
-        for context, polarity, stance_score, gated_loss in zip(contexts, *measured, strict=True)
+        for context, stance, stance_score, gated_loss in zip(contexts, *measured, strict=True)
     ]

@@ -168,6 +168,8 @@ class StepRecord:
     """Per rollout, K_b of them; empty for a dropped one."""
     stance_score: Sequence[Sequence[float]]
     """Per rollout and context, nats per token; empty where the objective measures none."""
+    stance: Sequence[Sequence[int]]
+    """Per rollout and context: +1 the teacher likes the rollout, -1 it does not, 0 neither."""
     polarity: Sequence[Sequence[int]]
     """Per rollout and context: +1, -1, 0."""
     gated_loss: Sequence[Sequence[float]]
@@ -183,7 +185,8 @@ class Observation:
     outcome: int
     """Of the rollout: +1, -1, 0."""
     polarity: int
-    """+1 helpful, -1 misleading, 0 neutral."""
+    """Outcome times stance: +1 helpful, -1 misleading, 0 neutral; also where an objective takes every teacher for
+    helpful."""
     stance_score: float
     """Nats per token."""
     gated_loss: float

@@ -22,6 +22,8 @@ class ObjectiveResult:
     """Scalars to log, detached, named ``objective/...``; a plain tensor is taken as a mean over the B rollouts."""
     stance_score: Tensor | None = None
     """[B, K] detached, nats per token."""
+    stance: Tensor | None = None
+    """[B, K] detached: +1 the teacher likes the rollout better than the student does, -1 less, 0 neither or absent."""
     polarity: Tensor | None = None
     """[B, K] detached: +1 helpful, -1 misleading, 0 neutral or absent."""
     gated_loss: Tensor | None = None

@@ -65,6 +65,7 @@ class GatedPolarity(Objective):
             loss=_mean(output.rollout_loss),
             metrics=_metrics(output, scores),
             stance_score=output.stance_score.detach(),
+            stance=output.stance.detach(),
             polarity=output.polarity.detach(),
             gated_loss=output.gated_loss.detach(),
         )

@@ -1,0 +1,58 @@
+"""What the objective measured, brought back to each rollout's own contexts, and what becomes evidence of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sgsd_lightning.objectives import ObjectiveResult
+from sgsd_lightning.step_record import observations, record_step
+from sgsd_lightning.teacher_pool import TeacherPool
+from sgsd_lightning.types import TeacherContext, Verdict
+from tests.tiny import PROBLEMS, tiny_rollout
+
+CONTEXTS = [
+    [
+        TeacherContext(text="a", weight=0.5, source_ids=("s1", "m1")),
+        TeacherContext(text="b", weight=0.5, source_ids=("s2", "m2")),
+    ],
+    [TeacherContext(text="a", weight=1.0, source_ids=("s1", "m1"))],
+    [],
+]
+
+
+def pool(outcomes: list[int]) -> TeacherPool:
+    return TeacherPool(
+        rollouts=[tiny_rollout(problem, [1], [2]) for problem in PROBLEMS[:3]],
+        verdicts=[Verdict(reward=0.0, answer=None, outcome=outcome) for outcome in outcomes],
+        contexts=CONTEXTS,
+        prompts=[[(1,)] * len(contexts) for contexts in CONTEXTS],
+        num_over_long=0,
+    )
+
+
+def result(polarity: list[list[int]]) -> ObjectiveResult:
+    return ObjectiveResult(
+        loss=torch.tensor(0.0),
+        stance_score=torch.tensor([[0.5, -0.25], [0.125, 0.0], [0.0, 0.0]]),
+        stance=torch.tensor([[1, -1], [1, 0], [0, 0]]),
+        polarity=torch.tensor(polarity),
+        gated_loss=torch.tensor([[0.1, 0.2], [0.3, 0.0], [0.0, 0.0]]),
+    )
+
+
+@pytest.mark.parametrize("polarity", [[[1, -1], [-1, 0], [0, 0]], [[1, 1], [1, 1], [1, 1]]])
+def test_evidence_is_what_the_verifier_says_whatever_the_objective_takes_teachers_for(
+    polarity: list[list[int]],
+) -> None:
+    record = record_step(pool([1, -1, 1]), result(polarity))
+    found = [(seen.source_ids, seen.outcome, seen.polarity, seen.stance_score) for seen in observations(record)]
+    assert found == [(("s1", "m1"), 1, 1, 0.5), (("s2", "m2"), 1, -1, -0.25), (("s1", "m1"), -1, -1, 0.125)]
+    assert record.polarity == [polarity[0], polarity[1][:1], []]
+    assert [seen.gated_loss for seen in observations(record)] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_an_objective_that_measures_no_stance_gives_no_evidence() -> None:
+    record = record_step(pool([1, -1, 1]), ObjectiveResult(loss=torch.tensor(0.0)))
+    assert observations(record) == []
+    assert record.stance == []
