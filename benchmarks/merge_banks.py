@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,19 @@ def records(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def table(found: Mapping[str, Any]) -> str:
+    """What duplicates leave of each bank, one column a threshold."""
+    kinds = ("skills", "mistakes")
+    rows: dict[tuple[str, str], list[str]] = {}
+    for left in found["left_by_threshold"]:
+        for kind in kinds:
+            row = rows.setdefault((left["bank"], kind), [str(left[f"num_{kind}_in"])])
+            row.append(str(left[f"num_{kind}"]))
+    thresholds = list(dict.fromkeys(str(left["threshold"]) for left in found["left_by_threshold"]))
+    header = ("bank", "items", "before", *thresholds)
+    return markdown_table(header, [(*key, *row) for key, row in rows.items()], range(2, len(header)))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,17 +185,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    header = ("bank", "threshold", "skills", "mistakes")
-    rows = [
-        [
-            row.bank,
-            f"{row.threshold}",
-            f"{row.num_skills_in} -> {row.num_skills}",
-            f"{row.num_mistakes_in} -> {row.num_mistakes}",
-        ]
-        for row in left
-    ]
-    print(markdown_table(header, rows, [1]))
+    print(table(found))
     print(json.dumps({key: found[key] for key in ("needless_answer_rejects", "evaluation_overlap")}, indent=1))
 
 

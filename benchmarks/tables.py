@@ -16,7 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, compile_report, rollouts, shared_prompts, step_report
+from benchmarks import (
+    accuracy,
+    compile_report,
+    evidence,
+    merge_banks,
+    retrieval,
+    rollouts,
+    shared_prompts,
+    step_report,
+)
 from benchmarks.cases import TRAINED
 from benchmarks.goals import NOT_MEASURED, goals_table
 from benchmarks.markdown import markdown_table
@@ -86,6 +95,12 @@ def shared_prompts_table() -> str:
     return f"{shared_prompts.table(rows)}\n\n{_origin(found)}"
 
 
+def _whole(name: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """A table of one result file, with where it comes from."""
+    found = _read(RESULTS / f"{name}.json")
+    return f"**{name}**: not measured." if found is None else f"{table(found)}\n\n{_origin(found)}"
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "goals": goals,
     "gpu": gpu_tables,
@@ -95,6 +110,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "train step": train_step_table,
     "rollouts": rollouts_table,
     "shared prompts": shared_prompts_table,
+    "evidence": lambda: _whole("evidence", evidence.table),
+    "merge banks": lambda: _whole("merge_banks", merge_banks.table),
+    "retrieval": lambda: _whole("retrieval_cpu", retrieval.table),
 }
 
 
