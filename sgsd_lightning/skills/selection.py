@@ -78,7 +78,7 @@ class Selection:
         if self.settings.weight > 0 or self.settings.prune_misleading_above is not None:
             for item_id in places.keys() & ledger.items.keys():
                 bonus[places[item_id]] = self._bonus(ledger.usefulness(item_id))
-                if self._is_out(ledger.misleading(item_id)):
+                if self._is_out(item_id, ledger):
                     bonus[places[item_id]] = -np.inf
         on_probation = np.array([is_on_probation(item) for item in items], dtype=bool)
         return _Standing(bonus=bonus, on_probation=on_probation, probation_frac=self.settings.probation_frac)
@@ -87,9 +87,9 @@ class Selection:
         low, _, high = usefulness
         return self.settings.weight * (low + self.settings.exploration * (high - low))
 
-    def _is_out(self, misleading: Interval) -> bool:
+    def _is_out(self, item_id: str, ledger: EvidenceLedger) -> bool:
         bound = self.settings.prune_misleading_above
-        return bound is not None and misleading.low > bound
+        return bound is not None and ledger.misleading(item_id).low > bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
