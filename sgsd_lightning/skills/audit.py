@@ -23,6 +23,7 @@ from sgsd_lightning.skills.evidence import (
     Interval,
     Tally,
 )
+from sgsd_lightning.skills.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
 
 Kind = Literal["skill", "mistake", "pair"]
@@ -73,7 +74,8 @@ def audit_rows(bank: SkillBank, ledger: EvidenceLedger) -> list[AuditRow]:
     """Items first, then pairs, each most useful first; items of the bank that were never used stand in the middle."""
     items = {item.item_id: item for item in bank.items}
     known = [*items, *(item_id for item_id in ledger.items if item_id not in items)]
-    rows = [_item_row(item_id, items.get(item_id), ledger) for item_id in known]
+    gone = {entry["id"]: str(entry["text"]) for entry in bank.metadata.get(UNFIT, ())}
+    rows = [_item_row(item_id, items.get(item_id), gone.get(item_id), ledger) for item_id in known]
     pairs = [_pair_row(key, tally, items, ledger) for key, tally in ledger.pairs.items() if PAIR_SEPARATOR in key]
     return [*sorted(rows, key=_worth), *sorted(pairs, key=_worth)]
 
@@ -155,10 +157,11 @@ def _condemned(row: AuditRow, rules: PruneRules) -> str | None:
     return None
 
 
-def _item_row(item_id: str, item: Skill | Mistake | None, ledger: EvidenceLedger) -> AuditRow:
+def _item_row(item_id: str, item: Skill | Mistake | None, said: str | None, ledger: EvidenceLedger) -> AuditRow:
     kind: Kind = "mistake" if isinstance(item, Mistake) or (item is None and item_id.startswith("err_")) else "skill"
     status = GONE if item is None else str(item.extra.get(STATUS, "static"))
-    return _row(item_id, kind, _headline(item), status, ledger.items.get(item_id, Tally()), ledger)
+    text = said if item is None and said else _headline(item)
+    return _row(item_id, kind, text, status, ledger.items.get(item_id, Tally()), ledger)
 
 
 def _pair_row(key: str, tally: Tally, items: Mapping[str, Skill | Mistake], ledger: EvidenceLedger) -> AuditRow:
