@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -114,12 +114,27 @@ class TeacherContext:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DivergenceRequest:
+    """A divergence per token of the mixture of a rollout's teachers and the student, over the whole vocabulary.
+
+    See `sgsd_kernels.linear_divergence` for what the fields mean.
+    """
+
+    kind: Literal["forward_kl", "reverse_kl", "jsd"] = "jsd"
+    beta: float = 0.5
+    temperature: float = 1.0
+    token_clip: float | None = None
+    support_top_k: int = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRequest:
     """What an objective needs beside the log-probabilities of the sampled tokens."""
 
     entropy: bool = True
     support_top_k: int = -1
     """Above 0: both distributions restricted to the teacher's top-k tokens plus the sampled one."""
+    divergence: DivergenceRequest | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,11 +166,17 @@ class TokenScores:
     """[B, T] bool: a sampled token that counts; a subset of ``completion_mask``."""
     context_weight: Tensor
     """[B, K] float32; 0 where a rollout has fewer than K contexts."""
+    problem_index: Tensor
+    """[B] int64: the same number for rollouts of one problem, counted from 0."""
+    sampled_logprob: Tensor
+    """[B, T] float32 nats: the policy's log-probability when the token was sampled, no gradient."""
     student_entropy: Tensor | None = None
     """[B, T] float32 nats, no gradient."""
     teacher_entropy: Tensor | None = None
     """[B, K, T] float32 nats."""
     support: SupportScores | None = None
+    divergence: Tensor | None = None
+    """[B, T] float32 nats, of the tokens in ``loss_mask`` of rollouts that have a teacher; carries the gradient."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

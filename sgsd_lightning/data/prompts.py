@@ -85,7 +85,9 @@ class ChatPrompts:
         return self.render(tokenizer, self.messages(PromptRole.STUDENT, problem), PromptRole.STUDENT)
 
     def teacher(self, tokenizer: PreTrainedTokenizerBase, problem: Problem, context: TeacherContext) -> tuple[int, ...]:
-        """A teacher's prompt ids."""
+        """A teacher's prompt ids; one that is shown nothing reads the student's prompt."""
+        if not context.text:
+            return self.student(tokenizer, problem)
         return self.render(tokenizer, self.messages(PromptRole.TEACHER, problem, context), PromptRole.TEACHER)
 
     def evaluation(

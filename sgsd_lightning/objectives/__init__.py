@@ -1,6 +1,17 @@
 """Objectives: scores and verdicts in, a loss out."""
 
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
+from sgsd_lightning.objectives.divergence import Divergence, SampledDivergence
 from sgsd_lightning.objectives.gated_polarity import GatedPolarity
+from sgsd_lightning.objectives.policy_gradient import PolicyGradient
+from sgsd_lightning.objectives.weighted_sum import WeightedSum
 
-__all__ = ["GatedPolarity", "Objective", "ObjectiveResult"]
+__all__ = [
+    "Divergence",
+    "GatedPolarity",
+    "Objective",
+    "ObjectiveResult",
+    "PolicyGradient",
+    "SampledDivergence",
+    "WeightedSum",
+]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sgsd_lightning.policy.loss_mask import LossMaskRule
-from sgsd_lightning.policy.score_method import HeadScores, StudentSupport
-from sgsd_lightning.types import Rollout, ScoreRequest
+from sgsd_lightning.policy.score_method import HeadScores, StudentDivergence, StudentSupport
+from sgsd_lightning.types import DivergenceRequest, Rollout, ScoreRequest
 
 
 class ScoreGrid:
@@ -46,6 +46,19 @@ class ScoreGrid:
         """[B, T]: values at their cells, 0 elsewhere; differentiable in the values."""
         return self.zeros().flatten().index_copy(0, cells, values.float()).view(len(self.rollouts), self.num_tokens)
 
+    def problem_index(self) -> Tensor:
+        """[B] int64: rollouts of one problem have one number."""
+        numbers: dict[str, int] = {}
+        index = [numbers.setdefault(rollout.problem.problem_id, len(numbers)) for rollout in self.rollouts]
+        return torch.tensor(index, dtype=torch.int64, device=self.device)
+
+    def sampled_logprob(self) -> Tensor:
+        """[B, T] float32: what the policy gave the tokens when it sampled them; 0 elsewhere."""
+        padded = torch.zeros(len(self.rollouts), self.num_tokens)
+        for row, rollout in zip(padded, self.rollouts, strict=True):
+            row[: len(rollout.logprobs)] = rollout.logprobs
+        return padded.to(self.device)
+
     def completion_mask(self) -> Tensor:
         return self._padded_mask([torch.ones(len(r.completion_ids), dtype=torch.bool) for r in self.rollouts])
 
@@ -71,6 +84,11 @@ class TeacherScores:
         shape = (len(grid.rollouts), grid.num_contexts, grid.num_tokens)
         self.logprob = torch.zeros(shape, device=grid.device)
         self.entropy = torch.zeros(shape, device=grid.device) if request.entropy else None
+        self.hidden: Tensor | None = None
+        """[B, K, T, D] where the objective compares distributions and a teacher was scored."""
+        self.head_weight: Tensor | None = None
+        """[V, D], the teachers' own head; None where it is the student's."""
+        self._shape = shape
         num_slots = request.support_top_k + 1
         self.support = TeacherSupports(shape, num_slots, grid.device) if request.support_top_k > 0 else None
 
@@ -80,6 +98,29 @@ class TeacherScores:
             self.entropy.view(-1).index_copy_(0, cells, scores.entropy.float())
         if self.support is not None:
             self.support.put(cells, scores)
+        if scores.hidden is not None:
+            if self.hidden is None:
+                self.hidden = scores.hidden.new_zeros(*self._shape, scores.hidden.shape[-1])
+            self.hidden.view(-1, self.hidden.shape[-1]).index_copy_(0, cells, scores.hidden)
+
+    def divergence_at(
+        self, cells: Tensor, mask: Tensor, context_weight: Tensor, request: DivergenceRequest
+    ) -> StudentDivergence | None:
+        """What the student is compared with at cells of [B, T]; None where no teacher was scored."""
+        if self.hidden is None:
+            return None
+        num_contexts, num_tokens = self._shape[1:]
+        mixture = context_weight[cells // num_tokens]  # [N, K]
+        has_teacher = mixture.sum(-1) > 0
+        # a row without a teacher is masked, but its weights must still be weights
+        mixture = torch.where(has_teacher[:, None], mixture, 1.0 / num_contexts)
+        return StudentDivergence(
+            hidden=self.hidden.permute(1, 0, 2, 3).flatten(1, 2)[:, cells],
+            weight=self.head_weight,
+            mixture=mixture / mixture.sum(-1, keepdim=True),
+            mask=mask.flatten()[cells] & has_teacher,
+            request=request,
+        )
 
 
 class TeacherSupports:

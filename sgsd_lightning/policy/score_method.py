@@ -6,7 +6,7 @@ import types
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from sgsd_kernels import Implementation, linear_logprob, support_logprob, teacher_support
+from sgsd_kernels import Implementation, linear_divergence, linear_logprob, support_logprob, teacher_support
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import PreTrainedModel
@@ -15,6 +15,7 @@ from sgsd_lightning.policy.attention import check_backward, packed_forward, segm
 from sgsd_lightning.policy.compilation import compiled_layers
 from sgsd_lightning.policy.head import head_arguments
 from sgsd_lightning.policy.packing import PackedBatch
+from sgsd_lightning.types import DivergenceRequest
 
 
 class StudentSupport(NamedTuple):
@@ -24,6 +25,20 @@ class StudentSupport(NamedTuple):
     """[N, K, S] int64."""
     mask: Tensor
     """[N, K, S] bool: slots in use."""
+
+
+class StudentDivergence(NamedTuple):
+    """What a student's distributions are to be compared with, for N completion tokens."""
+
+    hidden: Tensor
+    """[K, N, D]: the teachers' last hidden states."""
+    weight: Tensor | None
+    """[V, D]: the teachers' head; None where it is the student's."""
+    mixture: Tensor
+    """[N, K] float32, adding up to 1 over K."""
+    mask: Tensor
+    """[N] bool: the tokens that are compared."""
+    request: DivergenceRequest
 
 
 class HeadScores(NamedTuple):
@@ -39,6 +54,10 @@ class HeadScores(NamedTuple):
     """[N, S] int64 (teacher only)."""
     target_slot: Tensor | None = None
     """[N] int64 (teacher only)."""
+    hidden: Tensor | None = None
+    """[N, D] (teacher only)."""
+    divergence: Tensor | None = None
+    """[N] float32 nats (student only)."""
 
 
 def score(
@@ -49,6 +68,8 @@ def score(
     entropy: bool = False,
     support_top_k: int = 0,
     support: StudentSupport | None = None,
+    keeps_hidden: bool = False,
+    divergence: StudentDivergence | None = None,
 ) -> HeadScores:
     """Score the completion tokens of a batch; bound to a model by :func:`bind_score`.
 
@@ -62,6 +83,8 @@ def score(
         entropy: Whether to return entropies.
         support_top_k: Above 0, also return the local support (as a teacher).
         support: Also return log-probabilities on these supports (as a student).
+        keeps_hidden: Also return the hidden states that the head was given (as a teacher).
+        divergence: Also return the divergence from these teachers (as a student).
     """
     check_backward(self)
     segments = batch.segments
@@ -75,12 +98,12 @@ def score(
     hidden = outputs.last_hidden_state.flatten(0, 1)[batch.predicted_from]  # [N, D]
     head = head_arguments(self, hidden)
     output = linear_logprob(targets=batch.targets, entropy=entropy, implementation=implementation, **head)
-    supports: dict[str, Any] = {}
+    supports: dict[str, Any] = {"hidden": head["hidden"]} if keeps_hidden else {}
     if support_top_k > 0:
         local = teacher_support(
             targets=batch.targets, support_top_k=support_top_k, implementation=implementation, **head
         )
-        supports = {
+        supports |= {
             "support_logprob": local.logprob,
             "support_ids": local.ids,
             "target_slot": local.target_slot,
@@ -88,8 +111,32 @@ def score(
     elif support is not None:
         # FSDP must not be given views, whose hooks an in-place operation would drop
         local_logprob = support_logprob(ids=support.ids, mask=support.mask, implementation=implementation, **head)
-        supports = {"support_logprob": local_logprob.clone()}
+        supports |= {"support_logprob": local_logprob.clone()}
+    if divergence is not None:
+        supports["divergence"] = _divergence(head, divergence, implementation)
     return HeadScores(output.logprob, output.entropy, **supports)
+
+
+def _divergence(head: dict[str, Any], asked: StudentDivergence, implementation: Implementation) -> Tensor:
+    request = asked.request
+    is_one = asked.hidden.shape[0] == 1
+    return linear_divergence(
+        head["hidden"],
+        asked.hidden[0] if is_one else asked.hidden,
+        head["weight"],
+        bias=head["bias"],
+        teacher_weight=asked.weight,
+        teacher_bias=None if asked.weight is None else head["bias"],
+        mixture_weights=None if is_one else asked.mixture,
+        kind=request.kind,
+        beta=request.beta,
+        temperature=request.temperature * head["temperature"],
+        softcap=head["softcap"],
+        token_clip=request.token_clip,
+        support_top_k=request.support_top_k,
+        mask=asked.mask,
+        implementation=implementation,
+    )
 
 
 def bind_score(model: PreTrainedModel) -> None:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import torch
 from sgsd_kernels import Implementation, Workload, resolve_implementation
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy.attention import row_layout
 from sgsd_lightning.policy.loss_mask import LossMaskRule
 from sgsd_lightning.policy.packing import PackedBatch, TokenSequence, forward_passes, pack
 from sgsd_lightning.policy.precision import product_dtype
-from sgsd_lightning.policy.score_layout import ScoreGrid, TeacherScores, TeacherSupports
+from sgsd_lightning.policy.score_layout import ScoreGrid, TeacherScores
 from sgsd_lightning.policy.score_method import bind_score
 from sgsd_lightning.policy.sharding import gathered_dtype, num_missing_passes
-from sgsd_lightning.policy.teacher_weights import TeacherWeights
+from sgsd_lightning.policy.teacher_weights import LiveTeacher, TeacherWeights
 from sgsd_lightning.policy.token_count import TokenCount
 from sgsd_lightning.timing import PhaseTimer
 from sgsd_lightning.types import Rollout, ScoreRequest, SupportScores, TokenScores
@@ -95,16 +96,22 @@ class Scorer:
         self.token_counts = {}
         with self.timer("teachers"), torch.no_grad(), teacher_weights.activate(student_model) as teacher_model:
             teachers = self._score_teachers(teacher_model, grid, teacher_prompts, request)
+            if request.divergence is not None:
+                teachers.head_weight = own_head(teacher_weights, teacher_model)
+        loss_mask = grid.loss_mask(loss_mask_rule)
+        weights = grid.context_weight(context_weights)
         # autocast in older versions of torch hands the casts made without gradient to the pass that needs one
         torch.clear_autocast_cache()
         with self.timer("student_forward"):
-            student = self._score_student(student_model, grid, teachers.support, request)
+            student = self._score_student(student_model, grid, teachers, loss_mask, weights, request)
         return TokenScores(
             student_logprob=student.logprob,
             teacher_logprob=teachers.logprob,
             completion_mask=grid.completion_mask(),
-            loss_mask=grid.loss_mask(loss_mask_rule),
-            context_weight=grid.context_weight(context_weights),
+            loss_mask=loss_mask,
+            context_weight=weights,
+            problem_index=grid.problem_index(),
+            sampled_logprob=grid.sampled_logprob(),
             student_entropy=student.entropy,
             teacher_entropy=teachers.entropy,
             support=None
@@ -114,6 +121,7 @@ class Scorer:
                 student_logprob=student.support_logprob,
                 target_slot=teachers.support.target_slot,
             ),
+            divergence=student.divergence,
         )
 
     def _score_teachers(
@@ -146,6 +154,7 @@ class Scorer:
                 implementation=self.head_implementation,
                 entropy=request.entropy,
                 support_top_k=max(0, request.support_top_k),
+                keeps_hidden=request.divergence is not None,
             )
             scores.put(grid.context_cells([places[index] for index in indices]), head_scores)
         for _ in range(num_missing):
@@ -153,34 +162,48 @@ class Scorer:
         return scores
 
     def _score_student(
-        self, model: PreTrainedModel, grid: ScoreGrid, support: TeacherSupports | None, request: ScoreRequest
+        self,
+        model: PreTrainedModel,
+        grid: ScoreGrid,
+        teachers: TeacherScores,
+        loss_mask: Tensor,
+        context_weight: Tensor,
+        request: ScoreRequest,
     ) -> _StudentScores:
         bind_score(model)
+        support = teachers.support
         rows = [row for row, rollout in enumerate(grid.rollouts) if rollout.completion_ids]
         if not rows:
-            return self._score_nothing(model, grid, support, request)
+            return self._score_nothing(model, grid, teachers, request)
         sequences = [
             TokenSequence(prompt_ids=grid.rollouts[row].prompt_ids, completion_ids=grid.rollouts[row].completion_ids)
             for row in rows
         ]
         cells = grid.cells(rows)
+        asked = request.divergence
+        compared = None if asked is None else teachers.divergence_at(cells, loss_mask, context_weight, asked)
         head_scores = model.score(
             self._batch("student", sequences, model),
             implementation=self.head_implementation,
             entropy=request.entropy,
             support=None if support is None else support.at(cells),
+            divergence=compared,
         )
-        entropy, support_logprob = head_scores.entropy, head_scores.support_logprob
+        entropy, support_logprob, divergence = head_scores.entropy, head_scores.support_logprob, head_scores.divergence
         return _StudentScores(
             logprob=grid.scatter(cells, head_scores.logprob),
             entropy=None if entropy is None else grid.scatter(cells, entropy.detach()),
             support_logprob=None
             if support is None or support_logprob is None
             else support.scatter(cells, support_logprob),
+            divergence=None
+            if asked is None
+            # without a teacher the graph is there all the same, with the value 0
+            else grid.scatter(cells, 0.0 * head_scores.logprob if divergence is None else divergence),
         )
 
     def _score_nothing(
-        self, model: PreTrainedModel, grid: ScoreGrid, support: TeacherSupports | None, request: ScoreRequest
+        self, model: PreTrainedModel, grid: ScoreGrid, teachers: TeacherScores, request: ScoreRequest
     ) -> _StudentScores:
         """No completion has a token: the graph of one made-up token, times zero."""
         nothing = 0.0 * model.score(_nothing(model), implementation=self.head_implementation).logprob.sum()
@@ -188,7 +211,8 @@ class Scorer:
         return _StudentScores(
             logprob=zeros + nothing,
             entropy=zeros.clone() if request.entropy else None,
-            support_logprob=None if support is None else support.logprob + nothing,
+            support_logprob=None if teachers.support is None else teachers.support.logprob + nothing,
+            divergence=None if request.divergence is None else zeros + nothing,
         )
 
     def _batch(self, who: str, sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:
@@ -202,6 +226,24 @@ class _StudentScores:
     logprob: Tensor
     entropy: Tensor | None
     support_logprob: Tensor | None
+    divergence: Tensor | None
+
+
+def own_head(teacher_weights: TeacherWeights, model: PreTrainedModel) -> Tensor | None:
+    """[V, D]: a copy of the head that teaches, within `activate`; None where the student's is the same.
+
+    Raises:
+        ValueError: where it would have to be gathered.
+    """
+    weight = model.get_output_embeddings().weight
+    if isinstance(teacher_weights, LiveTeacher) or not weight.requires_grad:
+        return None
+    if isinstance(weight, DTensor):
+        raise ValueError(
+            "an objective that compares whole distributions needs the teacher's head beside the student's, which are "
+            "one sharded tensor here: train with policy.lora, take LiveTeacher, or another strategy than fsdp2"
+        )
+    return weight.detach().to(product_dtype(weight)).clone()
 
 
 def _batch(sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:

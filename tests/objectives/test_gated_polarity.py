@@ -26,6 +26,8 @@ def scores_of(student: Tensor, teacher: Tensor, mask: Tensor, weights: Tensor) -
         completion_mask=torch.ones_like(mask),
         loss_mask=mask,
         context_weight=weights,
+        problem_index=torch.zeros(len(student), dtype=torch.int64),
+        sampled_logprob=torch.zeros_like(student),
         student_entropy=torch.zeros_like(student),
         teacher_entropy=torch.zeros_like(teacher),
     )
@@ -125,6 +127,8 @@ def test_the_support_variant_reads_the_divergence_in_its_gate() -> None:
         completion_mask=torch.ones(1, 1) > 0,
         loss_mask=torch.ones(1, 1) > 0,
         context_weight=torch.ones(1, 1, dtype=torch.float64),
+        problem_index=torch.zeros(1, dtype=torch.int64),
+        sampled_logprob=torch.zeros(1, 1),
         support=SupportScores(
             teacher_logprob=teacher_probability.log(),
             student_logprob=student,

@@ -1,0 +1,62 @@
+"""Several objectives on the same scores, such as a policy gradient beside distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from sgsd_lightning.objectives.base import Objective, ObjectiveResult
+from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+
+
+class WeightedSum(Objective):
+    """L = sum over objectives of weight * L_i. What is logged of each stands under ``objective_1/...`` and so on.
+
+    Evidence on the bank comes from the first objective that measures stances.
+
+    Args:
+        objectives: at least one.
+        weights: one each.
+    """
+
+    def __init__(self, objectives: list[Objective], weights: list[float]) -> None:
+        if not objectives or len(objectives) != len(weights):
+            raise ValueError(
+                f"objective.weights must hold one number an objective; got {len(objectives)} objectives and "
+                f"{len(weights)} weights"
+            )
+        self.objectives = objectives
+        self.weights = weights
+        self._request = _united([objective.score_request for objective in objectives])
+
+    @property
+    def score_request(self) -> ScoreRequest:
+        return self._request
+
+    def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
+        results = [objective(scores, verdicts) for objective in self.objectives]
+        stances = next((result for result in results if result.stance is not None), results[0])
+        loss = torch.stack([weight * result.loss for weight, result in zip(self.weights, results, strict=True)]).sum()
+        metrics = {
+            f"objective_{number}/{name.removeprefix('objective/')}": value
+            for number, result in enumerate(results, start=1)
+            for name, value in {**result.metrics, "objective/loss": result.loss.detach()}.items()
+        }
+        return replace(stances, loss=loss, metrics=metrics)
+
+
+def _united(requests: Sequence[ScoreRequest]) -> ScoreRequest:
+    supports = {request.support_top_k for request in requests if request.support_top_k > 0}
+    divergences = {request.divergence for request in requests if request.divergence is not None}
+    if len(supports) > 1 or len(divergences) > 1:
+        raise ValueError(
+            "objective.objectives ask for different supports or divergences, and a step computes one of each; "
+            f"got support_top_k {sorted(supports)} and {len(divergences)} divergences"
+        )
+    return ScoreRequest(
+        entropy=any(request.entropy for request in requests),
+        support_top_k=next(iter(supports), -1),
+        divergence=next(iter(divergences), None),
+    )
