@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from sgsd_lightning.cli import main
-from sgsd_lightning.cli.configs import resolve_config, resolve_config_arguments, scale_configs, shipped_configs
+from sgsd_lightning.cli.configs import (
+    method_configs,
+    resolve_config,
+    resolve_config_arguments,
+    scale_configs,
+    shipped_configs,
+)
 
 
 def printed(name: str, capsys: pytest.CaptureFixture[str], *others: str) -> dict:
@@ -68,6 +76,33 @@ def test_the_number_of_processes_is_a_matter_of_trainer_keys(scale: str, capsys:
     rollouts = trainer["devices"] * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
     assert rollouts * laid_over["data"]["init_args"]["batch_size"] == 16
     assert trainer["max_steps"] == 200
+
+
+@pytest.mark.parametrize("place", range(len(method_configs())))
+def test_a_method_is_laid_over_a_configuration(place: int, capsys: pytest.CaptureFixture[str]) -> None:
+    method = sorted(method_configs())[place]
+    base = ("sgsd_toy", "sgsd_qwen3_1.7b")[place % 2]
+    alone, laid_over = yaml.safe_load(shipped_configs()[base].read_text()), printed(base, capsys, method)
+    said = yaml.safe_load(method_configs()[method].read_text())
+    assert set(said) <= {"model", "bank_maintenance"}
+    for name, value in said["model"]["init_args"].items():
+        found = laid_over["model"]["init_args"][name]
+        for key, setting in value.get("init_args", {}).items() if isinstance(value, dict) else ():
+            if key != "objectives":
+                assert found["init_args"][key] == setting
+    assert alone["trainer"].items() <= laid_over["trainer"].items()
+
+
+@pytest.mark.parametrize("method", ["grpo_kl", "opsd", "sgsd_grpo"])
+def test_a_method_trains(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a random model: what counts is that its parts fit together."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config=sgsd_toy", f"--config=method/{method}"]
+    arguments += ["--model.init_args.policy=sgsd_lightning.policy.RandomPolicy"]
+    arguments += ["--model.init_args.policy.init_args.hidden_size=32", "--data.init_args.batch_size=2"]
+    arguments += ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", *arguments]) == 0
+    assert (tmp_path / "runs/sgsd_toy/checkpoints/last.ckpt").exists()
 
 
 def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

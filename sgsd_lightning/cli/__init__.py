@@ -10,7 +10,8 @@ from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, who_speaks
 
 USAGE = """usage: sgsd COMMAND [options]
 
-commands that read a configuration (--config NAME_OR_FILE, more laid over it: --config scale/ddp, then overrides:
+commands that read a configuration (--config NAME_OR_FILE, more laid over it: --config scale/ddp,
+--config method/grpo, then overrides:
 --model.init_args.samples_per_prompt=4):
   fit            train                                   --ckpt_path last resumes
   validate       avg@k and pass@k on the validation problems
@@ -66,9 +67,9 @@ def _dispatch(command: str, rest: list[str]) -> None:
 
         print_plan(rest)
     elif command == "configs":
-        from sgsd_lightning.cli.configs import scale_configs, shipped_configs
+        from sgsd_lightning.cli.configs import method_configs, scale_configs, shipped_configs
 
-        for name, path in {**shipped_configs(), **scale_configs()}.items():
+        for name, path in {**shipped_configs(), **scale_configs(), **method_configs()}.items():
             print(f"{name:32s} {path}")
     else:
         from sgsd_lightning.cli.announcements import announce_choices, leave_out_noise

@@ -23,17 +23,22 @@ def scale_configs() -> dict[str, Path]:
     return {f"scale/{path.name.removesuffix('.yaml')}": path for path in sorted(config_folder().glob("scale/*.yaml"))}
 
 
+def method_configs() -> dict[str, Path]:
+    """Name to file of the methods that are laid over one of them, such as ``method/opsd``."""
+    return {f"method/{path.name.removesuffix('.yaml')}": path for path in sorted(config_folder().glob("method/*.yaml"))}
+
+
 def resolve_config(value: str) -> str:
     """A file that exists stays as it is; else ``name``, ``name.yaml`` or ``configs/name.yaml`` names a shipped one.
 
-    Names of trainer settings begin with ``scale/``.
+    Names of trainer settings begin with ``scale/``, those of methods with ``method/``.
 
     Raises:
         FileNotFoundError: if neither exists, listing the shipped names.
     """
     if Path(value).is_file():
         return value
-    shipped = {**shipped_configs(), **scale_configs()}
+    shipped = {**shipped_configs(), **scale_configs(), **method_configs()}
     # not .stem: a name may hold a dot, as 1.7b
     name = Path(value).as_posix().removeprefix("configs/").removesuffix(".yaml")
     if name in shipped:
