@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
@@ -23,6 +23,7 @@ from sgsd_lightning.skills.leaks import LeakGuard
 from sgsd_lightning.skills.maintenance import BankUpdate, MaintenanceSettings, maintain
 from sgsd_lightning.skills.memories import Memory, memory_of
 from sgsd_lightning.skills.writer import SkillWriter
+from sgsd_lightning.types import Problem
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +95,7 @@ class BankMaintenance(Callback):
                 "bank_maintenance.writer needs model.init_args.contexts of class SkillPairs, which has a bank; "
                 f"got {type(pl_module.contexts).__name__}"
             )
-        data = getattr(trainer, "datamodule", None)
-        problems = data.problems if isinstance(data, ProblemDataModule) else {}
-        self._guard = LeakGuard(
-            [problem.text for split in ("validation", "test") for problem in problems.get(split, [])]
-        )
+        self._guard = LeakGuard(problem.text for problem in _evaluation_problems(getattr(trainer, "datamodule", None)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand the policy to the writer; a run that goes on begins with the bank of its checkpoint."""
@@ -170,6 +167,16 @@ class BankMaintenance(Callback):
         if trainer.is_global_zero:
             _save(result.bank, _folder(trainer), [f"step-{step}.json", LATEST])
             _note(result, _folder(trainer), step)
+
+
+def _evaluation_problems(data: Any) -> Iterator[Problem]:
+    """Of validation and test; training itself does not read the latter."""
+    if not isinstance(data, ProblemDataModule):
+        return
+    for split in ("validation", "test"):
+        source = data.sources[split]
+        if source is not None:
+            yield from data.problems.get(split) or source.load()
 
 
 def _memories(module: SelfDistillation, step: int) -> list[Memory]:

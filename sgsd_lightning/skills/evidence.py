@@ -159,13 +159,23 @@ class EvidenceLedger:
         return json.dumps(
             {
                 "step": self.step,
+                "half_life_steps": self.half_life_steps,
+                "confidence": self.confidence,
                 "items": {key: _row(tally) for key, tally in self.items.items()},
                 "pairs": {key: _row(tally) for key, tally in self.pairs.items()},
             }
         )
 
+    @classmethod
+    def from_json(cls, text: str) -> EvidenceLedger:
+        """The ledger that :meth:`to_json` wrote, with its settings."""
+        content = json.loads(text)
+        ledger = cls(content["half_life_steps"], content["confidence"])
+        ledger.load_json(text)
+        return ledger
+
     def load_json(self, text: str) -> None:
-        """Take up what :meth:`to_json` wrote."""
+        """Take up what :meth:`to_json` wrote; the settings stay."""
         content = json.loads(text)
         self.step = content["step"]
         self.items = {key: _tally(row) for key, row in content["items"].items()}

@@ -90,13 +90,22 @@ def _loads(written: str) -> Any:
         return json.loads(written)
     except json.JSONDecodeError:
         pass
+    return json_repair().loads(written)
+
+
+def json_repair() -> Any:
+    """The library that reads what is almost JSON.
+
+    Raises:
+        ImportError: naming the extra, if it is not installed.
+    """
     try:
-        import json_repair
+        import json_repair as library
     except ImportError:
         raise ImportError(
             "reading a language model's JSON needs json-repair: pip install 'sgsd-lightning[skills]'"
         ) from None
-    return json_repair.loads(written)
+    return library
 
 
 def _listed(found: Any, kind: Kind) -> list[Any] | None:

@@ -11,7 +11,7 @@ from sgsd_lightning.skills.memories import Memory
 from sgsd_lightning.skills.merge_answer import text_fields
 from sgsd_lightning.skills.writer import Reject, SkillWriter, Written
 from sgsd_lightning.types import Messages
-from sgsd_lightning.writers.answer_parsing import parse_extraction, parse_merge
+from sgsd_lightning.writers.answer_parsing import json_repair, parse_extraction, parse_merge
 from sgsd_lightning.writers.language_model import LanguageModel
 from sgsd_lightning.writers.prompt_files import fill, load_prompts
 
@@ -35,6 +35,7 @@ class LanguageModelWriter(SkillWriter):
     ) -> None:
         if max_completion_chars < 100:
             raise ValueError(f"writer.max_completion_chars must be at least 100; got {max_completion_chars}")
+        json_repair()  # missing, it should not be missed after the first answers were paid for
         self.language_model = language_model
         self.prompts = load_prompts(prompts_folder, domain)
         self.max_completion_chars = max_completion_chars

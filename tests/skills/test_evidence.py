@@ -96,4 +96,4 @@ def test_a_ledger_goes_on_from_its_json_as_if_it_had_not_stopped() -> None:
     second.load_json(first.to_json())
     for step, found in steps[5:]:
         second.observe(step, found)
-    assert second.to_json() == whole.to_json()
+    assert second.to_json() == whole.to_json() == EvidenceLedger.from_json(whole.to_json()).to_json()

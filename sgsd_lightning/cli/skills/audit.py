@@ -64,9 +64,7 @@ def load_evidence(run: Path) -> tuple[SkillBank, EvidenceLedger]:
     state: dict[str, Any] = load_unsharded_part(path).get(CHECKPOINT_KEY, {}).get("contexts", {})
     if "bank" not in state or "ledger" not in state:
         raise ValueError(f"{path} holds no skill bank with evidence; its run had other contexts than SkillPairs")
-    ledger = EvidenceLedger()
-    ledger.load_json(state["ledger"])
-    return SkillBank.from_json(state["bank"], where=f"{path}: skill bank"), ledger
+    return SkillBank.from_json(state["bank"], where=f"{path}: skill bank"), EvidenceLedger.from_json(state["ledger"])
 
 
 def print_rows(rows: Sequence[AuditRow], num: int | None, step: int) -> None:
