@@ -44,7 +44,7 @@ def test_no_item_may_repeat_a_problem_of_validation_or_test() -> None:
 
 
 def test_contexts_without_a_bank_are_refused_unless_there_is_no_writer() -> None:
-    with pytest.raises(ValueError, match="needs model.init_args.contexts of class SkillPairs.*got NumberedContexts"):
+    with pytest.raises(ValueError, match=r"needs model.init_args.contexts of class SkillPairs.*got NumberedContexts"):
         BankMaintenance(ConventionWriter()).setup(trainer(), tiny_module(), "fit")
     BankMaintenance().setup(trainer(), tiny_module(), "fit")
 
