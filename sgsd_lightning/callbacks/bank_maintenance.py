@@ -154,12 +154,14 @@ class BankMaintenance(Callback):
         result: BankUpdate | str | None = None
         with writer.session():
             if trainer.is_global_zero:
-                result = _attempt(work, self.time_limit_seconds + GRACE_SECONDS)
+                limit = None if writer.computes_here else self.time_limit_seconds + GRACE_SECONDS
+                result = _attempt(work, limit)
             result = broadcast_from_first(result)
         if not isinstance(result, BankUpdate):
             if trainer.is_global_zero:
                 log.warning("step %d: the skill bank stays as it is: %s", step, result)
             module.log("bank/failed_updates", 1.0, batch_size=1)
+            self._pool = pool  # for the next time
             return
         contexts.use(result.bank)
         for name, value in _metrics(result).items():
@@ -191,24 +193,26 @@ def _memories(module: SelfDistillation, step: int) -> list[Memory]:
     return [memory for memory in found if memory is not None]
 
 
-def _attempt(work: Callable[[], BankUpdate], seconds: float) -> BankUpdate | str:
+def _attempt(work: Callable[[], BankUpdate], seconds: float | None) -> BankUpdate | str:
     """The update, or why there is none; never longer than so many seconds, and never an error.
 
-    The writer is somebody else's code, and may hang where no deadline reaches: in a name server, in a driver.
+    A writer may hang where no deadline reaches, as in a name server: then it is left alone in a thread of its own.
     """
+    if seconds is None:
+        return _result_of(work)
     outcome: list[BankUpdate | str] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:
-            log.debug("the update of the skill bank failed", exc_info=True)
-            outcome.append(f"{type(error).__name__}: {error}")
-
-    thread = Thread(target=run, name="skill-writer", daemon=True)
+    thread = Thread(target=lambda: outcome.append(_result_of(work)), name="skill-writer", daemon=True)
     thread.start()
     thread.join(seconds)
     return outcome[0] if outcome else f"the writer gave no answer within {seconds:.0f} s"
+
+
+def _result_of(work: Callable[[], BankUpdate]) -> BankUpdate | str:
+    try:
+        return work()
+    except Exception as error:
+        log.debug("the update of the skill bank failed", exc_info=True)
+        return f"{type(error).__name__}: {error}"
 
 
 def _metrics(update: BankUpdate) -> dict[str, float]:

@@ -52,6 +52,10 @@ class Written:
 class SkillWriter(ABC):
     """Writes skills from successes, mistakes from failures, and merges items that say the same."""
 
+    computes_here: bool = False
+    """Whether its calls compute in this process, wait for nobody, and so cannot hang. They are not left alone when they
+    take too long: they may be using the policy."""
+
     @abstractmethod
     def extract(self, memories: Sequence[Memory], deadline: float | None = None) -> Iterator[Written]:
         """One result a memory, each as soon as it is there, in any order.

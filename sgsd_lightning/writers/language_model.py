@@ -23,6 +23,10 @@ class Answer:
 class LanguageModel(ABC):
     """Answers chats, one by one or many at a time."""
 
+    computes_here: bool = False
+    """Whether its calls compute in this process, wait for nobody, and so cannot hang. They are not left alone when they
+    take too long: they may be using the policy."""
+
     @abstractmethod
     def answers(self, chats: Sequence[Messages], deadline: float | None = None) -> Iterator[tuple[int, Answer]]:
         """The index of each chat with its answer, each as soon as it is there, in any order.

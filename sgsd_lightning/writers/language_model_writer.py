@@ -37,6 +37,7 @@ class LanguageModelWriter(SkillWriter):
             raise ValueError(f"writer.max_completion_chars must be at least 100; got {max_completion_chars}")
         json_repair()  # missing, it should not be missed after the first answers were paid for
         self.language_model = language_model
+        self.computes_here = language_model.computes_here
         self.prompts = load_prompts(prompts_folder, domain)
         self.max_completion_chars = max_completion_chars
 

@@ -30,6 +30,8 @@ class TransformersModel(LanguageModel):
         seed: what the sampling derives from.
     """
 
+    computes_here = True
+
     def __init__(
         self,
         sampling: SamplingSettings | None = None,

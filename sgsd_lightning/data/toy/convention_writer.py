@@ -38,6 +38,8 @@ class ConventionWriter(SkillWriter):
     The base model understands the toy bank's sentences and hardly any others, so items are made of them.
     """
 
+    computes_here = True
+
     def __init__(self) -> None:
         bank = load_toy_bank()
         self._skills = _by_advice(bank["general_skills"])
