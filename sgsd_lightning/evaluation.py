@@ -11,7 +11,7 @@ from torch import nn
 from sgsd_lightning.contexts import ContextBuilder
 from sgsd_lightning.diagnostics import rollout_metrics
 from sgsd_lightning.measurements import Measurement, combine
-from sgsd_lightning.metrics import AverageAtK, PassAtK
+from sgsd_lightning.metrics import AverageAtK, MajorityAtK, PassAtK
 from sgsd_lightning.types import Rollout, SamplingSettings, Verdict
 
 
@@ -42,6 +42,7 @@ class SampledEvaluation(nn.Module):
         self.samples_per_problem = samples_per_problem
         self.average_at_k = AverageAtK()
         self.pass_at_k = PassAtK(samples_per_problem)
+        self.majority_at_k = MajorityAtK()
         self._window: list[dict[str, Measurement]] = []
 
     def update(self, judged: Sequence[tuple[Rollout, Verdict]]) -> None:
@@ -51,13 +52,17 @@ class SampledEvaluation(nn.Module):
         correct = accepted.view(-1, self.samples_per_problem)  # [problems, k]
         self.average_at_k.update(correct)
         self.pass_at_k.update(correct)
+        answers = [verdict.answer for verdict in verdicts]
+        k = self.samples_per_problem
+        self.majority_at_k.update([answers[start : start + k] for start in range(0, len(answers), k)], correct)
         self._window.append(rollout_metrics(rollouts, verdicts))
 
     def take(self) -> dict[str, float]:
-        """``avg@k``, ``pass@k`` and the rollout metrics over all batches of all processes; starts anew."""
-        result = {"avg@k": float(self.average_at_k.compute()), "pass@k": float(self.pass_at_k.compute())}
+        """``avg@k``, ``pass@k``, ``majority@k`` and rollout metrics over all batches of all processes; starts anew."""
+        metrics = {"avg@k": self.average_at_k, "pass@k": self.pass_at_k, "majority@k": self.majority_at_k}
+        result = {name: float(metric.compute()) for name, metric in metrics.items()}
         result |= {name.removeprefix("rollout/"): value for name, value in combine(self._window).items()}
-        self.average_at_k.reset()
-        self.pass_at_k.reset()
+        for metric in metrics.values():
+            metric.reset()
         self._window = []
         return result

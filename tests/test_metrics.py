@@ -1,4 +1,4 @@
-"""avg@k and pass@k against enumeration."""
+"""avg@k, pass@k and majority@k against enumeration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from sgsd_lightning.metrics import AverageAtK, PassAtK
+from sgsd_lightning.metrics import AverageAtK, MajorityAtK, PassAtK
 
 
 def enumerated_pass_at_k(correct: torch.Tensor, k: int) -> float:
@@ -43,3 +43,36 @@ def test_average_at_k_counts_problems_not_batches() -> None:
 def test_k_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="must be at least 1; got 0"):
         PassAtK(0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "correct", "expected"),
+    [
+        (["4", "4", "5"], [True, True, False], 1.0),
+        (["4", "5", "5"], [True, False, False], 0.0),
+        (["4", " 4 ", "5"], [True, True, False], 1.0),
+        (["4", "5", None], [True, False, False], 0.5),
+        (["1", "2", "3", "3", "2"], [False, True, False, False, True], 0.5),
+        ([None, None], [False, False], 0.0),
+        (["7"], [True], 1.0),
+    ],
+)
+def test_the_majority_is_right_or_not(answers: list[str | None], correct: list[bool], expected: float) -> None:
+    metric = MajorityAtK()
+    metric.update([answers], torch.tensor([correct]))
+    assert metric.compute().item() == pytest.approx(expected)
+
+
+def test_majority_at_k_is_the_mean_over_problems_of_a_draw_among_the_leaders() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(4, (40, 6), generator=generator)  # answer 0 is the right one, 3 is none
+    answers = [[None if value == 3 else str(value) for value in row] for row in drawn.tolist()]
+    metric = MajorityAtK()
+    for start in range(0, 40, 7):
+        metric.update(answers[start : start + 7], drawn[start : start + 7] == 0)
+    shares = []
+    for row in drawn.tolist():
+        counts = [row.count(value) for value in range(3)]
+        leaders = [value for value in range(3) if counts[value] == max(counts) > 0]
+        shares.append((0 in leaders) / len(leaders) if leaders else 0.0)
+    assert metric.compute().item() == pytest.approx(sum(shares) / 40)
