@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
 
 from sgsd_lightning.skills.writer import WriterUnavailableError
 from sgsd_lightning.types import Messages
@@ -15,6 +18,13 @@ from sgsd_lightning.writers.language_model import Answer, LanguageModel
 TOO_LATE = "not answered before the deadline"
 NO_KEY = "no-key"
 """What is sent where there is no key: local servers want none, and the client insists on one."""
+
+
+class _Found(NamedTuple):
+    place: int
+    answer: Answer
+    refusal: str | None = None
+    """Why no chat at all can be answered, as far as this call shows."""
 
 
 class EndpointModel(LanguageModel):
@@ -67,23 +77,42 @@ class EndpointModel(LanguageModel):
 
     def answers(self, chats: Sequence[Messages], deadline: float | None = None) -> Iterator[tuple[int, Answer]]:
         client = self._client()
+        found: SimpleQueue[_Found | BaseException | None] = SimpleQueue()
+        stop = asyncio.Event()
         loop = asyncio.new_event_loop()
-        places = asyncio.Semaphore(self.max_concurrent)
-        calls = {loop.create_task(self._answer(client, places, chat, deadline)): i for i, chat in enumerate(chats)}
-        waiting = set(calls)
-        is_reached = False
+        calls = self._calls(client, chats, deadline, found.put, stop)
+        # a thread: calls go on while whoever asked is busy with an answer, and the asker may be in an event loop itself
+        thread = Thread(target=_run, args=(loop, calls, found.put), name="endpoint", daemon=True)
+        thread.start()
         try:
-            while waiting:
-                done, waiting = loop.run_until_complete(asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED))
-                for call in sorted(done, key=calls.__getitem__):
-                    answer, refusal = call.result()
-                    if refusal is not None and not is_reached:
-                        raise WriterUnavailableError(refusal)
-                    is_reached = is_reached or refusal is None
-                    yield calls[call], answer
+            yield from _until_refused(found)
         finally:
-            loop.run_until_complete(_closed(client, waiting))
-            loop.close()
+            with suppress(RuntimeError):  # the loop is closed once all calls are done
+                loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+    async def _calls(
+        self,
+        client: Any,
+        chats: Sequence[Messages],
+        deadline: float | None,
+        put: Callable[[_Found], None],
+        stop: asyncio.Event,
+    ) -> None:
+        """All calls, some at a time, until they are done or not wanted any more; none is left behind."""
+        places = asyncio.Semaphore(self.max_concurrent)
+
+        async def call(index: int, chat: Messages) -> None:
+            put(await self._answer(client, places, index, chat, deadline))
+
+        calls = [asyncio.create_task(call(index, chat)) for index, chat in enumerate(chats)]
+        stopped = asyncio.create_task(stop.wait())
+        everything = asyncio.gather(*calls)
+        await asyncio.wait([everything, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in (*calls, stopped):
+            task.cancel()
+        await asyncio.gather(everything, *calls, stopped, return_exceptions=True)
+        await client.close()
 
     def _client(self) -> Any:
         try:
@@ -98,17 +127,16 @@ class EndpointModel(LanguageModel):
         )
 
     async def _answer(
-        self, client: Any, places: asyncio.Semaphore, chat: Messages, deadline: float | None
-    ) -> tuple[Answer, str | None]:
-        """An answer, and why no chat at all can be answered, as far as this call shows."""
+        self, client: Any, places: asyncio.Semaphore, index: int, chat: Messages, deadline: float | None
+    ) -> _Found:
         try:
             async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()), places:
-                return self._read(await self._call(client, chat)), None
+                return _Found(index, self._read(await self._call(client, chat)))
         except TimeoutError:
-            return Answer(error=TOO_LATE), None
+            return _Found(index, Answer(error=TOO_LATE))
         except Exception as error:
             told = self._told(error)
-            return Answer(error=told), told if _is_fatal(error) else None
+            return _Found(index, Answer(error=told), told if _is_fatal(error) else None)
 
     async def _call(self, client: Any, chat: Messages) -> Any:
         return await client.chat.completions.create(
@@ -138,6 +166,8 @@ class EndpointModel(LanguageModel):
         where = f"endpoint {self.base_url}"
         if isinstance(error, openai.APITimeoutError):
             return f"{where} gave no answer within {self.timeout_seconds:g} s (language_model.timeout_seconds)"
+        if _is_broken_off(error):
+            return f"{where} broke the connection off before the answer was whole ({error.__cause__})"
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             return f"{where} cannot be reached ({cause}); is the server up, and language_model.base_url right?"
@@ -154,19 +184,34 @@ class EndpointModel(LanguageModel):
         return f"{where} sent no chat completion ({type(error).__name__}: {error!s:.200})"
 
 
-async def _closed(client: Any, calls: set[asyncio.Task[Any]]) -> None:
-    """Nothing is under way any more."""
-    for call in calls:
-        call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
-    await client.close()
+def _run(loop: asyncio.AbstractEventLoop, calls: Coroutine[Any, Any, None], put: Callable[[Any], None]) -> None:
+    """All calls on a loop of their own; ``put`` is given None at the end, or the error that ended them."""
+    try:
+        loop.run_until_complete(calls)
+        put(None)
+    except BaseException as error:
+        put(error)
+    finally:
+        loop.close()
+
+
+def _until_refused(found: SimpleQueue[_Found | BaseException | None]) -> Iterator[tuple[int, Answer]]:
+    """The answers as they come; a refusal counts for all calls where nothing was heard from the endpoint before."""
+    is_reached = False
+    while (item := found.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        if item.refusal is not None and not is_reached:
+            raise WriterUnavailableError(item.refusal)
+        is_reached = is_reached or item.refusal is None
+        yield item.place, item.answer
 
 
 def _is_fatal(error: Exception) -> bool:
     """Whether the next call would fail in the same way."""
     import openai
 
-    if isinstance(error, openai.APITimeoutError):
+    if isinstance(error, openai.APITimeoutError) or _is_broken_off(error):
         return False
     kinds = (
         openai.APIConnectionError,
@@ -175,3 +220,9 @@ def _is_fatal(error: Exception) -> bool:
         openai.NotFoundError,
     )
     return isinstance(error, kinds)
+
+
+def _is_broken_off(error: Exception) -> bool:
+    """Whether the server was reached and the connection then broke, which says nothing about the next call."""
+    # by name: releases of openai differ in the HTTP package below them
+    return type(error.__cause__).__name__ in ("RemoteProtocolError", "ReadError", "WriteError")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -89,10 +90,11 @@ def test_a_bad_answer_is_an_error_of_its_own_chat_alone(
 
 
 def test_a_connection_that_is_cut_is_tried_again_and_then_an_error(url: str, record: Record) -> None:
-    found = ask(model(url, max_retries=1, max_concurrent=1), ["before", "cut now", "after"])
-    assert "cannot be reached" in str(found[1].error)
-    assert found[2].text == "answer to after"
+    found = ask(model(url, max_retries=1, max_concurrent=1), ["cut now", "after"])
+    assert "broke the connection off" in str(found[0].error)
+    assert found[1].text == "answer to after"
     assert record.prompts.count("cut now") == 2
+    assert "broke the connection off" in str(ask(model(url, max_retries=0), ["cut alone"])[0].error)
 
 
 def test_a_hanging_server_costs_one_chat_its_time(url: str) -> None:
@@ -131,8 +133,9 @@ def test_a_wrong_url_and_a_server_that_is_not_there_are_told(url: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with pytest.raises(WriterUnavailableError, match=rf"127.0.0.1:{port}/v1 cannot be reached .* is the server up"):
-        ask(model(f"http://127.0.0.1:{port}/v1", max_retries=0), ["one"])
+    for host in (f"127.0.0.1:{port}", "nowhere.invalid"):
+        with pytest.raises(WriterUnavailableError, match=rf"{host}/v1 cannot be reached .* is the server up"):
+            ask(model(f"http://{host}/v1", max_retries=0), ["one"])
 
 
 def test_a_refusal_after_answers_ends_nothing(url: str) -> None:
@@ -163,6 +166,22 @@ def test_closing_early_leaves_no_call_behind(url: str, record: Record) -> None:
     running.close()
     time.sleep(0.6)
     assert len(record.prompts) <= 2
+    assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+
+
+def test_calls_go_on_while_the_asker_is_busy_with_an_answer(url: str) -> None:
+    chats = [[{"role": "user", "content": text}] for text in ("fast", "slow now")]
+    running = model(url).answers(chats, deadline=time.monotonic() + 1.0)
+    assert next(running) == (0, Answer(text="answer to fast"))
+    time.sleep(1.5)
+    assert next(running) == (1, Answer(text="answer to slow now"))
+
+
+def test_it_works_within_another_event_loop(url: str) -> None:
+    async def cell() -> dict[int, Answer]:
+        return ask(model(url), ["one"])
+
+    assert asyncio.run(cell()) == {0: Answer(text="answer to one")}
 
 
 def test_it_works_in_another_thread(url: str) -> None:
