@@ -105,14 +105,17 @@ class EndpointModel(LanguageModel):
         async def call(index: int, chat: Messages) -> None:
             put(await self._answer(client, places, index, chat, deadline))
 
-        calls = [asyncio.create_task(call(index, chat)) for index, chat in enumerate(chats)]
-        stopped = asyncio.create_task(stop.wait())
-        everything = asyncio.gather(*calls)
-        await asyncio.wait([everything, stopped], return_when=asyncio.FIRST_COMPLETED)
-        for task in (*calls, stopped):
-            task.cancel()
-        await asyncio.gather(everything, *calls, stopped, return_exceptions=True)
+        async def every_call() -> None:
+            await asyncio.gather(*(call(index, chat) for index, chat in enumerate(chats)))
+
+        everything, stopped = asyncio.create_task(every_call()), asyncio.create_task(stop.wait())
+        await asyncio.wait({everything, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        everything.cancel()  # and with it every call
+        ended, _ = await asyncio.gather(everything, stopped, return_exceptions=True)
         await client.close()
+        if isinstance(ended, Exception):  # a fault of ours: those of a call are its answer
+            raise ended
 
     def _client(self) -> Any:
         try:
