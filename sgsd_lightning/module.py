@@ -136,7 +136,7 @@ class SelfDistillation(LightningModule):
             result = self.objective(scores, pool.verdicts)
             loss = self._share_of_step(result.loss, len(pool.rollouts), len(rollouts))
 
-        self.step_record = record_step(pool, result)
+        self.step_record = record_step(pool, scores, result)
         self._observations += observations(self.step_record)
         self._window.append(
             {

@@ -8,16 +8,17 @@ from torch import Tensor
 
 from sgsd_lightning.objectives import ObjectiveResult
 from sgsd_lightning.teacher_pool import TeacherPool
-from sgsd_lightning.types import Observation, StepRecord
+from sgsd_lightning.types import Observation, StepRecord, TokenScores
 
 
-def record_step(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:
+def record_step(pool: TeacherPool, scores: TokenScores, result: ObjectiveResult) -> StepRecord:
     """Bring the objective's [B, K] measurements back to each rollout's own contexts."""
 
     def ragged(values: Tensor | None) -> list[list[Any]]:
         rows = [] if values is None else values.tolist()
         return [row[: len(contexts)] for row, contexts in zip(rows, pool.contexts, strict=False)]
 
+    student_logprob = scores.student_logprob.detach()
     return StepRecord(
         rollouts=pool.rollouts,
         verdicts=pool.verdicts,
@@ -26,6 +27,9 @@ def record_step(pool: TeacherPool, result: ObjectiveResult) -> StepRecord:
         stance=[[int(value) for value in row] for row in ragged(result.stance)],
         polarity=[[int(value) for value in row] for row in ragged(result.polarity)],
         gated_loss=ragged(result.gated_loss),
+        loss_mask=scores.loss_mask,
+        student_logprob=student_logprob,
+        log_ratio=scores.teacher_logprob - student_logprob[:, None],
     )
 
 

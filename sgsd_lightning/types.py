@@ -195,6 +195,12 @@ class StepRecord:
     """Per rollout and context: +1, -1, 0."""
     gated_loss: Sequence[Sequence[float]]
     """Per rollout and context, nats per token: what the gate let through; empty where the objective measures none."""
+    loss_mask: Tensor
+    """[B, T] bool: the tokens that counted."""
+    student_logprob: Tensor
+    """[B, T] float32 nats, detached."""
+    log_ratio: Tensor
+    """[B, K, T] float32 nats, detached: teacher minus student; meaningless outside ``loss_mask``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

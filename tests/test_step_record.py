@@ -8,7 +8,7 @@ import torch
 from sgsd_lightning.objectives import ObjectiveResult
 from sgsd_lightning.step_record import observations, record_step
 from sgsd_lightning.teacher_pool import TeacherPool
-from sgsd_lightning.types import TeacherContext, Verdict
+from sgsd_lightning.types import TeacherContext, TokenScores, Verdict
 from tests.tiny import PROBLEMS, tiny_rollout
 
 CONTEXTS = [
@@ -31,6 +31,19 @@ def pool(outcomes: list[int]) -> TeacherPool:
     )
 
 
+def scores() -> TokenScores:
+    generator = torch.Generator().manual_seed(0)
+    return TokenScores(
+        student_logprob=-torch.rand(3, 4, generator=generator).requires_grad_(),
+        teacher_logprob=-torch.rand(3, 2, 4, generator=generator),
+        completion_mask=torch.ones(3, 4, dtype=torch.bool),
+        loss_mask=torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.bool),
+        context_weight=torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.0, 0.0]]),
+        problem_index=torch.arange(3),
+        sampled_logprob=torch.zeros(3, 4),
+    )
+
+
 def result(polarity: list[list[int]]) -> ObjectiveResult:
     return ObjectiveResult(
         loss=torch.tensor(0.0),
@@ -45,7 +58,7 @@ def result(polarity: list[list[int]]) -> ObjectiveResult:
 def test_evidence_is_what_the_verifier_says_whatever_the_objective_takes_teachers_for(
     polarity: list[list[int]],
 ) -> None:
-    record = record_step(pool([1, -1, 1]), result(polarity))
+    record = record_step(pool([1, -1, 1]), scores(), result(polarity))
     found = [(seen.source_ids, seen.outcome, seen.polarity, seen.stance_score) for seen in observations(record)]
     assert found == [(("s1", "m1"), 1, 1, 0.5), (("s2", "m2"), 1, -1, -0.25), (("s1", "m1"), -1, -1, 0.125)]
     assert record.polarity == [polarity[0], polarity[1][:1], []]
@@ -53,6 +66,16 @@ def test_evidence_is_what_the_verifier_says_whatever_the_objective_takes_teacher
 
 
 def test_an_objective_that_measures_no_stance_gives_no_evidence() -> None:
-    record = record_step(pool([1, -1, 1]), ObjectiveResult(loss=torch.tensor(0.0)))
+    record = record_step(pool([1, -1, 1]), scores(), ObjectiveResult(loss=torch.tensor(0.0)))
     assert observations(record) == []
     assert record.stance == []
+
+
+def test_the_record_holds_each_token_without_its_graph() -> None:
+    measured = scores()
+    record = record_step(pool([1, -1, 1]), measured, ObjectiveResult(loss=torch.tensor(0.0)))
+    assert not record.student_logprob.requires_grad
+    torch.testing.assert_close(
+        record.log_ratio[0, 1], measured.teacher_logprob[0, 1] - measured.student_logprob[0].detach()
+    )
+    assert not record.log_ratio.requires_grad

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from sgsd_lightning.disk_errors import reason
 from sgsd_lightning.module import SelfDistillation
@@ -23,13 +24,17 @@ class RolloutTable(Callback):
     Args:
         every_n_steps: record the rollouts of every so many optimizer steps; 0 records none.
         num_rows: how many rollouts of a step become a table in TensorBoard and W&B; the files take all.
+        num_token_rows: how many rollouts of a recorded micro-batch are written token by token, with every teacher's
+            log-ratio, for the token view of `sgsd report`. A token takes about 15 bytes a teacher.
     """
 
-    def __init__(self, every_n_steps: int = 10, num_rows: int = 8) -> None:
-        if every_n_steps < 0:
-            raise ValueError(f"rollout_table.every_n_steps must be 0 (off) or more; got {every_n_steps}")
+    def __init__(self, every_n_steps: int = 10, num_rows: int = 8, num_token_rows: int = 2) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("num_token_rows", num_token_rows)):
+            if value < 0:
+                raise ValueError(f"rollout_table.{name} must be 0 (off) or more; got {value}")
         self.every_n_steps = every_n_steps
         self.num_rows = num_rows
+        self.num_token_rows = num_token_rows
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -41,6 +46,8 @@ class RolloutTable(Callback):
         if record is None or not self.every_n_steps or step % self.every_n_steps or not record.rollouts:
             return
         rows = [{"step": step, **row} for row in training_rows(record)]
+        for index, row in enumerate(rows[: self.num_token_rows]):
+            add_tokens(row, record, index, pl_module)
         _append(trainer, "rollouts", rows)
         if trainer.is_global_zero:
             self._log_table(trainer, "rollouts", rows[: self.num_rows], step)
@@ -88,10 +95,25 @@ def training_rows(record: StepRecord) -> Iterator[dict[str, Any]]:
         teachers = [
             {"sources": list(context.source_ids), "weight": context.weight}
             | ({"stance_score": record.stance_score[index][k]} if record.stance_score else {})
+            | ({"stance": record.stance[index][k]} if record.stance else {})
             | ({"polarity": record.polarity[index][k]} if record.polarity else {})
             for k, context in enumerate(record.contexts[index])
         ]
         yield {**rollout_row(rollout, verdict), "teachers": teachers}
+
+
+def add_tokens(row: dict[str, Any], record: StepRecord, index: int, module: SelfDistillation) -> None:
+    """To the row of the ``index``-th rollout, what was measured of each of its tokens; 0 where it did not count."""
+    ids = record.rollouts[index].completion_ids
+    mask = record.loss_mask[index, : len(ids)]
+    row["tokens"] = [module.tokenizer.decode([token_id]) for token_id in ids]
+    row["loss_mask"] = mask.int().tolist()
+    row["student_logprob"] = _rounded(record.student_logprob[index, : len(ids)])
+    for k, (teacher, context) in enumerate(zip(row["teachers"], record.contexts[index], strict=True)):
+        log_ratio = record.log_ratio[index, k, : len(ids)].where(mask, 0.0)
+        gate = module.objective.token_gate(log_ratio)
+        teacher |= {"text": context.text, "log_ratio": _rounded(log_ratio)}
+        teacher |= {} if gate is None else {"gate": _rounded(gate)}
 
 
 def rollout_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
@@ -115,6 +137,11 @@ def markdown_table(cells: list[list[str]]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in cells]
     return "\n".join(lines)
+
+
+def _rounded(values: Tensor) -> list[float]:
+    """Four digits, and finite, so that any JSON parser reads them."""
+    return [round(value, 4) for value in values.nan_to_num(nan=0.0).clamp(-999.0, 999.0).tolist()]
 
 
 def _cell(value: Any) -> str:

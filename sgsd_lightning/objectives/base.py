@@ -41,3 +41,10 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
         """Evaluate on B rollouts; ``verdicts`` are in the order of the rows of ``scores``."""
+
+    def token_gate(self, log_ratio: Tensor) -> Tensor | None:
+        """How much a token's log-ratio may move the student, in [0, 1], of the shape of ``log_ratio``; for pictures.
+
+        None, the default, where the objective gates nothing token by token.
+        """
+        return None

@@ -7,12 +7,15 @@ from dataclasses import asdict
 
 import torch
 from sgsd_kernels import GatedPolarityOutput, PolarityRule, gated_polarity, gated_support
-from sgsd_kernels.gate import GateSettings
+from sgsd_kernels.gate import GateSettings, gated_loss_slope
 from torch import Tensor
 
 from sgsd_lightning.measurements import Measurement, mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+
+LARGEST_SLOPE = 0.392952
+"""The largest dl/dr at tau = 1, where r = 1.2156; at another temperature it is divided by sqrt(tau)."""
 
 
 class GatedPolarity(Objective):
@@ -69,6 +72,13 @@ class GatedPolarity(Objective):
             polarity=output.polarity.detach(),
             gated_loss=output.gated_loss.detach(),
         )
+
+    def token_gate(self, log_ratio: Tensor) -> Tensor | None:
+        """|dl/dr| over its largest value; None where the gate reads the divergence on a local support."""
+        if self.support_top_k > 0:
+            return None
+        slope = gated_loss_slope(log_ratio, self.gate.gate_temperature).abs()
+        return slope * (self.gate.gate_temperature**0.5 / LARGEST_SLOPE)
 
     def _evaluate(self, scores: TokenScores, outcome: Tensor) -> GatedPolarityOutput:
         if scores.support is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
@@ -45,6 +46,11 @@ class WeightedSum(Objective):
             for name, value in {**result.metrics, "objective/loss": result.loss.detach()}.items()
         }
         return replace(stances, loss=loss, metrics=metrics)
+
+    def token_gate(self, log_ratio: Tensor) -> Tensor | None:
+        """Of the first objective that has one."""
+        gates = (objective.token_gate(log_ratio) for objective in self.objectives)
+        return next((gate for gate in gates if gate is not None), None)
 
 
 def _united(requests: Sequence[ScoreRequest]) -> ScoreRequest:
