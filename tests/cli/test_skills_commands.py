@@ -184,13 +184,10 @@ def test_an_endpoint_that_is_not_there_is_told(folder: Path, capsys: pytest.Capt
 
 def test_an_interrupted_extraction_keeps_what_was_answered(folder: Path) -> None:
     memories_file(folder, 30)
-    command = [
-        sys.executable,
-        "-c",
-        "from sgsd_lightning.cli import main; raise SystemExit(main())",
-        "skills",
-        "extract",
-    ]
+    # a shell's background job, such as a CI's, begins with SIGINT ignored, and its children with it
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; from sgsd_lightning.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "skills", "extract"]
     command += ["--memories=memories.jsonl", "--out=candidates.json", "--writer=tests.cli.slow_writer.SlowWriter"]
     root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE)
