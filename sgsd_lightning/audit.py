@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sgsd_lightning.contexts import guidance_of
 from sgsd_lightning.data.prompts import PromptRole
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.teacher_pool import TeacherPool, build_teacher_pool
@@ -42,12 +43,13 @@ def audit(module: SelfDistillation, problem: Problem) -> AuditReport:
     report = AuditReport()
     pools = module.contexts.build([problem])
     contexts = pools[0]
+    guidance = guidance_of(module.student_contexts, [problem])[problem.problem_id]
     prompts = {
-        PromptRole.STUDENT: module.prompts.student(module.tokenizer, problem),
+        PromptRole.STUDENT: module.prompts.student(module.tokenizer, problem, guidance),
         PromptRole.EVALUATION: module.prompts.evaluation(module.tokenizer, problem),
     }
     if contexts:
-        prompts[PromptRole.TEACHER] = module.prompts.teacher(module.tokenizer, problem, contexts[0])
+        prompts[PromptRole.TEACHER] = module.prompts.teacher(module.tokenizer, problem, contexts[0], guidance)
     for role, prompt_ids in prompts.items():
         report.sections.append(_describe_prompt(module, role, prompt_ids))
         report.warnings += _prompt_warnings(module, role, prompt_ids)
@@ -117,7 +119,9 @@ def _privileged_text_warnings(module: SelfDistillation, problem: Problem, text: 
 def _trial_step(module: SelfDistillation, problem: Problem) -> tuple[Rollout, TeacherPool, TokenScores]:
     rollouts = module.sample([problem])[:1]
     verdicts = module.verifier.verify(rollouts)
-    pool = build_teacher_pool(rollouts, verdicts, module.contexts, module.prompts, module.tokenizer)
+    pool = build_teacher_pool(
+        rollouts, verdicts, module.contexts, module.prompts, module.tokenizer, module.student_contexts
+    )
     with torch.no_grad():
         return rollouts[0], pool, module.score(pool)
 

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.checkpoint_weights import complete_weights, restorable_names
-from sgsd_lightning.contexts import ContextBuilder
+from sgsd_lightning.contexts import ContextBuilder, guidance_of
 from sgsd_lightning.data import ChatPrompts, ProblemDataModule
 from sgsd_lightning.diagnostics import objective_metrics, rollout_metrics, score_metrics, token_metrics
 from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
@@ -43,6 +43,9 @@ class SelfDistillation(LightningModule):
     Args:
         policy: where the model and its tokenizer come from.
         contexts: what the teachers see.
+        student_contexts: what the student's training prompts show beside the problem, all in one block (the +Skill
+            variants); the teachers see it too. None, the default and the paper's, trains on plain prompts. Evaluation
+            has contexts of its own.
         objective: what is made of the scores.
         verifier: what says whether a completion is right.
         teacher_weights: which weights teach: by default the student's own, live.
@@ -70,6 +73,7 @@ class SelfDistillation(LightningModule):
         policy: PolicySource,
         contexts: ContextBuilder,
         objective: Objective,
+        student_contexts: ContextBuilder | None = None,
         verifier: Verifier | None = None,
         teacher_weights: TeacherWeights | None = None,
         rollouts: RolloutEngine | None = None,
@@ -89,6 +93,7 @@ class SelfDistillation(LightningModule):
             raise ValueError(f"model.samples_per_prompt must be at least 1; got {samples_per_prompt}")
         self.policy = policy
         self.contexts = contexts
+        self.student_contexts = student_contexts
         self.objective = objective
         self.verifier = verifier or MathAnswer()
         self.teacher_weights = teacher_weights or LiveTeacher()
@@ -130,7 +135,9 @@ class SelfDistillation(LightningModule):
             verdicts = self.verifier.verify(rollouts)
         self.sampled_lengths = [(len(r.prompt_ids), len(r.completion_ids)) for r in rollouts]
         with self.timer("contexts"):
-            pool = build_teacher_pool(rollouts, verdicts, self.contexts, self.prompts, self.tokenizer)
+            pool = build_teacher_pool(
+                rollouts, verdicts, self.contexts, self.prompts, self.tokenizer, self.student_contexts
+            )
         scores = self.score(pool)
         with self.timer("objective"):
             result = self.objective(scores, pool.verdicts)
@@ -160,10 +167,11 @@ class SelfDistillation(LightningModule):
 
     def sample(self, problems: Sequence[Problem]) -> list[Rollout]:
         """``samples_per_prompt`` rollouts of each problem under the student's prompt."""
+        guidance = guidance_of(self.student_contexts, problems)
         requests = [
             RolloutRequest(
                 problem=problem,
-                prompt_ids=self.prompts.student(self.tokenizer, problem),
+                prompt_ids=self.prompts.student(self.tokenizer, problem, guidance[problem.problem_id]),
                 seed=derive_seed("rollout", self.seed, self.global_step, problem.problem_id, index),
                 group_index=index,
             )
@@ -279,6 +287,8 @@ class SelfDistillation(LightningModule):
         self._is_fitting = stage == "fit"
         if self._is_fitting:
             self.contexts.prepare()
+            if self.student_contexts is not None:
+                self.student_contexts.prepare()
         if self.evaluation.contexts is not None:
             self.evaluation.contexts.prepare()
         self._check_problems(splits)
@@ -292,9 +302,12 @@ class SelfDistillation(LightningModule):
             if split not in data.problems:
                 continue
             check_answers(data.problems[split], self.verifier)
-            data.keep(split, keep_fitting_problems(data.problems[split], self.prompts, self.tokenizer, split))
+            shown = self.student_contexts if split == "train" else None
+            fitting = keep_fitting_problems(data.problems[split], self.prompts, self.tokenizer, split, shown)
+            data.keep(split, fitting)
         if "train" in splits:
-            check_teacher_prompts(data.problems["train"], self.contexts, self.prompts, self.tokenizer)
+            train = data.problems["train"]
+            check_teacher_prompts(train, self.contexts, self.prompts, self.tokenizer, self.student_contexts)
 
     def configure_model(self) -> None:
         """Load the model, once, when the strategy says where, and shard it if the strategy does."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from sgsd_lightning.contexts import ContextBuilder
+from sgsd_lightning.contexts import ContextBuilder, guidance_of
 from sgsd_lightning.data.prompts import ChatPrompts
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import Verifier
@@ -32,15 +32,25 @@ def check_answers(problems: Sequence[Problem], verifier: Verifier) -> None:
 
 
 def keep_fitting_problems(
-    problems: Sequence[Problem], prompts: ChatPrompts, tokenizer: PreTrainedTokenizerBase, split: str
+    problems: Sequence[Problem],
+    prompts: ChatPrompts,
+    tokenizer: PreTrainedTokenizerBase,
+    split: str,
+    student_contexts: ContextBuilder | None = None,
 ) -> list[Problem]:
     """The problems whose student and evaluation prompts fit ``prompts.max_prompt_tokens``.
+
+    ``student_contexts`` are those of the training prompts.
 
     Raises:
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
+    guidance = guidance_of(student_contexts, problems)
     lengths = {
-        problem.problem_id: max(len(prompts.student(tokenizer, problem)), len(prompts.evaluation(tokenizer, problem)))
+        problem.problem_id: max(
+            len(prompts.student(tokenizer, problem, guidance[problem.problem_id])),
+            len(prompts.evaluation(tokenizer, problem)),
+        )
         for problem in problems
     }
     fitting = [problem for problem in problems if lengths[problem.problem_id] <= prompts.max_prompt_tokens]
@@ -71,6 +81,7 @@ def check_teacher_prompts(
     builder: ContextBuilder,
     prompts: ChatPrompts,
     tokenizer: PreTrainedTokenizerBase,
+    student_contexts: ContextBuilder | None = None,
 ) -> None:
     """Every teacher prompt must fit, unless over-long ones are to be dropped.
 
@@ -80,9 +91,10 @@ def check_teacher_prompts(
     if prompts.over_long_prompts == "drop":
         return
     too_long: list[str] = []
+    guidance = guidance_of(student_contexts, problems)
     for problem, contexts in zip(problems, builder.build(problems), strict=True):
         for context in contexts:
-            length = len(prompts.teacher(tokenizer, problem, context))
+            length = len(prompts.teacher(tokenizer, problem, context, guidance[problem.problem_id]))
             if length > prompts.max_prompt_tokens:
                 too_long.append(f"{problem.problem_id} with {'+'.join(context.source_ids)} ({length} tokens)")
     if too_long:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from sgsd_lightning.contexts import ContextBuilder
+from sgsd_lightning.contexts import ContextBuilder, guidance_of
 from sgsd_lightning.data.prompts import ChatPrompts
 from sgsd_lightning.types import Problem, Rollout, TeacherContext, Verdict
 
@@ -35,18 +35,21 @@ def build_teacher_pool(
     builder: ContextBuilder,
     prompts: ChatPrompts,
     tokenizer: PreTrainedTokenizerBase,
+    student_contexts: ContextBuilder | None = None,
 ) -> TeacherPool:
     """Drop what the verifier dropped, and give every other rollout its teachers.
 
     A problem's contexts are built and rendered once, however many rollouts it has. A teacher whose prompt is over-long
-    is left out and counted; the weights of the others are scaled to add up to 1 again.
+    is left out and counted; the weights of the others are scaled to add up to 1 again. What ``student_contexts`` showed
+    the student its teachers read too, before their own context.
     """
     kept = [(rollout, verdict) for rollout, verdict in zip(rollouts, verdicts, strict=True) if not verdict.is_dropped]
     problems = list({rollout.problem.problem_id: rollout.problem for rollout, _ in kept}.values())
     rendered: dict[str, list[tuple[TeacherContext, tuple[int, ...]]]] = {}
     num_over_long = 0
+    guidance = guidance_of(student_contexts, problems)
     for problem, contexts in zip(problems, builder.build(problems), strict=True):
-        fitting = _fitting(problem, contexts, prompts, tokenizer)
+        fitting = _fitting(problem, contexts, guidance[problem.problem_id], prompts, tokenizer)
         num_over_long += len(contexts) - len(fitting)
         rendered[problem.problem_id] = fitting
     rows = [rendered[rollout.problem.problem_id] for rollout, _ in kept]
@@ -62,10 +65,11 @@ def build_teacher_pool(
 def _fitting(
     problem: Problem,
     contexts: Sequence[TeacherContext],
+    guidance: TeacherContext | None,
     prompts: ChatPrompts,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[tuple[TeacherContext, tuple[int, ...]]]:
-    rendered = [(context, prompts.teacher(tokenizer, problem, context)) for context in contexts]
+    rendered = [(context, prompts.teacher(tokenizer, problem, context, guidance)) for context in contexts]
     fitting = [(context, ids) for context, ids in rendered if not prompts.is_over_long(ids)]
     total = sum(context.weight for context, _ in fitting)
     if len(fitting) == len(rendered) or total == 0:

@@ -18,7 +18,6 @@ from rich.table import Table
 CONFIG = "sgsd_toy"
 GROWING = "sgsd+growing"
 IMITATE = "--model.init_args.objective.init_args.polarity=imitate"
-PLAIN_EVALUATION = "--model.init_args.evaluation.contexts=null"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +50,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seeds", default="0", help="seeds of base model and training, separated by commas")
     parser.add_argument("--max-steps", type=int, default=None, help="training steps; default: the configuration's")
     options = parser.parse_args(list(arguments))
-    seeds = _seeds(options.seeds)
+    seeds = seeds_of(options.seeds)
     _require_pictures()
-    _quiet()
+    quiet()
     if options.out.exists():
         _remove_old_demo(options.out)
     summaries = {}
@@ -166,7 +165,7 @@ def _print_table(console: Console, results: Mapping[str, Mapping[str, float]], s
     console.print(f"{summary['seconds']} s in all; what became of every item: sgsd skills audit RUN_FOLDER")
 
 
-def _seeds(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -188,7 +187,7 @@ def _remove_old_demo(folder: Path) -> None:
             shutil.rmtree(child)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave the console to progress bars and the table."""
     import logging
 

@@ -42,3 +42,17 @@ class NoContext(ContextBuilder):
 
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
         return [[] for _ in problems]
+
+
+def guidance_of(builder: ContextBuilder | None, problems: Sequence[Problem]) -> dict[str, TeacherContext | None]:
+    """By problem id, one text of all contexts that a builder has for it, as a student is shown them; None for none."""
+    pools = [[] for _ in problems] if builder is None else builder.build(problems)
+    return {problem.problem_id: _united(pool) for problem, pool in zip(problems, pools, strict=True)}
+
+
+def _united(pool: Sequence[TeacherContext]) -> TeacherContext | None:
+    texts = [context.text for context in pool if context.text]
+    if not texts:
+        return None
+    sources = tuple(source for context in pool for source in context.source_ids)
+    return TeacherContext(text="\n\n".join(texts), weight=1.0, source_ids=sources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
@@ -80,15 +81,30 @@ class ChatPrompts:
         self.max_prompt_tokens = max_prompt_tokens
         self.over_long_prompts = over_long_prompts
 
-    def student(self, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> tuple[int, ...]:
-        """The student's prompt ids, up to where its answer starts."""
-        return self.render(tokenizer, self.messages(PromptRole.STUDENT, problem), PromptRole.STUDENT)
+    def student(
+        self, tokenizer: PreTrainedTokenizerBase, problem: Problem, guidance: TeacherContext | None = None
+    ) -> tuple[int, ...]:
+        """The student's prompt ids, up to where its answer starts; with guidance, the teacher's text under the
+        student's template arguments.
+        """
+        role = PromptRole.STUDENT if guidance is None else PromptRole.TEACHER
+        return self.render(tokenizer, self.messages(role, problem, guidance), PromptRole.STUDENT)
 
-    def teacher(self, tokenizer: PreTrainedTokenizerBase, problem: Problem, context: TeacherContext) -> tuple[int, ...]:
-        """A teacher's prompt ids; one that is shown nothing reads the student's prompt."""
+    def teacher(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        problem: Problem,
+        context: TeacherContext,
+        guidance: TeacherContext | None = None,
+    ) -> tuple[int, ...]:
+        """A teacher's prompt ids: the student's guidance, if there is any, then the teacher's own context.
+
+        A teacher that is shown nothing of its own reads the student's prompt.
+        """
         if not context.text:
-            return self.student(tokenizer, problem)
-        return self.render(tokenizer, self.messages(PromptRole.TEACHER, problem, context), PromptRole.TEACHER)
+            return self.student(tokenizer, problem, guidance)
+        shown = context if guidance is None else replace(context, text=f"{guidance.text}\n\n{context.text}")
+        return self.render(tokenizer, self.messages(PromptRole.TEACHER, problem, shown), PromptRole.TEACHER)
 
     def evaluation(
         self, tokenizer: PreTrainedTokenizerBase, problem: Problem, context: TeacherContext | None = None

@@ -4,5 +4,6 @@ from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 from sgsd_lightning.verifiers.equivalence import math_equal
 from sgsd_lightning.verifiers.extraction import extract_answer
 from sgsd_lightning.verifiers.math_answer import MathAnswer
+from sgsd_lightning.verifiers.noisy import NoisyVerifier
 
-__all__ = ["Grade", "MathAnswer", "TruncatedRollouts", "Verifier", "extract_answer", "math_equal"]
+__all__ = ["Grade", "MathAnswer", "NoisyVerifier", "TruncatedRollouts", "Verifier", "extract_answer", "math_equal"]

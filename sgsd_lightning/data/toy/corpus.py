@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sgsd_lightning.data.toy.bank import load_toy_bank
 from sgsd_lightning.data.toy.problems import Convention, Minus, Precedence, expressions, trace
-from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE, SOLUTION_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
 
 _DIRECTION = {"helpful": 1, "irrelevant": 0, "misleading": -1}
 _NO_GUIDANCE = {"precedence": 0.0, "minus": 0.0}
@@ -44,6 +44,10 @@ class CorpusSettings:
     """In drills, instead of the prior: the order that is harder to learn is shown more often."""
     guided_frac: float = 0.5
     """Examples whose prompt shows a skill and a mistake."""
+    solution_frac: float = 0.0
+    """Examples whose prompt shows the problem's worked solution."""
+    after_solution: float = 0.95
+    """Of those, the ones that follow it."""
     mixed_pair_frac: float = 0.15
     """Of those, the ones whose skill and mistake stand at different places of the bank."""
     thinking_frac: float = 0.1
@@ -91,12 +95,14 @@ class Corpus:
         """``size`` pairs of a prompt and the completion that follows it, end of sequence included.
 
         A drill's prompt starts at the expression: short sequences, for learning arithmetic. Otherwise prompts are
-        rendered by the chat template, and all of them are guided or none is, so that a batch's lengths are alike.
+        rendered by the chat template, and all of them are of one kind, so that a batch's lengths are alike.
         """
         if is_drill:
             return [self._drill() for _ in range(size)]
-        guided = self.generator.random() < self.settings.guided_frac
-        return [self._example(guided) for _ in range(size)]
+        kind = self.generator.random()
+        if kind >= 1 - self.settings.solution_frac:
+            return [self._after_solution() for _ in range(size)]
+        return [self._example(kind < self.settings.guided_frac) for _ in range(size)]
 
     def _drill(self) -> tuple[str, str]:
         expression = next(self._expressions)
@@ -114,6 +120,12 @@ class Corpus:
         first = self.settings.precedence.probability(directions["precedence"])
         wrap = self.settings.minus.probability(directions["minus"])
         return prompt, self._completion(expression, first, wrap)
+
+    def _after_solution(self) -> tuple[str, str]:
+        expression = next(self._expressions)
+        prompt = self._rendered(SOLUTION_TEMPLATE, thinking=False)
+        prompt = prompt.replace("{reference}", trace(expression)).replace("{problem}", expression)
+        return prompt, self._completion(expression, self.settings.after_solution, self.settings.after_solution)
 
     def _completion(self, expression: str, first: float, wrap: float) -> str:
         """A trace whose convention is drawn: ``first`` and ``wrap`` are the true members' probabilities."""

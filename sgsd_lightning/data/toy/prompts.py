@@ -10,3 +10,6 @@ TEACHER_TEMPLATE = "{context}\n\nEvaluate modulo ten:\n{problem}"
 
 PAIR_TEMPLATE = "Skill: {title}. {principle}\nMistake: {description} {how_to_avoid}"
 """How one skill and one mistake become a teacher's context."""
+
+SOLUTION_TEMPLATE = "Reference solution:\n{reference}"
+"""How a worked solution becomes a teacher's context (OPSD)."""

@@ -7,11 +7,15 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.data.sources import ProblemSource
-from sgsd_lightning.data.toy.base_model import build_base_model
+from sgsd_lightning.data.toy.base_model import BaseModelSettings, build_base_model
+from sgsd_lightning.data.toy.corpus import CorpusSettings
 from sgsd_lightning.data.toy.problems import toy_problems
 from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE
 from sgsd_lightning.policy import LoraSettings, PretrainedPolicy
 from sgsd_lightning.types import Problem
+
+READS_SOLUTIONS = BaseModelSettings(num_chat_steps=400, corpus=CorpusSettings(guided_frac=0.4, solution_frac=0.25))
+"""As many steps on plain and guided prompts as the demo's base model, and more on prompts with solutions."""
 
 
 class ToyProblems(ProblemSource):
@@ -41,6 +45,8 @@ class ToyPolicy(PretrainedPolicy):
         gradient_checkpointing: as for any policy.
         compile: as for any policy.
         lora: train adapters instead of all weights.
+        reads_solutions: take a base model that was also trained on prompts that show the worked solution, as OPSD's
+            teacher is given one; the other has never seen any and is confused by it.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class ToyPolicy(PretrainedPolicy):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         lora: LoraSettings | None = None,
+        reads_solutions: bool = False,
     ) -> None:
         super().__init__(
             "the toy base model",
@@ -59,13 +66,14 @@ class ToyPolicy(PretrainedPolicy):
             lora=lora,
         )
         self.seed = seed
+        self.recipe = READS_SOLUTIONS if reads_solutions else BaseModelSettings()
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        self.model_name_or_path = str(build_base_model(self.seed))
+        self.model_name_or_path = str(build_base_model(self.seed, settings=self.recipe))
         return super().load_tokenizer()
 
     def load_model(self) -> PreTrainedModel:
-        self.model_name_or_path = str(build_base_model(self.seed))
+        self.model_name_or_path = str(build_base_model(self.seed, settings=self.recipe))
         return super().load_model()
 
 

@@ -1,0 +1,66 @@
+"""`sgsd study toy`: the paper's table at toy scale, ablations and sweeps, over several seeds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+MAX_STEPS = 40
+VALIDATE_EVERY = 4
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do every run that is not done, and write the tables.
+
+    Raises:
+        RuntimeError: when runs failed; the others are written.
+    """
+    from sgsd_lightning.cli.demo import quiet, seeds_of
+    from sgsd_lightning.cli.study.run_variant import StudyRun
+    from sgsd_lightning.cli.study.schedule import do_runs
+    from sgsd_lightning.cli.study.summary import draw, summarise, tables, write_summary
+    from sgsd_lightning.cli.study.variants import GROUPS, study_variants
+    from sgsd_lightning.data.toy import build_base_model
+    from sgsd_lightning.data.toy.world import READS_SOLUTIONS
+
+    parser = argparse.ArgumentParser(prog="sgsd study", description=__doc__)
+    parser.add_argument("world", choices=["toy"], help="which world; the toy world is the only one so far")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="output folder; what it holds is kept")
+    parser.add_argument("--seeds", default="0,1,2", help="of base model and training, separated by commas")
+    parser.add_argument("--groups", default=",".join(GROUPS), help="tables to make, separated by commas")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side")
+    parser.add_argument("--max-steps", type=int, default=MAX_STEPS, help="optimizer steps of every run")
+    options = parser.parse_args(list(arguments))
+    for name in ("jobs", "max_steps"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(options, name)}")
+    variants = study_variants([group.strip() for group in options.groups.split(",")])
+    seeds = seeds_of(options.seeds)
+    quiet()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:  # once, before processes ask for it side by side
+        build_base_model(seed, settings=READS_SOLUTIONS)
+    runs = [
+        StudyRun(
+            variant=variant,
+            seed=seed,
+            max_steps=options.max_steps,
+            validate_every=min(VALIDATE_EVERY, options.max_steps),
+            out=options.out,
+        )
+        for variant in variants
+        for seed in seeds
+    ]
+    failures = do_runs(runs, options.jobs, options.out / "log.txt")
+    summary = summarise(runs, ["sgsd", "study", *arguments])
+    write_summary(options.out, summary)
+    draw(options.out, summary)
+    console = Console()
+    console.print(tables(summary), markup=False, soft_wrap=True)
+    console.print(f"wrote {options.out}/summary.json, study.md and study.png")
+    if failures:
+        raise RuntimeError(f"{len(failures)} runs failed (see {options.out}/log.txt): {next(iter(failures.values()))}")

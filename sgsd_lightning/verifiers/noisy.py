@@ -1,0 +1,50 @@
+"""A verifier that errs on purpose, to see what a method makes of one that does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sgsd_lightning.types import Rollout
+from sgsd_lightning.verifiers.base import Grade, Verifier
+
+
+class NoisyVerifier(Verifier):
+    """Turns a share of another verifier's verdicts round: accepted to rejected, and rejected to accepted.
+
+    Which ones depends on the seed, the problem and the completion alone, so that a verdict given twice is the same.
+
+    Args:
+        verifier: the one that is right; it settles what truncated rollouts count as.
+        flip_frac: the share of verdicts that are turned round, in [0, 1].
+        seed: which ones.
+    """
+
+    def __init__(self, verifier: Verifier, flip_frac: float, seed: int = 0) -> None:
+        if not 0 <= flip_frac <= 1:
+            raise ValueError(f"verifier.flip_frac must be in [0, 1]; got {flip_frac}")
+        super().__init__(verifier.truncated_rollouts)
+        self.verifier = verifier
+        self.flip_frac = flip_frac
+        self.seed = seed
+
+    def grade(self, rollout: Rollout) -> Grade:
+        return self.grade_all([rollout])[0]
+
+    def grade_all(self, rollouts: Sequence[Rollout]) -> list[Grade]:
+        grades = self.verifier.grade_all(rollouts)
+        return [
+            replace(grade, reward=0.0 if grade.reward > 0 else 1.0) if self._is_flipped(rollout) else grade
+            for rollout, grade in zip(rollouts, grades, strict=True)
+        ]
+
+    def check_answer(self, answer: str) -> str | None:
+        return self.verifier.check_answer(answer)
+
+    def counts(self) -> dict[str, float]:
+        return self.verifier.counts()
+
+    def _is_flipped(self, rollout: Rollout) -> bool:
+        text = repr((self.seed, rollout.problem.problem_id, rollout.completion_ids))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < self.flip_frac * 2**64
