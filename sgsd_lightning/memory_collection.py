@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from sgsd_lightning.json_lines import keep_whole_lines
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.rollouts import RolloutRequest
 from sgsd_lightning.rollouts.seeding import derive_seed
 from sgsd_lightning.skills.evaluation_overlap import EvaluationProblems
-from sgsd_lightning.skills.memories import keep_whole_lines, load_memories, memory_line, memory_of
+from sgsd_lightning.skills.memories import load_memories, memory_line, memory_of
 from sgsd_lightning.types import Problem
 
 ROLLOUTS_AT_A_TIME = 64

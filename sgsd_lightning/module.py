@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -28,7 +29,16 @@ from sgsd_lightning.step_record import observations, record_step
 from sgsd_lightning.strategies import check_strategy, shard
 from sgsd_lightning.teacher_pool import TeacherPool, build_teacher_pool
 from sgsd_lightning.timing import PhaseTimer
-from sgsd_lightning.types import Observation, Problem, Rollout, SamplingSettings, StepRecord, TokenScores, Verdict
+from sgsd_lightning.types import (
+    Observation,
+    Problem,
+    Rollout,
+    SamplingSettings,
+    StepRecord,
+    TeacherContext,
+    TokenScores,
+    Verdict,
+)
 from sgsd_lightning.verifiers import MathAnswer, Verifier
 
 CHECKPOINT_KEY = "sgsd_lightning"
@@ -252,22 +262,28 @@ class SelfDistillation(LightningModule):
         self._log_evaluation("test")
 
     def _sample_and_judge(self, problems: Sequence[Problem]) -> list[tuple[Rollout, Verdict]]:
-        """The noise of a problem's samples is the same at every evaluation, so that two are compared like with like."""
-        num_samples = self.evaluation.samples_per_problem
-        builder = self.evaluation.contexts
-        contexts = builder.build(problems) if builder else [[] for _ in problems]
+        indices = range(self.evaluation.samples_per_problem)
         requests = [
-            RolloutRequest(
-                problem=problem,
-                prompt_ids=self.prompts.evaluation(self.tokenizer, problem, pool[index % len(pool)] if pool else None),
-                seed=derive_seed("evaluation", self.seed, problem.problem_id, index),
-                group_index=index,
-            )
-            for problem, pool in zip(problems, contexts, strict=True)
-            for index in range(num_samples)
+            self.evaluation_request(problem, index, context)
+            for problem, pool in zip(problems, self.evaluation_contexts(problems), strict=True)
+            for index, context in zip(indices, cycle(pool or [None]), strict=False)
         ]
         rollouts = self._generate(requests, self.evaluation.sampling)
         return list(zip(rollouts, self.verifier.verify(rollouts), strict=True))
+
+    def evaluation_contexts(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
+        """What evaluation shows of each problem, one context a sample in turn; empty for plain prompts."""
+        builder = self.evaluation.contexts
+        return builder.build(problems) if builder else [[] for _ in problems]
+
+    def evaluation_request(self, problem: Problem, index: int, context: TeacherContext | None) -> RolloutRequest:
+        """A problem's ``index``-th sample, whose noise is the same at every evaluation: like is compared with like."""
+        return RolloutRequest(
+            problem=problem,
+            prompt_ids=self.prompts.evaluation(self.tokenizer, problem, context),
+            seed=derive_seed("evaluation", self.seed, problem.problem_id, index),
+            group_index=index,
+        )
 
     def _evaluate(self, problems: Sequence[Problem]) -> None:
         self.evaluation_record = self._sample_and_judge(problems)

@@ -80,6 +80,11 @@ def frozen_weights_digest(modules: Iterable[nn.Module]) -> str | None:
     return _digest([name, _sample(parameter)] for name, parameter in frozen)
 
 
+def sampled_weights_digest(model: nn.Module) -> str:
+    """Of some values of every parameter, trained or not."""
+    return _digest([name, _sample(parameter.detach())] for name, parameter in model.named_parameters())
+
+
 def differences(saved: Mapping[str, str], now: Mapping[str, str], among: Iterable[str]) -> list[str]:
     """One line for each of the names whose values differ: the checkpoint's, then the present one."""
     return [

@@ -16,6 +16,7 @@ commands that read a configuration (--config NAME_OR_FILE, more laid over it: --
   fit            train                                   --ckpt_path last resumes
   validate       avg@k and pass@k on the validation problems
   test           the same on the test problems
+  evaluate       many samples of each problem, kept, with intervals   --problems FILE,FILE --samples 12 --out FOLDER
   predict        sample completions of the test problems
   audit-prompts  show what student, teachers and evaluation read, and warn of misalignment
   export         write the policy as a Hugging Face folder   --folder OUT --ckpt_path CHECKPOINT
@@ -23,6 +24,8 @@ commands that read a configuration (--config NAME_OR_FILE, more laid over it: --
 others:
   demo           build the toy world, train, evaluate, and draw what happened   --out FOLDER
   configs        list the shipped configurations
+  compare        two evaluations of the same problems, paired   OUT_1 OUT_2
+  study          the paper's table at toy scale: methods, ablations, sweeps   toy --out FOLDER
   plan           what a run needs of a GPU's memory, and why   --config NAME_OR_FILE
   skills         write a bank from experience, look into one, audit one   (sgsd skills --help)
 
@@ -62,6 +65,14 @@ def _dispatch(command: str, rest: list[str]) -> None:
         from sgsd_lightning.cli.skills import main as run_skills
 
         run_skills(rest)
+    elif command == "study":
+        from sgsd_lightning.cli.study import main as run_study
+
+        run_study(rest)
+    elif command == "compare":
+        from sgsd_lightning.cli.compare import main as compare
+
+        compare(rest)
     elif command == "plan":
         from sgsd_lightning.cli.plan import main as print_plan
 

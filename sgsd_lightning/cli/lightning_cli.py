@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -49,7 +49,10 @@ class ShortErrorParser(LightningArgumentParser):
 
 
 class SelfDistillationTrainer(Trainer):
-    """Lightning's Trainer with the two commands that read a run's configuration without training."""
+    """Lightning's Trainer with the commands that read a run's configuration without training."""
+
+    evaluation_settings: Mapping[str, str]
+    """What samples of `evaluate` depend on, set by the command line."""
 
     def audit_prompts(self, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
         """Print what student, teachers and evaluation read, with warnings, for the first training problem."""
@@ -76,6 +79,34 @@ class SelfDistillationTrainer(Trainer):
         load_policy(model, ckpt_path)
         export_model(model.model, model.tokenizer, Path(folder), adapter=adapter)
         print(f"exported to {folder}")
+
+    def evaluate(
+        self,
+        model: SelfDistillation,
+        datamodule: ProblemDataModule,
+        problems: str | None = None,
+        samples: int | None = None,
+        out: str | None = None,
+        ckpt_path: str | None = None,
+        shard: str = "0/1",
+    ) -> None:
+        """Sample many completions of each problem, and say what they come to: avg@k with an interval, pass@k and more.
+
+        Every sample is written as it is made; called again, it goes on where it stopped.
+
+        Args:
+            model: the module; evaluation.contexts says whether prompts are plain or show skills.
+            datamodule: the data.
+            problems: JSON Lines files, separated by commas; null takes the test problems of the configuration.
+            samples: of each problem; null takes evaluation.samples_per_problem.
+            out: the folder of samples and results; null takes `evaluation` in the run folder.
+            ckpt_path: a checkpoint of the policy; null takes it untrained, as a Hugging Face folder is.
+            shard: i/n evaluates every n-th problem from the i-th on, so that devices share an evaluation.
+        """
+        from sgsd_lightning.cli.evaluate import evaluate
+
+        folder = Path(out) if out else Path(self.default_root_dir) / "evaluation"
+        evaluate(self, model, datamodule, self.evaluation_settings, folder, problems, samples, ckpt_path, shard)
 
     def collect_memories(
         self,
@@ -137,6 +168,7 @@ class SelfDistillationCLI(LightningCLI):
             **LightningCLI.subcommands(),
             "audit_prompts": {"model", "datamodule"},
             "export": {"model", "datamodule"},
+            "evaluate": {"model", "datamodule"},
             "collect_memories": {"model", "datamodule"},
         }
 
@@ -201,6 +233,13 @@ class SelfDistillationCLI(LightningCLI):
                 callback.origin = origin
             elif isinstance(callback, RunCheckpoint):
                 callback.origin = origin
+
+    def before_evaluate(self) -> None:
+        """Tell the trainer what the samples are of."""
+        from sgsd_lightning.cli.evaluate import evaluation_settings
+
+        assert isinstance(self.trainer, SelfDistillationTrainer)
+        self.trainer.evaluation_settings = evaluation_settings(self.config_dump)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer_config = self._get(self.config_init, "trainer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +20,9 @@ class RolloutRequest:
     seed: int
     """Everything random about this completion derives from this number (64 bits)."""
     group_index: int = 0
+
+
+STREAMED_AT_A_TIME = 64
 
 
 class RolloutEngine(ABC):
@@ -48,3 +51,18 @@ class RolloutEngine(ABC):
                 of the weights has to refresh it whenever this number or the model object differs from the last
                 call's, also when the number went down (an earlier checkpoint was loaded).
         """
+
+    def stream(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[RolloutRequest],
+        sampling: SamplingSettings,
+    ) -> Iterator[tuple[int, Rollout]]:
+        """The same as it comes, for work that is to be kept when it is stopped: a request's place, and its rollout.
+
+        Here some requests at a time; an engine that knows of each completion when it ends overrides this.
+        """
+        for start in range(0, len(requests), STREAMED_AT_A_TIME):
+            some = requests[start : start + STREAMED_AT_A_TIME]
+            yield from enumerate(self.generate(model, tokenizer, some, sampling), start=start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -33,6 +33,8 @@ class BatchLimits:
 
 @dataclass(kw_only=True, slots=True)
 class _Row:
+    place: int
+    """Among the requests."""
     request: RolloutRequest
     uniforms: array[float]
     """max_new_tokens of them in [0, 1)."""
@@ -85,11 +87,17 @@ class Decoder:
         self._rows: list[_Row] = []
         self._cached: CachedRows | None = None
 
-    @torch.no_grad()
     def run(self, requests: Sequence[RolloutRequest]) -> list[SampledTokens]:
         """What was sampled for each request, [T] each on the CPU, its end-of-sequence token included."""
+        found = dict(self.finished(requests))
+        return [found[place] for place in range(len(requests))]
+
+    @torch.no_grad()
+    def finished(self, requests: Sequence[RolloutRequest]) -> Iterator[tuple[int, SampledTokens]]:
+        """The same as it comes: the place of a request, and what was sampled for it."""
         rows = [
-            _Row(request=request, uniforms=_uniforms(request, self._sampling.max_new_tokens)) for request in requests
+            _Row(place=place, request=request, uniforms=_uniforms(request, self._sampling.max_new_tokens))
+            for place, request in enumerate(requests)
         ]
         # the longest prompt first: rows that come later fit into the width that is there
         self._waiting = deque(sorted(rows, key=lambda row: -len(row.request.prompt_ids)))
@@ -99,8 +107,8 @@ class Decoder:
                 self._prefill(admitted)
             else:
                 self._decode()
+            yield from [(row.place, _sampled(row)) for row in self._rows if row.is_finished]
             self._drop_finished()
-        return [_sampled(row) for row in rows]
 
     def _admit(self) -> list[_Row]:
         """Takes from the waiting rows those whose prompts are computed next; none while the batch is full enough."""

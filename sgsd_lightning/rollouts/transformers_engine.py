@@ -68,15 +68,37 @@ class TransformersEngine(RolloutEngine):
         Raises:
             ValueError: as :meth:`generate`.
         """
+        found = dict(self._finished(model, tokenizer, requests, sampling, weights_version))
+        return [found[place] for place in range(len(requests))]
+
+    def stream(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[RolloutRequest],
+        sampling: SamplingSettings,
+    ) -> Iterator[tuple[int, Rollout]]:
+        """Every rollout as soon as it has ended, for a model that is whole on its device.
+
+        Raises:
+            ValueError: as :meth:`generate`.
+        """
+        return self._finished(model, tokenizer, requests, sampling, weights_version=0)
+
+    def _finished(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[RolloutRequest],
+        sampling: SamplingSettings,
+        weights_version: int,
+    ) -> Iterator[tuple[int, Rollout]]:
         _check_prompts(model, requests, sampling)
         end_ids = end_of_sequence_ids(model, tokenizer)
         limits = BatchLimits(batch_size=self.batch_size, max_batch_tokens=self.max_batch_tokens)
         with _evaluation_mode(model):
-            sampled = Decoder(model, sampling, end_ids, limits).run(requests)
-        return [
-            _rollout(request, tokens, tokenizer, end_ids, weights_version)
-            for request, tokens in zip(requests, sampled, strict=True)
-        ]
+            for place, tokens in Decoder(model, sampling, end_ids, limits).finished(requests):
+                yield place, _rollout(requests[place], tokens, tokenizer, end_ids, weights_version)
 
 
 def end_of_sequence_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from sgsd_lightning.json_lines import keep_whole_lines
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.drafting import leak_of
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks import LeakGuard
-from sgsd_lightning.skills.memories import Memory, keep_whole_lines
+from sgsd_lightning.skills.memories import Memory
 from sgsd_lightning.skills.provenance import SOURCES_KEY
 from sgsd_lightning.skills.writer import Draft, Reject, SkillWriter, WriterUnavailableError, Written
 

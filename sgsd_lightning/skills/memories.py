@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sgsd_lightning.json_lines import whole_records
 from sgsd_lightning.types import Rollout, Verdict
 
 
@@ -57,15 +57,6 @@ def memory_line(memory: Memory) -> str:
     return json.dumps(asdict(memory), ensure_ascii=False)
 
 
-def keep_whole_lines(path: Path) -> None:
-    """Cut off a last line that was not written to its end; what is appended next would be glued to it."""
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-
-
 def load_memories(path: str | Path) -> list[Memory]:
     """Read a memory file (JSON Lines).
 
@@ -80,27 +71,13 @@ def load_memories(path: str | Path) -> list[Memory]:
         raise FileNotFoundError(f"memory file {path} does not exist (looked in {Path.cwd()})")
     memories: list[Memory] = []
     seen: set[str] = set()
-    for number, record in _records(path):
+    for number, record in whole_records(path):
         memory = _memory(record, f"{path}:{number}")
         if memory.memory_id in seen:
             raise ValueError(f"{path}:{number}: the memory_id {memory.memory_id!r} stands twice; ids must be unique")
         seen.add(memory.memory_id)
         memories.append(memory)
     return memories
-
-
-def _records(path: Path) -> Iterator[tuple[int, Any]]:
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # only a line that was written whole ends in a line break
-                return
-            raise ValueError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from error
 
 
 def _memory(record: Any, where: str) -> Memory:

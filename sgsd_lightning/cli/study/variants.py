@@ -107,7 +107,7 @@ def _places(truth: str) -> list[int]:
 
 def _bank_of(truths: Sequence[str]) -> Pairs:
     """One pair for each truth; skills and mistakes of a truth are combined anew where its pairs run out."""
-    pools = {truth: list(product(_places(truth), repeat=2)) for truth in dict.fromkeys(truths)}
+    pools = {truth: list(product(_places(truth), _places(truth))) for truth in dict.fromkeys(truths)}
     for pool in pools.values():
         pool.sort(key=lambda pair: (pair[0] != pair[1], pair))  # pairs as the bank has them come first
     return tuple(pools[truth].pop(0) for truth in truths)

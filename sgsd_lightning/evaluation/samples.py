@@ -1,0 +1,89 @@
+"""Samples of an evaluation, kept one a line as they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sgsd_lightning.json_lines import whole_records
+from sgsd_lightning.types import Rollout, Verdict
+
+SAMPLE_FILES = "samples*.jsonl"
+
+SampleKey = tuple[str, str, int]
+"""Problem set, problem and index."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One judged completion of one problem."""
+
+    problem_set: str
+    problem_id: str
+    index: int
+    """Which of the problem's samples, from 0."""
+    is_correct: bool
+    answer: str | None
+    """The answer found in the completion; None where there was none."""
+    reference_answer: str
+    completion_tokens: int
+    finish_reason: str
+    sources: tuple[str, ...]
+    """Ids of what the prompt showed beside the problem."""
+    completion: str
+
+    @property
+    def key(self) -> SampleKey:
+        """What tells it from the others."""
+        return (self.problem_set, self.problem_id, self.index)
+
+
+def sample_of(problem_set: str, rollout: Rollout, verdict: Verdict, sources: Sequence[str]) -> Sample:
+    """Of a judged rollout."""
+    return Sample(
+        problem_set=problem_set,
+        problem_id=rollout.problem.problem_id,
+        index=rollout.group_index,
+        is_correct=verdict.reward > 0,
+        answer=verdict.answer,
+        reference_answer=rollout.problem.answer,
+        completion_tokens=len(rollout.completion_ids),
+        finish_reason=str(rollout.finish_reason),
+        sources=tuple(sources),
+        completion=rollout.completion_text,
+    )
+
+
+def sample_line(sample: Sample) -> str:
+    """One line of a file of samples, its line break included."""
+    return json.dumps(asdict(sample), ensure_ascii=False) + "\n"
+
+
+def load_samples(folder: Path) -> list[Sample]:
+    """All samples of an evaluation, of every file in its folder, each once.
+
+    Raises:
+        FileNotFoundError: if there is no file of samples.
+        ValueError: naming the file, the line and the field of the first thing that is wrong.
+    """
+    paths = sorted(folder.glob(SAMPLE_FILES))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no {SAMPLE_FILES}: it is not the folder of an evaluation")
+    samples: dict[SampleKey, Sample] = {}
+    for path in paths:
+        for number, record in whole_records(path):
+            sample = _sample(record, f"{path}:{number}")
+            samples.setdefault(sample.key, sample)
+    return list(samples.values())
+
+
+def _sample(record: Any, where: str) -> Sample:
+    names = {entry.name for entry in fields(Sample)}
+    if not isinstance(record, dict) or names - record.keys():
+        missing = ", ".join(sorted(names - record.keys())) if isinstance(record, dict) else "everything"
+        raise ValueError(f"{where}: not a sample of an evaluation; missing: {missing}")
+    values: dict[str, Any] = {name: record[name] for name in names}
+    return Sample(**{**values, "sources": tuple(values["sources"])})

@@ -1,0 +1,83 @@
+"""A study's picture: learning curves of the methods and ablations, and a panel each sweep."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from sgsd_lightning.intervals import half_width
+
+Row = Mapping[str, Any]
+LOGARITHMIC = ("number of teachers", "gate temperature")
+NUM_COLUMNS = 4
+COLORS = ("#1d4ed8", "#c2410c", "#0e9f9a", "#7c3aed", "#b45309", "#be185d", "#4d7c0f", "#475569")
+
+
+def draw_study(path: Path, summary: Mapping[str, Any]) -> None:
+    """A panel each group, in the order of the summary."""
+    groups: dict[str, list[Row]] = {}
+    for row in summary["rows"]:
+        groups.setdefault(row["group"], []).append(row)
+    num_rows = -(-len(groups) // NUM_COLUMNS)
+    figure, panels = pyplot.subplots(
+        num_rows,
+        min(NUM_COLUMNS, len(groups)),
+        figsize=(4.6 * min(NUM_COLUMNS, len(groups)), 4.2 * num_rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    axes = list(panels.flat)
+    for panel, (group, rows) in zip(axes, groups.items(), strict=False):
+        (_draw_curves if rows[0]["setting"] is None else _draw_sweep)(panel, group, rows)
+    for panel in axes[len(groups) :]:
+        panel.set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_curves(axes: Axes, group: str, rows: Sequence[Row]) -> None:
+    """The mean over seeds; a variant that is not trained is a line."""
+    colors = iter(COLORS)
+    for row in rows:
+        curves = [curve for curve in row["curves"]["avg@k"] if curve]
+        if not curves:
+            axes.axhline(
+                statistics.mean(row["plain"]["avg@k"]), color="#111827", linestyle="--", linewidth=1, label=row["name"]
+            )
+            continue
+        steps = [step for step, _ in curves[0]]
+        means = [statistics.mean(curve[i][1] for curve in curves) for i in range(min(map(len, curves)))]
+        axes.plot(steps[: len(means)], means, label=row["name"], color=next(colors), linewidth=1.6)
+    axes.set(title=group, xlabel="optimizer step", ylabel="validation avg@4, mean over seeds", ylim=(0, 1))
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7.5, loc="lower right" if group == "methods" else "best")
+
+
+def _draw_sweep(axes: Axes, group: str, rows: Sequence[Row]) -> None:
+    """Every seed as a dot, their mean and its interval."""
+    settings = [row["setting"] for row in rows]
+    values = [row["plain"]["avg@k"] for row in rows]
+    for setting, of_setting in zip(settings, values, strict=True):
+        axes.plot([setting] * len(of_setting), of_setting, "o", color=COLORS[0], alpha=0.35, markersize=4)
+    axes.errorbar(
+        settings,
+        [statistics.mean(of_setting) for of_setting in values],
+        yerr=[half_width(of_setting) or 0.0 for of_setting in values],
+        color=COLORS[0],
+        linewidth=1.6,
+        capsize=3,
+    )
+    if group in LOGARITHMIC:
+        axes.set_xscale("log")
+        axes.set_xticks(settings, [f"{setting:g}" for setting in settings], minor=False)
+        axes.minorticks_off()
+    axes.set(title=group, xlabel=group, ylabel="test avg@4, plain prompts", ylim=(0, 1))
+    axes.grid(alpha=0.25)
