@@ -74,23 +74,15 @@ def _has_equal_rewards(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict])
     return [len(values) == 1 for values in rewards.values()]
 
 
-def score_metrics(scores: TokenScores, rollouts: Sequence[Rollout]) -> dict[str, Measurement]:
-    """How the scored tokens look.
-
-    ``sampler_gap``: |sampler's logprob - scorer's logprob| over all sampled tokens, nats. Both are the policy's own
-    log-probabilities at temperature 1 without filters, so anything beyond rounding is a misalignment.
-    """
+def score_metrics(scores: TokenScores) -> dict[str, Measurement]:
+    """How the scored tokens look."""
     mask = scores.completion_mask
-    logprob = scores.student_logprob.detach()
-    gap = (logprob - _padded_sampler_logprobs(scores, rollouts)).abs()
-    everywhere = torch.ones(len(rollouts), dtype=torch.bool, device=mask.device)
+    everywhere = torch.ones(mask.shape[0], dtype=torch.bool, device=mask.device)
     metrics: dict[str, Measurement] = {
         "objective/kept_token_frac": Mean(scores.loss_mask.sum(), mask.sum()),
         "rollout/without_kept_token_frac": mean_where(~scores.loss_mask.any(dim=-1), everywhere),
         "rollout/without_teacher_frac": mean_where(~(scores.context_weight > 0).any(dim=-1), everywhere),
-        "rollout/sampler_gap_mean": mean_where(gap, mask),
-        "rollout/sampler_gap_max": Largest(torch.where(mask, gap, 0.0).amax() if gap.numel() else 0.0),
-        "rollout/student_logprob_mean": mean_where(logprob, mask),
+        "rollout/student_logprob_mean": mean_where(scores.student_logprob, mask),
     }
     if scores.student_entropy is not None:
         metrics["rollout/student_entropy"] = mean_where(scores.student_entropy, scores.loss_mask)
@@ -100,8 +92,15 @@ def score_metrics(scores: TokenScores, rollouts: Sequence[Rollout]) -> dict[str,
     return metrics
 
 
-def _padded_sampler_logprobs(scores: TokenScores, rollouts: Sequence[Rollout]) -> Tensor:
-    padded = torch.zeros(scores.student_logprob.shape)
-    for row, rollout in enumerate(rollouts):
-        padded[row, : len(rollout.completion_ids)] = rollout.logprobs
-    return padded.to(scores.student_logprob.device)
+def sampler_metrics(scores: TokenScores) -> dict[str, Measurement]:
+    """``sampler_gap``: |sampler's logprob - scorer's logprob| over all sampled tokens, nats.
+
+    Both are the log-probabilities of the weights that sampled, at temperature 1 without filters, so anything beyond
+    rounding is a misalignment. Of no use once the weights have moved on.
+    """
+    mask = scores.completion_mask
+    gap = (scores.student_logprob.detach() - scores.sampled_logprob).abs()
+    return {
+        "rollout/sampler_gap_mean": mean_where(gap, mask),
+        "rollout/sampler_gap_max": Largest(torch.where(mask, gap, 0.0).amax() if gap.numel() else 0.0),
+    }

@@ -16,13 +16,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sgsd_lightning.checkpoint_weights import complete_weights, restorable_names
 from sgsd_lightning.contexts import ContextBuilder, guidance_of
 from sgsd_lightning.data import ChatPrompts, ProblemDataModule
-from sgsd_lightning.diagnostics import objective_metrics, rollout_metrics, score_metrics, token_metrics
+from sgsd_lightning.diagnostics import objective_metrics, rollout_metrics, sampler_metrics, score_metrics, token_metrics
 from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
 from sgsd_lightning.measurements import Measurement, Total, combine
 from sgsd_lightning.objectives import Objective
 from sgsd_lightning.policy import LiveTeacher, LossMaskRule, PolicySource, Scorer, TeacherWeights
 from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
 from sgsd_lightning.processes import gather_from_processes, num_processes, sum_over_processes
+from sgsd_lightning.rollout_reuse import JudgedRollouts, RolloutReuse
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
 from sgsd_lightning.rollouts.seeding import derive_seed
 from sgsd_lightning.step_record import observations, record_step
@@ -64,6 +65,9 @@ class SelfDistillation(LightningModule):
         sampling: how training rollouts are sampled. The default is the policy's own distribution.
         evaluation: how ``validate`` and ``test`` sample.
         samples_per_prompt: rollouts of each problem in a batch (its group).
+        updates_per_batch: optimizer steps on the same rollouts, for objectives that weigh how probable a token is now
+            against when it was sampled, as `PolicyGradient` does. The data module must be told the same number, which
+            the command line does.
         train_eos: whether the end-of-sequence token that ends a completion counts in the loss. The authors mask it,
             which leaves the length of completions without a direct gradient.
         teacher_tokens_per_forward: the most tokens in one forward pass of the teachers; bounds their memory.
@@ -91,6 +95,7 @@ class SelfDistillation(LightningModule):
         sampling: SamplingSettings | None = None,
         evaluation: EvaluationSettings | None = None,
         samples_per_prompt: int = 1,
+        updates_per_batch: int = 1,
         train_eos: bool = True,
         teacher_tokens_per_forward: int = 16384,
         head_implementation: Implementation = "auto",
@@ -112,6 +117,7 @@ class SelfDistillation(LightningModule):
         self.sampling = sampling or SamplingSettings()
         self.evaluation = evaluation or EvaluationSettings()
         self.samples_per_prompt = samples_per_prompt
+        self.reuse = RolloutReuse(updates_per_batch)
         self.train_eos = train_eos
         self.timer = PhaseTimer()
         self.scorer = Scorer(
@@ -139,11 +145,11 @@ class SelfDistillation(LightningModule):
 
     def training_step(self, problems: list[Problem], batch_idx: int) -> Tensor:
         """One micro-batch: sample, verify, build the teacher pool, score, objective, loss."""
-        with self.timer("rollout"):
-            rollouts = self.sample(problems)
-        with self.timer("verify"):
-            verdicts = self.verifier.verify(rollouts)
-        self.sampled_lengths = [(len(r.prompt_ids), len(r.completion_ids)) for r in rollouts]
+        micro_batches = self.trainer.accumulate_grad_batches
+        kept = self.reuse.find(problems, batch_idx, micro_batches)
+        rollouts, verdicts = kept or self._judged_rollouts(problems)
+        self.reuse.keep(JudgedRollouts(rollouts, verdicts), batch_idx, micro_batches)
+        self.sampled_lengths = [] if kept else [(len(r.prompt_ids), len(r.completion_ids)) for r in rollouts]
         with self.timer("contexts"):
             pool = build_teacher_pool(
                 rollouts, verdicts, self.contexts, self.prompts, self.tokenizer, self.student_contexts
@@ -153,18 +159,25 @@ class SelfDistillation(LightningModule):
             result = self.objective(scores, pool.verdicts)
             loss = self._share_of_step(result.loss, len(pool.rollouts), len(rollouts))
 
-        self.step_record = record_step(pool, scores, result)
-        self._observations += observations(self.step_record)
+        self.step_record = record_step(pool, scores, result, is_reused=kept is not None)
         self._window.append(
             {
                 **objective_metrics(result, len(pool.rollouts), len(rollouts)),
-                **score_metrics(scores, pool.rollouts),
-                **rollout_metrics(rollouts, verdicts),
+                **score_metrics(scores),
                 **token_metrics(self.scorer.token_counts, self.sampled_lengths),
                 "contexts/over_long": Total(float(pool.num_over_long)),
             }
         )
+        if kept is None:  # rollouts are measured once, and are evidence once
+            self._window.append({**rollout_metrics(rollouts, verdicts), **sampler_metrics(scores)})
+            self._observations += observations(self.step_record)
         return loss
+
+    def _judged_rollouts(self, problems: Sequence[Problem]) -> JudgedRollouts:
+        with self.timer("rollout"):
+            rollouts = self.sample(problems)
+        with self.timer("verify"):
+            return JudgedRollouts(rollouts, self.verifier.verify(rollouts))
 
     def _share_of_step(self, mean_loss: Tensor, num_scored: int, num_sampled: int) -> Tensor:
         """This process's part of the mean over all rollouts that were sampled for this micro-batch, by any process.
@@ -295,6 +308,7 @@ class SelfDistillation(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
+        self._check_updates_per_batch()
         check_strategy(self.trainer, self.teacher_weights)
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self.policy.load_tokenizer()
@@ -308,6 +322,15 @@ class SelfDistillation(LightningModule):
         if self.evaluation.contexts is not None:
             self.evaluation.contexts.prepare()
         self._check_problems(splits)
+
+    def _check_updates_per_batch(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ProblemDataModule) and data.updates_per_batch != self.reuse.updates_per_batch:
+            raise ValueError(
+                f"model.updates_per_batch is {self.reuse.updates_per_batch} and data.updates_per_batch is "
+                f"{data.updates_per_batch}: the data module hands out a step's problems once an update, so that both "
+                "must be the same"
+            )
 
     def _check_problems(self, splits: Sequence[str]) -> None:
         """Run the preflight over the data module's problems; a plain dataloader's are taken as they are."""
@@ -371,6 +394,8 @@ class SelfDistillation(LightningModule):
             name: value for name, value in checkpoint["state_dict"].items() if name not in restorable
         }
         checkpoint[CHECKPOINT_KEY] = {"contexts": dict(self.contexts.state_dict())}
+        if self.reuse.updates_per_batch > 1:  # every process comes here
+            checkpoint[CHECKPOINT_KEY]["rollouts"] = gather_from_processes(self.reuse.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the contexts of the checkpoint, and see that it holds the weights that this run needs.
@@ -387,3 +412,6 @@ class SelfDistillation(LightningModule):
         complete_weights(checkpoint, self.state_dict(), restorable_names(self.model, self.teacher_weights))
         if self._is_fitting:  # evaluation and export do not use the training contexts
             self.contexts.load_state_dict(checkpoint[CHECKPOINT_KEY]["contexts"])
+            rollouts = checkpoint[CHECKPOINT_KEY].get("rollouts", [])
+            if len(rollouts) == num_processes():
+                self.reuse.load_state_dict(rollouts[self.global_rank])

@@ -11,7 +11,7 @@ from sgsd_lightning.teacher_pool import TeacherPool
 from sgsd_lightning.types import Observation, StepRecord, TokenScores
 
 
-def record_step(pool: TeacherPool, scores: TokenScores, result: ObjectiveResult) -> StepRecord:
+def record_step(pool: TeacherPool, scores: TokenScores, result: ObjectiveResult, is_reused: bool = False) -> StepRecord:
     """Bring the objective's [B, K] measurements back to each rollout's own contexts."""
 
     def ragged(values: Tensor | None) -> list[list[Any]]:
@@ -29,6 +29,7 @@ def record_step(pool: TeacherPool, scores: TokenScores, result: ObjectiveResult)
         gated_loss=ragged(result.gated_loss),
         loss_mask=scores.loss_mask,
         student_logprob=student_logprob,
+        is_reused=is_reused,
         log_ratio=scores.teacher_logprob - student_logprob[:, None],
     )
 

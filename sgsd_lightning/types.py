@@ -201,6 +201,8 @@ class StepRecord:
     """[B, T] float32 nats, detached."""
     log_ratio: Tensor
     """[B, K, T] float32 nats, detached: teacher minus student; meaningless outside ``loss_mask``."""
+    is_reused: bool = False
+    """Whether an earlier optimizer step was taken on the same rollouts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -182,9 +182,9 @@ def _evaluation_problems(data: Any) -> Iterator[Problem]:
 
 
 def _memories(module: SelfDistillation, step: int) -> list[Memory]:
-    """Of the last micro-batch on this process."""
+    """Of the last micro-batch on this process; none where an earlier step was taken on its rollouts."""
     record = module.step_record
-    if record is None:
+    if record is None or record.is_reused:
         return []
     found = [
         memory_of(rollout, verdict, f"step-{step}/{rollout.problem.problem_id}/{rollout.group_index}")

@@ -187,6 +187,7 @@ class SelfDistillationCLI(LightningCLI):
         parser.add_lightning_class_args(SamplerGapAlarm, "sampler_gap")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        parser.link_arguments("model.init_args.updates_per_batch", "data.init_args.updates_per_batch")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Lightning's, without its warning that a program called from Python has a command line of its own."""

@@ -26,6 +26,8 @@ class ProblemLoader:
         world_size: number of processes.
         seed: what the training order derives from; None keeps the order of the problems.
         drop_last: leave out the end of an epoch that does not fill a global batch.
+        repeats: how often a window of batches is handed out in a row, before the next one.
+        window: batches in a window. With repeats, an end of an epoch that does not fill a window is left out.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class ProblemLoader:
         world_size: int = 1,
         seed: int | None = None,
         drop_last: bool = False,
+        repeats: int = 1,
+        window: int = 1,
     ) -> None:
         self.problems = problems
         self.batch_size = batch_size
@@ -44,11 +48,19 @@ class ProblemLoader:
         self.world_size = world_size
         self.seed = seed
         self.drop_last = drop_last
+        self.repeats = repeats
+        self.window = window
         self.epoch = -1
         self.num_batches_done = 0
         self._is_resumed = False
 
     def __len__(self) -> int:
+        if self.repeats == 1:
+            return self._num_batches()
+        return self._num_batches() // self.window * self.window * self.repeats
+
+    def _num_batches(self) -> int:
+        """Different ones in an epoch."""
         global_batch = self.batch_size * self.world_size
         if self.drop_last:
             return len(self.problems) // global_batch
@@ -58,7 +70,8 @@ class ProblemLoader:
         self._start_epoch()
         order = self._order()
         while self.num_batches_done < len(self):
-            start = self.num_batches_done * self.batch_size
+            window, place = divmod(self.num_batches_done, self.window * self.repeats)
+            start = (window * self.window + place % self.window) * self.batch_size
             # counted before it is handed out: a checkpoint written after this batch's step then counts it
             self.num_batches_done += 1
             yield [self.problems[index] for index in order[start : start + self.batch_size]]
@@ -102,6 +115,8 @@ class ProblemDataModule(LightningDataModule):
         seed: what the order of the training problems derives from.
         drop_last: leave out the end of an epoch that does not fill a batch of every process, so that every optimizer
             step is the mean over as many rollouts. Off trains on it too, in a smaller batch.
+        updates_per_batch: how often the problems of an optimizer step are handed out in a row, for a module that takes
+            as many steps on their rollouts; must be its number.
     """
 
     def __init__(
@@ -113,9 +128,15 @@ class ProblemDataModule(LightningDataModule):
         evaluation_batch_size: int = 16,
         seed: int = 0,
         drop_last: bool = True,
+        updates_per_batch: int = 1,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("evaluation_batch_size", evaluation_batch_size)):
+        at_least_one = {
+            "batch_size": batch_size,
+            "evaluation_batch_size": evaluation_batch_size,
+            "updates_per_batch": updates_per_batch,
+        }
+        for name, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {value}")
         self.sources = {"train": train, "validation": validation, "test": test or validation}
@@ -123,6 +144,7 @@ class ProblemDataModule(LightningDataModule):
         self.evaluation_batch_size = evaluation_batch_size
         self.seed = seed
         self.drop_last = drop_last
+        self.updates_per_batch = updates_per_batch
         self.problems: dict[str, list[Problem]] = {}
 
     def setup(self, stage: str) -> None:
@@ -157,6 +179,8 @@ class ProblemDataModule(LightningDataModule):
             world_size=world_size,
             seed=self.seed,
             drop_last=self.drop_last,
+            repeats=self.updates_per_batch,
+            window=self.trainer.accumulate_grad_batches if self.trainer else 1,
         )
 
     def val_dataloader(self) -> ProblemLoader | list[Any]:

@@ -77,6 +77,7 @@ class Run:
     perturb: float = 0.2
     """Random weights are this much larger than the initial ones, so that teachers disagree."""
     validates: bool = False
+    updates_per_batch: int = 1
 
 
 class Recorder(Callback):
@@ -164,6 +165,7 @@ def data_of(run: Run, world_size: int) -> ProblemDataModule:
         evaluation_batch_size=2,
         seed=SEED,
         drop_last=run.drop_last,
+        updates_per_batch=run.updates_per_batch,
     )
 
 
