@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.machine import provenance
 from benchmarks.markdown import markdown_table
+from sgsd_lightning.checkpoint_evidence import load_evidence
 from sgsd_lightning.cli.configs import resolve_config
-from sgsd_lightning.cli.skills.audit import load_evidence
 from sgsd_lightning.data.toy import load_toy_bank
 from sgsd_lightning.skills import EvidenceLedger, SkillBank
 

@@ -26,6 +26,7 @@ others:
   configs        list the shipped configurations
   compare        two evaluations of the same problems, paired   OUT_1 OUT_2
   study          the paper's table at toy scale: methods, ablations, sweeps   toy --out FOLDER
+  report         a page of what runs did: curves, teachers token by token, the bank's evidence   RUN [RUN ...]
   plan           what a run needs of a GPU's memory, and why   --config NAME_OR_FILE
   skills         write a bank from experience, look into one, audit one   (sgsd skills --help)
 
@@ -73,6 +74,10 @@ def _dispatch(command: str, rest: list[str]) -> None:
         from sgsd_lightning.cli.compare import main as compare
 
         compare(rest)
+    elif command == "report":
+        from sgsd_lightning.cli.report import main as report
+
+        report(rest)
     elif command == "plan":
         from sgsd_lightning.cli.plan import main as print_plan
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sgsd_lightning.checkpoint_evidence import load_evidence
 from sgsd_lightning.skills.audit import AuditRow, audit_rows, save_audit
-from sgsd_lightning.skills.bank import SkillBank
-from sgsd_lightning.skills.evidence import EvidenceLedger
 
 DESCRIPTION = """Every item of a run's bank, most useful first: how often its teachers were helpful, neutral and
 misleading, by outcome, with Wilson intervals. Reads the evidence ledger in the run's newest checkpoint."""
@@ -44,27 +42,6 @@ def main(arguments: Sequence[str]) -> None:
 
         draw_evidence([row for row in rows if row.kind != "pair"], options.picture)
         print(f"wrote {options.picture}")
-
-
-def load_evidence(run: Path) -> tuple[SkillBank, EvidenceLedger]:
-    """The bank and the ledger of a run's newest checkpoint, or of a given checkpoint.
-
-    Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if the checkpoint holds no bank.
-    """
-    from sgsd_lightning.checkpoint_folder import is_sharded_checkpoint, recovered
-    from sgsd_lightning.module import CHECKPOINT_KEY
-    from sgsd_lightning.sharded_checkpoint import load_unsharded_part
-
-    is_checkpoint = run.is_file() or is_sharded_checkpoint(run)
-    path = run if is_checkpoint else recovered(run / "checkpoints" / "last.ckpt")
-    if not path.exists():
-        raise FileNotFoundError(f"{run}: neither a checkpoint nor the folder of a run (there is no {path})")
-    state: dict[str, Any] = load_unsharded_part(path).get(CHECKPOINT_KEY, {}).get("contexts", {})
-    if "bank" not in state or "ledger" not in state:
-        raise ValueError(f"{path} holds no skill bank with evidence; its run had other contexts than SkillPairs")
-    return SkillBank.from_json(state["bank"], where=f"{path}: skill bank"), EvidenceLedger.from_json(state["ledger"])
 
 
 def print_rows(rows: Sequence[AuditRow], num: int | None, step: int) -> None:
