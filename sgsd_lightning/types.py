@@ -125,6 +125,7 @@ class DivergenceRequest:
     temperature: float = 1.0
     token_clip: float | None = None
     support_top_k: int = -1
+    support_tail: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,7 @@ def linear_divergence(
     vocab_limit: int | None = None,
     token_clip: float | None = None,
     support_top_k: int = -1,
+    support_tail: bool = False,
     mask: Tensor | None = None,
     implementation: Implementation = "auto",
 ) -> Tensor:
@@ -65,6 +66,10 @@ def linear_divergence(
         token_clip: the most that one entry may add; entries above have no gradient. None is off.
         support_top_k: k > 0 restricts both sides to the k tokens that the one teacher likes best and renormalises;
             -1 is off.
+        support_tail: with ``support_top_k``, do not renormalise: the k probabilities stay, and the mass of all other
+            tokens is one more entry. Never above the divergence over the whole vocabulary, and closer to it with every
+            k; but no cheaper, since the mass of the rest takes a log-sum-exp over the vocabulary. In float32 that mass
+            carries a logit's rounding, up to 1e-5 where logits reach 50, and is at least 1e-6 (``reference``: exact).
         mask: [N] bool; other rows are 0 and cost nothing. None keeps all.
         implementation: see `Implementation`. With a support it says how that is ranked and multiplied, as in
             `sgsd_kernels.teacher_support` and `sgsd_kernels.support_logprob`.
@@ -84,16 +89,16 @@ def linear_divergence(
     _check_teachers(student_hidden, teacher_hidden, weight, teacher_weight, teacher_bias, options)
     num_teachers = 1 if teacher_hidden.dim() == 2 else teacher_hidden.shape[0]
     _check_mixture(mixture_weights, num_teachers, student_hidden.shape[0])
-    _check_support(support_top_k, num_teachers)
+    _check_support(support_top_k, support_tail, num_teachers)
     factors = [tensor for tensor in (student_hidden, weight, teacher_hidden, teacher_weight) if tensor is not None]
     name = resolve_implementation(implementation, Workload.of("linear_divergence", *factors))
     teacher = TeacherHead.of(teacher_hidden, teacher_weight, teacher_bias, mixture_weights)
     arguments = (student_hidden, weight, bias, teacher, options, divergence)
     with kernel_scope(student_hidden.device):
         if name == "reference":
-            return reference_divergence.linear_divergence(*arguments, support_top_k, mask)
+            return reference_divergence.linear_divergence(*arguments, support_top_k, support_tail, mask)
         if support_top_k > 0:
-            return support_divergence(*arguments, support_top_k, mask, implementation=implementation)
+            return support_divergence(*arguments, support_top_k, support_tail, mask, implementation=implementation)
         if name == "cublas":
             from sgsd_kernels import cublas_divergence
 
@@ -166,9 +171,11 @@ def _check_mixture(mixture_weights: Tensor | None, num_teachers: int, num_rows: 
         )
 
 
-def _check_support(support_top_k: int, num_teachers: int) -> None:
+def _check_support(support_top_k: int, support_tail: bool, num_teachers: int) -> None:
     if support_top_k != -1 and support_top_k < 1:
         raise ValueError(f"support_top_k must be at least 1, or -1 to switch it off; got {support_top_k}")
+    if support_tail and support_top_k == -1:
+        raise ValueError("support_tail must come with support_top_k; without it there is no rest to count as one entry")
     if support_top_k > 0 and num_teachers > 1:
         raise ValueError(
             f"support_top_k must be -1 for a mixture of teachers, which has no one top-k; got {support_top_k} "

@@ -21,25 +21,29 @@ def linear_divergence(
     options: HeadOptions,
     divergence: Divergence,
     support_top_k: int = -1,
+    support_tail: bool = False,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Divergence [N] of the teachers' mixture p = sum_k w_k p_k and the student q, both softmaxes of final logits.
 
-    With ``support_top_k`` > 0 both are restricted to the first teacher's top-k. Rows outside ``mask`` are 0.
+    With ``support_top_k`` > 0 both are restricted to the first teacher's top-k: renormalised, or with ``support_tail``
+    beside the mass of all other tokens. Rows outside ``mask`` are 0.
     Differentiable in ``hidden``, ``weight`` (as the student's head) and ``bias``.
     """
     student = _logits(hidden, weight, bias, options)
     head = (weight, bias) if teacher.weight is None else (teacher.weight, teacher.bias)
     with torch.no_grad():
         teachers = torch.stack([_logits(rows, *head, options) for rows in teacher.hidden])
-    if support_top_k > 0:
-        outside = ~top_k_support(teachers[0], support_top_k)
+    outside = ~top_k_support(teachers[0], support_top_k) if support_top_k > 0 else None
+    if outside is not None and not support_tail:
         student, teachers = student.masked_fill(outside, -torch.inf), teachers.masked_fill(outside, -torch.inf)
     logprobs = teachers.log_softmax(-1)
     if teacher.log_weight is not None:
         logprobs = logprobs + teacher.log_weight.unsqueeze(-1)
-    mixture = logprobs.logsumexp(dim=0)
-    value = divergence_entries(student.log_softmax(-1), mixture, divergence).sum(-1)
+    mixture, student = logprobs.logsumexp(dim=0), student.log_softmax(-1)
+    if outside is not None and support_tail:
+        student, mixture = with_tail(student, outside), with_tail(mixture, outside)
+    value = divergence_entries(student, mixture, divergence).sum(-1)
     return value if mask is None else torch.where(mask, value, 0.0)
 
 
@@ -58,6 +62,14 @@ def top_k_support(logits: Tensor, top_k: int) -> Tensor:
     """Whether a column is among the row's ``top_k`` largest; among equals the lowest column comes first."""
     order = logits.sort(dim=-1, descending=True, stable=True).indices
     return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order[..., :top_k], True)
+
+
+def with_tail(logprob: Tensor, outside: Tensor) -> Tensor:
+    """[N, V + 1]: the columns ``outside`` [N, V] moved into one last column."""
+    is_empty = ~outside.any(dim=-1, keepdim=True)
+    rest = logprob.masked_fill(~outside, -torch.inf).masked_fill(is_empty, 0.0)  # 0: a gradient of 0 and not of nan
+    tail = rest.logsumexp(dim=-1, keepdim=True).masked_fill(is_empty, -torch.inf)
+    return torch.cat([logprob.masked_fill(outside, -torch.inf), tail], dim=-1)
 
 
 def divergence_entries(student: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:

@@ -30,6 +30,8 @@ class Divergence(Objective):
         token_clip: the most that one entry of the vocabulary may add to a token; None is off.
         support_top_k: above 0, both distributions are restricted to the teacher's top-k tokens and renormalised (one
             teacher alone); -1 compares the whole vocabulary.
+        support_tail: with ``support_top_k``, keep their probabilities as they are and count all other tokens as one
+            more: a lower bound of the divergence over the whole vocabulary, and not cheaper than it.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Divergence(Objective):
         temperature: float = 1.0,
         token_clip: float | None = None,
         support_top_k: int = -1,
+        support_tail: bool = False,
     ) -> None:
         try:
             DivergenceRule(kind=kind, beta=beta, token_clip=token_clip)
@@ -48,8 +51,15 @@ class Divergence(Objective):
             raise ValueError(f"objective.temperature must be above 0; got {temperature}")
         if support_top_k != -1 and support_top_k < 1:
             raise ValueError(f"objective.support_top_k must be -1 (off) or above 0; got {support_top_k}")
+        if support_tail and support_top_k == -1:
+            raise ValueError("objective.support_tail must come with objective.support_top_k above 0")
         self.request = DivergenceRequest(
-            kind=kind, beta=beta, temperature=temperature, token_clip=token_clip, support_top_k=support_top_k
+            kind=kind,
+            beta=beta,
+            temperature=temperature,
+            token_clip=token_clip,
+            support_top_k=support_top_k,
+            support_tail=support_tail,
         )
 
     @property

@@ -134,6 +134,7 @@ def _divergence(head: dict[str, Any], asked: StudentDivergence, implementation: 
         softcap=head["softcap"],
         token_clip=request.token_clip,
         support_top_k=request.support_top_k,
+        support_tail=request.support_tail,
         mask=asked.mask,
         implementation=implementation,
     )

@@ -349,6 +349,7 @@ def test_no_tensor_is_larger_than_a_chunk_when_the_head_is_frozen() -> None:
         ({"token_clip": 0.0}, "token_clip must be above 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"support_top_k": 0}, "support_top_k must be at least 1, or -1"),
+        ({"support_tail": True}, "support_tail must come with support_top_k"),
         ({"support_top_k": 2, "teacher_hidden": torch.zeros(2, 5, 8)}, "which has no one top-k; got 2 with 2"),
         ({"teacher_hidden": torch.zeros(4, 8)}, r"teacher_hidden must be \[N, D\] or \[K, N, D\] .* N = 5"),
         ({"teacher_hidden": torch.zeros(0, 5, 8)}, "K at least 1"),

@@ -234,11 +234,12 @@ def test_a_head_of_another_dtype_is_cast_in_chunks(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(cublas_divergence._through_head(dlogits, head), dlogits @ head.float())
 
 
+@pytest.mark.parametrize("support_tail", [False, True])
 @pytest.mark.parametrize("implementation", ["triton", "cublas"])
-def test_a_support_is_ranked_and_multiplied_by_every_implementation(implementation: Any) -> None:
+def test_a_support_is_ranked_and_multiplied_by_every_implementation(implementation: Any, support_tail: bool) -> None:
     inputs = on_device(example(5, 8, 33, dtype=torch.float32))
     upstream = torch.randn(5, device=DEVICE)
-    options = {"support_top_k": 4, "token_clip": 0.02, **JSD}
+    options = {"support_top_k": 4, "support_tail": support_tail, "token_clip": 0.02, **JSD}
     actual = run(linear_divergence, inputs, upstream, implementation=implementation, **options)
     assert_close(actual, expected(inputs, upstream, **options), 2e-6, 5e-6)
 

@@ -156,6 +156,25 @@ def test_the_objective_is_the_mean_over_rollouts_of_means_over_counted_tokens(
     torch.testing.assert_close(loss, torch.stack(means).sum() / 3)
 
 
+def test_a_support_with_a_tail_reaches_the_scores(
+    make_model: MakeModel, rollouts: list[Rollout], own_distributions: Distributions
+) -> None:
+    model = make_model()
+    ids = [[rollout.prompt_ids[:2]] for rollout in rollouts]
+    objective = Divergence(kind="forward_kl", support_top_k=3, support_tail=True)
+    teachers = Scorer().score(model, LiveTeacher(), rollouts, ids, [[1.0]] * 3, RULE, objective.score_request)
+    assert teachers.divergence is not None
+    for row, rollout in enumerate(rollouts):
+        student = own_distributions(model, rollout.prompt_ids, rollout.completion_ids).exp()
+        teacher = own_distributions(model, ids[row][0], rollout.completion_ids).exp()
+        p, kept = teacher.topk(3)
+        q = student.gather(-1, kept)
+        p, q = (torch.cat([part, 1 - part.sum(-1, keepdim=True)], dim=-1) for part in (p, q))
+        length = len(rollout.completion_ids)
+        expected = (p * (p / q).log()).sum(-1) * teachers.loss_mask[row, :length]
+        torch.testing.assert_close(teachers.divergence[row, :length].double(), expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -164,6 +183,7 @@ def test_the_objective_is_the_mean_over_rollouts_of_means_over_counted_tokens(
         ({"temperature": 0.0}, "objective.temperature must be above 0"),
         ({"token_clip": 0.0}, "objective.token_clip must be above 0"),
         ({"support_top_k": 0}, "objective.support_top_k must be -1"),
+        ({"support_tail": True}, "objective.support_tail must come with objective.support_top_k above 0"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings: dict[str, float], message: str) -> None:
