@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from sgsd_lightning.checkpoint_folder import recovered, replace_checkpoint
 from sgsd_lightning.disk_errors import reason
 
 PARTIAL_SUFFIX = ".partial"
@@ -73,13 +74,42 @@ class WholeFileCheckpoints(TorchCheckpointIO):
             ) from error
 
 
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Make ``target`` the same checkpoint as ``source``, a file or a folder of shards, in one move.
+
+    Raises:
+        OSError: where it cannot be written; what was at ``target`` stands.
+    """
+    source, partial = recovered(source), target.with_name(target.name + PARTIAL_SUFFIX)
+    try:
+        _discard(partial)
+        if source.is_dir():
+            shutil.copytree(source, partial)
+            replace_checkpoint(partial, target)
+            return
+        shutil.copyfile(source, partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        if target.is_dir():  # a folder of shards, from another strategy
+            shutil.rmtree(target)
+        partial.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:  # shutil's own is one
+        _discard(partial)
+        raise OSError(f"checkpoint {target} was not written: {reason(error)}") from error
+
+
 def remove_partial(folder: Path) -> None:
     """Delete what a process that died while it wrote a checkpoint left in ``folder``."""
     for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _discard(partial)
+
+
+def _discard(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        partial.unlink(missing_ok=True)
 
 
 def _system_error(error: BaseException | None) -> OSError | None:

@@ -49,9 +49,11 @@ def token_metrics(
 def rollout_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, Measurement]:
     """How the sampled completions came out.
 
-    Fractions are over rollouts, ``equal_rewards_frac`` over problems, ``kept_mass`` over tokens.
+    Fractions are over rollouts, ``equal_rewards_frac`` over problems, ``kept_mass`` over tokens. The length of accepted
+    and of rejected completions is 0 where there were none; ``repetition_frac`` is that of `repeated_ngram_frac`.
     """
     num_tokens = [len(rollout.completion_ids) for rollout in rollouts]
+    judged = list(zip(num_tokens, (verdict.outcome for verdict in verdicts), strict=True))
     kept_mass = torch.cat([rollout.kept_mass for rollout in rollouts]) if rollouts else torch.ones(0)
     return {
         "rollout/reward_mean": mean_of([verdict.reward for verdict in verdicts]),
@@ -61,9 +63,18 @@ def rollout_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) ->
         "rollout/dropped_frac": mean_of([verdict.is_dropped for verdict in verdicts]),
         "rollout/equal_rewards_frac": mean_of(_has_equal_rewards(rollouts, verdicts)),
         "rollout/completion_tokens_mean": mean_of(num_tokens),
+        "rollout/completion_tokens_accepted_mean": mean_of([num for num, outcome in judged if outcome > 0]),
+        "rollout/completion_tokens_rejected_mean": mean_of([num for num, outcome in judged if outcome < 0]),
         "rollout/completion_tokens_max": Largest(float(max(num_tokens, default=0))),
+        "rollout/repetition_frac": mean_of([repeated_ngram_frac(rollout.completion_ids) for rollout in rollouts]),
         "rollout/kept_mass_mean": Mean(float(kept_mass.sum()), float(kept_mass.numel())),
     }
+
+
+def repeated_ngram_frac(ids: Sequence[int], n: int = 4) -> float:
+    """The share of a completion's n-grams of token ids that occurred in it before; 0 where it has none."""
+    ngrams = list(zip(*(ids[start:] for start in range(n)), strict=False))
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
 def _has_equal_rewards(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> list[bool]:

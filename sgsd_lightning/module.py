@@ -133,6 +133,8 @@ class SelfDistillation(LightningModule):
         """The last micro-batch of training, for callbacks."""
         self.sampled_lengths: list[tuple[int, int]] = []
         """Prompt and completion tokens of every rollout of the last micro-batch, dropped ones included."""
+        self.step_metrics: dict[str, float] = {}
+        """What all processes measured over the last optimizer step, for callbacks, whose hooks precede its logging."""
         self.evaluation_record: list[tuple[Rollout, Verdict]] = []
         """The last batch of evaluation, for callbacks."""
         self._window: list[dict[str, Measurement]] = []
@@ -237,10 +239,7 @@ class SelfDistillation(LightningModule):
         """Log what was measured over the micro-batches of an optimizer step by all processes, once it is taken."""
         if not self.is_step_complete(batch_idx):
             return
-        verifier_counts = {f"verifier/{name}": Total(count) for name, count in self.verifier.counts().items()}
-        metrics = combine([*self._window, verifier_counts])
-        self._window = []
-        for name, value in metrics.items():
+        for name, value in self.step_metrics.items():
             self.log(name, value, prog_bar=name in PROGRESS_BAR_METRICS, batch_size=1)
 
     def on_before_backward(self, loss: Tensor) -> None:
@@ -380,6 +379,13 @@ class SelfDistillation(LightningModule):
         step = self.trainer.global_step + 1
         self.teacher_weights.update(self.model, step)
         self._observe(step)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Put together what the micro-batches of the step measured on all processes."""
+        verifier_counts = {f"verifier/{name}": Total(count) for name, count in self.verifier.counts().items()}
+        self.step_metrics = combine([*self._window, verifier_counts])
+        self._window = []
 
     def _observe(self, step: int) -> None:
         """Tell the contexts what their teachers turned out to be, for all micro-batches and processes of the step."""

@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from sgsd_lightning.checkpoint_folder import METADATA_FILENAME, REPLACED_SUFFIX, is_sharded_checkpoint, recovered
+from sgsd_lightning.checkpoint_folder import METADATA_FILENAME, is_sharded_checkpoint, recovered, replace_checkpoint
 from sgsd_lightning.policy.sharding import ComputeDtype, ShardingSettings, shard_policy
 from sgsd_lightning.policy.teacher_weights import ShadowTeacher, TeacherWeights
 
@@ -100,7 +100,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().save_checkpoint(checkpoint, partial, storage_options)
         self.barrier()
         if self.is_global_zero:
-            _replace(partial, path)
+            replace_checkpoint(partial, path)
         self.barrier()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -164,20 +164,6 @@ def _saved_names(path: Path) -> set[str]:
     """Names of the weights in a folder of shards."""
     names: Mapping[str, Any] = distributed_checkpoint.FileSystemReader(path).read_metadata().state_dict_metadata
     return {name.removeprefix("state_dict.") for name in names if name.startswith("state_dict.")}
-
-
-def _replace(partial: Path, path: Path) -> None:
-    """Put a complete folder where an older one may stand; `recovered` knows of the moment in between."""
-    old = path.with_name(path.name + REPLACED_SUFFIX)
-    if old.exists():
-        shutil.rmtree(old)
-    if path.is_dir():
-        path.rename(old)
-    elif path.exists():
-        path.unlink()
-    partial.rename(path)
-    if old.exists():
-        shutil.rmtree(old)
 
 
 def shard(model: PreTrainedModel, strategy: Strategy) -> None:

@@ -2,7 +2,9 @@
 
 from sgsd_lightning.callbacks.alignment_audit import AlignmentAudit
 from sgsd_lightning.callbacks.bank_maintenance import BankMaintenance
+from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
+from sgsd_lightning.callbacks.collapse_guard import CollapseGuard
 from sgsd_lightning.callbacks.loggers import default_loggers
 from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLoss
 from sgsd_lightning.callbacks.preemption import Preemption
@@ -16,6 +18,8 @@ from sgsd_lightning.callbacks.sampler_gap import SamplerGapAlarm
 __all__ = [
     "AlignmentAudit",
     "BankMaintenance",
+    "BestCheckpoint",
+    "CollapseGuard",
     "NonfiniteLoss",
     "Preemption",
     "ProcessWatch",

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from sgsd_lightning.checkpoint_file import WholeFileCheckpoints, remove_partial
+from sgsd_lightning.checkpoint_file import WholeFileCheckpoints, copy_checkpoint, remove_partial
 from sgsd_lightning.module import SelfDistillation
 
 RESUME = "go on from it with --ckpt_path last"
@@ -19,7 +19,8 @@ RESUME = "go on from it with --ckpt_path last"
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which writes only between optimizer steps, and always at the last one.
 
-    Before an evaluation in the middle of training, which may take longer than many steps, it writes ``last.ckpt`` too.
+    Before an evaluation in the middle of training, which may take longer than many steps, it writes ``last.ckpt`` too,
+    and again after one that makes a callback stop the run, so that the decision is in it.
     In the middle of gradient accumulation Lightning's would save a data position whose gradients are not in the
     checkpoint. Files are written beside their place and renamed (:class:`WholeFileCheckpoints`).
 
@@ -58,8 +59,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeFileCheckpoints()
+        write_whole_files(trainer)
         if stage == "fit" and trainer.is_global_zero and self.dirpath is not None:
             remove_partial(Path(self.dirpath))
 
@@ -78,19 +78,26 @@ class RunCheckpoint(ModelCheckpoint):
         if self._is_within_step:
             return
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if _evaluation_follows(trainer):
+        if _evaluation_follows(trainer) or _is_ending(trainer):
             self.save_last_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._is_within_step:
-            super().on_validation_end(trainer, pl_module)
+        if self._is_within_step:
+            return
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and _is_ending(trainer):
+            self.save_last_step(trainer, again=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step, while the loops still stand where a resumed run takes them up."""
         self.save_last_step(trainer)
 
-    def save_last_step(self, trainer: Trainer) -> Path | None:
+    def save_last_step(self, trainer: Trainer, again: bool = False) -> Path | None:
         """Write ``last.ckpt`` if it is not of this step already. All processes must call this, between two steps.
+
+        Args:
+            trainer: the run's.
+            again: write it even so, with what callbacks have learned since.
 
         Returns:
             where it is; None if the run keeps no checkpoints.
@@ -98,11 +105,25 @@ class RunCheckpoint(ModelCheckpoint):
         if self.dirpath is None or getattr(trainer, "fast_dev_run", False):
             return None
         path = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
-        if self._last_global_step_saved != trainer.global_step:
+        if again or self._last_global_step_saved != trainer.global_step:
             # set before saving, since it is part of the checkpoint
             self.last_model_path = str(path)
             self._save_checkpoint(trainer, str(path))
         return path
+
+    def replace_last(self, trainer: Trainer, source: Path) -> None:
+        """Make ``last.ckpt`` a copy of another checkpoint, for good. All processes must call this.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        assert self.dirpath is not None
+        path = Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+        if trainer.is_global_zero:
+            copy_checkpoint(source, path)
+        trainer.strategy.barrier("replaced last")
+        # the step that it would be written at otherwise
+        self._last_global_step_saved = trainer.global_step
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Add to the error what can be gone on from."""
@@ -128,6 +149,17 @@ class RunCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         self._num_saved += 1
+
+
+def write_whole_files(trainer: Trainer) -> None:
+    """Let the trainer write checkpoints that are files beside their place, unless somebody chose how to write them."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeFileCheckpoints()
+
+
+def _is_ending(trainer: Trainer) -> bool:
+    """Whether a callback told the trainer to stop, and it will."""
+    return trainer.should_stop and trainer.fit_loop._can_stop_early
 
 
 def _evaluation_follows(trainer: Trainer) -> bool:

@@ -15,7 +15,7 @@ commands that read a configuration (--config NAME_OR_FILE, more laid over it: --
 --model.init_args.samples_per_prompt=4):
   fit            train                                   --ckpt_path last resumes
   validate       avg@k and pass@k on the validation problems
-  test           the same on the test problems
+  test           the same on the test problems           --ckpt_path best: of the run's best checkpoint
   evaluate       many samples of each problem, kept, with intervals   --problems FILE,FILE --samples 12 --out FOLDER
   predict        sample completions of the test problems
   audit-prompts  show what student, teachers and evaluation read, and warn of misalignment

@@ -16,6 +16,8 @@ from sgsd_lightning.audit import audit
 from sgsd_lightning.callbacks import (
     AlignmentAudit,
     BankMaintenance,
+    BestCheckpoint,
+    CollapseGuard,
     NonfiniteLoss,
     Preemption,
     ProcessWatch,
@@ -27,6 +29,7 @@ from sgsd_lightning.callbacks import (
     SamplerGapAlarm,
     default_loggers,
 )
+from sgsd_lightning.callbacks.best_checkpoint import FILENAME as BEST_FILENAME
 from sgsd_lightning.checkpoint_folder import is_sharded_checkpoint, recovered
 from sgsd_lightning.cli.errors import essential_lines
 from sgsd_lightning.data import ProblemDataModule
@@ -173,6 +176,8 @@ class SelfDistillationCLI(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # before the other, so that Lightning's ckpt_path="best" means it, and last.ckpt is written after it
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(RolloutTable, "rollout_table")
         # before the statistics, so that its time counts for the step that it ends
@@ -180,6 +185,7 @@ class SelfDistillationCLI(LightningCLI):
         parser.add_lightning_class_args(RunStatistics, "run_statistics")
         parser.add_lightning_class_args(AlignmentAudit, "alignment_audit")
         parser.add_lightning_class_args(NonfiniteLoss, "nonfinite_loss")
+        parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
         parser.add_lightning_class_args(ResumeGuard, "resume")
         parser.add_lightning_class_args(ResumedRows, "resumed_rows")
         parser.add_lightning_class_args(Preemption, "preemption")
@@ -203,13 +209,16 @@ class SelfDistillationCLI(LightningCLI):
         run_folder = Path(config.trainer.default_root_dir or ".").resolve()
         config.trainer.default_root_dir = str(run_folder)
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(run_folder / "checkpoints")
+        config.best_checkpoint.dirpath = config.best_checkpoint.dirpath or config.checkpoint.dirpath
         _require_writable(run_folder)
         self._settle_checkpoint(config, run_folder, recovered(Path(config.checkpoint.dirpath) / "last.ckpt"))
 
     def _settle_checkpoint(self, config: Any, run_folder: Path, last: Path) -> None:
-        """What `--ckpt_path last` means, and that a run is not begun over another."""
+        """What `--ckpt_path last` and `best` mean, and that a run is not begun over another."""
         if config.get("ckpt_path") == "last":
             config.ckpt_path = str(_existing(last))
+        elif config.get("ckpt_path") == "best":
+            config.ckpt_path = str(_existing(recovered(Path(config.best_checkpoint.dirpath) / BEST_FILENAME)))
         elif (
             self.subcommand == "fit"
             and not config.get("ckpt_path")
@@ -283,5 +292,7 @@ def _has_newer(checkpoints: Iterable[Path], than: Path) -> bool:
 
 def _existing(checkpoint: Path) -> Path:
     if not checkpoint.is_file() and not is_sharded_checkpoint(checkpoint):
-        raise FileNotFoundError(f"--ckpt_path last: there is no {checkpoint}; start the run without --ckpt_path first")
+        raise FileNotFoundError(
+            f"--ckpt_path {checkpoint.stem}: there is no {checkpoint}; start the run without --ckpt_path first"
+        )
     return checkpoint

@@ -46,6 +46,7 @@ def changed(*path: str, to: Any) -> dict[str, Any]:
         (changed("data", "init_args", "drop_last", to=False), ["data.init_args.drop_last"]),
         (changed("model", "init_args", "objective", to="x"), ["model.init_args.objective"] * 2),
         (changed("trainer", "max_steps", to=9), []),
+        (changed("collapse_guard", to={"action": "stop"}), []),
         (changed("trainer", "devices", to=2), []),
         (changed("data", "init_args", "batch_size", to=1), []),
         (changed("data", "init_args", "train", "init_args", "path", to="b.jsonl"), []),

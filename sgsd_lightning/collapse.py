@@ -1,0 +1,192 @@
+"""Signs that a policy collapses, told from what a run measures: plain numbers in, sentences out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+Kind = Literal["shrinks", "rises", "falls"]
+ROUNDING = 1e-6
+"""Logged numbers are float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapseBounds:
+    """What counts as collapse; None turns a rule off. Windows are of optimizer steps."""
+
+    length_frac: float | None = 0.5
+    """Of the length at the start. Accepted and rejected completions must both have shrunk: a policy that gets better
+    writes fewer long wrong answers, which shortens the mean over all."""
+    entropy_frac: float | None = 0.1
+    """Of the entropy at the start, most of which a policy that gets better loses too."""
+    repetition_frac: float | None = 0.5
+    """The largest share of n-grams that repeat earlier ones of their completion."""
+    truncated_frac: float | None = 0.5
+    """The largest share of completions cut off at the token limit."""
+    active_rollout_frac: float | None = None
+    """The smallest share of rollouts that teach anything. Off, since a policy that has learned what its teachers know
+    ends near 0 as well."""
+    avg_at_k_drop: float | None = 0.08
+    """How far avg@k may be below its best evaluation."""
+    pass_at_k_drop: float | None = 0.1
+    """How far pass@k may be below its first evaluation: sharpening brings avg@k up to pass@k, collapse loses answers
+    that were within reach. Not below its best, the luckiest of many."""
+    baseline_steps: int = 10
+    """The start: the first so many steps."""
+    window: int = 10
+    """What is compared with the start is the mean over the last so many steps."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("baseline_steps", "window"):
+                is_valid, rule = value >= 1, "at least 1"
+            else:
+                is_valid, rule = value is None or 0 < value < 1, "between 0 and 1, or null"
+            if not is_valid:
+                raise ValueError(f"collapse_guard.{field.name} must be {rule}; got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """One sign in what training steps measure: it shows when it shows in every one of the metrics."""
+
+    setting: str
+    kind: Kind
+    metrics: tuple[str, ...]
+    symptom: str
+
+
+STEP_RULES = (
+    StepRule(
+        "length_frac",
+        "shrinks",
+        ("rollout/completion_tokens_accepted_mean", "rollout/completion_tokens_rejected_mean"),
+        "completions shrank to {percent:.0f} % of their length at the start",
+    ),
+    StepRule(
+        "entropy_frac",
+        "shrinks",
+        ("rollout/student_entropy",),
+        "the policy's entropy fell to {percent:.0f} % of what it was at the start",
+    ),
+    StepRule("repetition_frac", "rises", ("rollout/repetition_frac",), "completions repeat themselves"),
+    StepRule("truncated_frac", "rises", ("rollout/truncated_frac",), "completions run into the token limit"),
+    StepRule("active_rollout_frac", "falls", ("objective/active_rollout_frac",), "hardly any rollout teaches"),
+)
+AVG_AT_K, PASS_AT_K = "val/avg@k", "val/pass@k"
+
+
+class CollapseWatch:
+    """Follows a run's numbers and says of each rule, once, that it tripped.
+
+    A run that begins on the wrong side of a bound that is not relative to its start is not judged by it: it does not
+    get there by collapsing.
+
+    Args:
+        bounds: what counts as collapse.
+    """
+
+    def __init__(self, bounds: CollapseBounds) -> None:
+        self.bounds = bounds
+        self.tripped: dict[str, str] = {}
+        """What was said, by the rule's setting."""
+        self._num_steps = 0
+        self._start: dict[str, list[float]] = {}
+        self._recent: dict[str, list[float | None]] = {}
+        self._best: float | None = None
+        self._first_pass: float | None = None
+
+    def observe_step(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+        """Take in what one optimizer step measured.
+
+        Returns:
+            a sentence for each rule that trips for the first time.
+        """
+        self._num_steps += 1
+        for name in (name for rule in STEP_RULES for name in rule.metrics):
+            value = metrics.get(name)
+            if name.startswith("rollout/completion_tokens") and value == 0:
+                value = None  # there were no such completions
+            self._recent[name] = [*self._recent.get(name, []), value][-self.bounds.window :]
+            if self._num_steps <= self.bounds.baseline_steps and value is not None:
+                self._start.setdefault(name, []).append(value)
+        if self._num_steps <= max(self.bounds.baseline_steps, self.bounds.window):
+            return []
+        return self._said(step, {rule.setting: self._symptom(rule) for rule in STEP_RULES})
+
+    def observe_evaluation(self, step: int, metrics: Mapping[str, float]) -> list[str]:
+        """Take in what an evaluation measured; as :meth:`observe_step`."""
+        found: dict[str, str | None] = {}
+        average, passed = metrics.get(AVG_AT_K), metrics.get(PASS_AT_K)
+        if average is not None:
+            self._best = average if self._best is None else max(self._best, average)
+            found["avg_at_k_drop"] = self._fall(self._best, average, "avg_at_k_drop", f"{AVG_AT_K} fell from its best")
+        if passed is not None:
+            self._first_pass = passed if self._first_pass is None else self._first_pass
+            found["pass_at_k_drop"] = self._fall(
+                self._first_pass, passed, "pass_at_k_drop", f"{PASS_AT_K} fell from its first"
+            )
+        return self._said(step, found)
+
+    def raise_best(self, average: float) -> None:
+        """An evaluation's avg@k that was not observed here."""
+        self._best = average if self._best is None else max(self._best, average)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: numbers and strings."""
+        return {
+            "num_steps": self._num_steps,
+            "start": {name: list(values) for name, values in self._start.items()},
+            "recent": {name: list(values) for name, values in self._recent.items()},
+            "best": self._best,
+            "first_pass": self._first_pass,
+            "tripped": dict(self.tripped),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; other bounds than before judge what comes."""
+        self._num_steps = state["num_steps"]
+        self._start = {name: list(values) for name, values in state["start"].items()}
+        self._recent = {name: list(values) for name, values in state["recent"].items()}
+        self._best, self._first_pass = state["best"], state["first_pass"]
+        self.tripped = dict(state["tripped"])
+
+    def _symptom(self, rule: StepRule) -> str | None:
+        bound = getattr(self.bounds, rule.setting)
+        values = {
+            name: (_mean(self._start[name]), _mean(recent))
+            for name in rule.metrics
+            if name in self._start and (recent := [value for value in self._recent[name] if value is not None])
+        }
+        if bound is None or not values or not all(_shows(rule.kind, *pair, bound) for pair in values.values()):
+            return None
+        percent = max(100 * recent / start for start, recent in values.values()) if rule.kind == "shrinks" else 0.0
+        changes = ", ".join(f"{name} {start:.3g} -> {recent:.3g}" for name, (start, recent) in values.items())
+        return f"{rule.symptom.format(percent=percent)} ({changes}, collapse_guard.{rule.setting} {bound:g})"
+
+    def _fall(self, high: float, now: float, setting: str, symptom: str) -> str | None:
+        bound = getattr(self.bounds, setting)
+        if bound is None or not high - now > bound + ROUNDING:
+            return None
+        return f"{symptom} by {high - now:.3g} ({high:.3g} -> {now:.3g}, collapse_guard.{setting} {bound:g})"
+
+    def _said(self, step: int, found: Mapping[str, str | None]) -> list[str]:
+        new = {
+            setting: f"collapse: {symptom} at step {step}"
+            for setting, symptom in found.items()
+            if symptom is not None and setting not in self.tripped
+        }
+        self.tripped |= new
+        return list(new.values())
+
+
+def _shows(kind: Kind, start: float, recent: float, bound: float) -> bool:
+    if kind == "shrinks":
+        return recent < bound * start
+    return start <= bound < recent if kind == "rises" else recent < bound <= start
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
