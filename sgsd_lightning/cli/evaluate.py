@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sgsd_lightning.data import JsonlProblems, ProblemDataModule
+from sgsd_lightning.data import ProblemDataModule, load_problem_set
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
@@ -154,16 +154,18 @@ def score_table(sets: Sequence[SetScore]) -> Table:
 def _problem_sets(value: str | None, data: ProblemDataModule) -> dict[str, list[Problem]]:
     """By name: those named on the command line, else the test problems of the configuration."""
     if value is None:
+        if data.sources["test"] is None:
+            raise ValueError("sgsd evaluate needs problems: give --problems, or set data.init_args.test")
         data.setup("test")
         return {"test": list(data.problems["test"])}
     sets: dict[str, list[Problem]] = {}
     for entry in (part.strip() for part in value.split(",") if part.strip()):
-        name = Path(entry).name.removesuffix(".jsonl")
+        name = Path(entry).name.removesuffix(".jsonl").removesuffix(".parquet")
         if name in sets:
             raise ValueError(f"sgsd evaluate: --problems names two sets {name!r}; their files need different names")
-        sets[name] = JsonlProblems(entry).load()
+        sets[name] = load_problem_set(entry)
     if not sets:
-        raise ValueError("sgsd evaluate: --problems names no file")
+        raise ValueError("sgsd evaluate: --problems names no problem set")
     return sets
 
 

@@ -100,7 +100,8 @@ class SelfDistillationTrainer(Trainer):
         Args:
             model: the module; evaluation.contexts says whether prompts are plain or show skills.
             datamodule: the data.
-            problems: JSON Lines files, separated by commas; null takes the test problems of the configuration.
+            problems: names of problem sets (aime24) and files, separated by commas; null takes the test problems of
+                the configuration.
             samples: of each problem; null takes evaluation.samples_per_problem.
             out: the folder of samples and results; null takes `evaluation` in the run folder.
             ckpt_path: a checkpoint of the policy; null takes it untrained, as a Hugging Face folder is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,7 +21,7 @@ from transformers import (
 from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.attention import resolve_attention
 from sgsd_lightning.policy.compilation import compile_layers
-from sgsd_lightning.policy.lora import LoraSettings, inject_lora
+from sgsd_lightning.policy.lora import LoraSettings, inject_lora, with_adapter
 from sgsd_lightning.policy.score_check import check_score
 from sgsd_lightning.policy.seeding import seeded
 
@@ -55,6 +56,8 @@ class PretrainedPolicy(PolicySource):
         revision: A branch, tag or commit on the hub.
         trust_remote_code: Run model code that comes with the weights.
         tokenizer_name_or_path: Where the tokenizer is, when not beside the model.
+        adapter_path: The folder of a LoRA adapter that is added to the weights, such as ``sgsd export
+            --adapter=adapter`` writes; its base model goes under ``model_name_or_path``.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class PretrainedPolicy(PolicySource):
         revision: str | None = None,
         trust_remote_code: bool = False,
         tokenizer_name_or_path: str | None = None,
+        adapter_path: str | None = None,
     ) -> None:
         self.model_name_or_path = model_name_or_path
         self.dtype = _torch_dtype(dtype)
@@ -76,6 +80,7 @@ class PretrainedPolicy(PolicySource):
         self.compile = compile
         self.lora = lora
         self.tokenizer_name_or_path = tokenizer_name_or_path
+        self.adapter_path = adapter_path
         self._options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -108,6 +113,8 @@ class PretrainedPolicy(PolicySource):
             )
         except OSError as error:
             raise _not_loadable("model", self.model_name_or_path, error) from error
+        if self.adapter_path is not None:
+            model = with_adapter(model, self.adapter_path)
         if self.lora is None and self.dtype != torch.float32:
             log.warning(
                 "all weights are trained in %s, which rounds small updates away; use policy.dtype float32 (with "
@@ -117,6 +124,12 @@ class PretrainedPolicy(PolicySource):
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
     def _load_config(self) -> PreTrainedConfig:
+        folder = Path(self.model_name_or_path)
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            raise ValueError(
+                f"policy: {self.model_name_or_path!r} holds a LoRA adapter and no model; give it as "
+                "policy.adapter_path, and its base model as policy.model_name_or_path"
+            )
         try:
             return AutoConfig.from_pretrained(self.model_name_or_path, **self._options)
         except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
@@ -73,6 +73,23 @@ def inject_lora(model: PreTrainedModel, settings: LoraSettings) -> None:
         parameter.requires_grad_("lora_" in name)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def with_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
+    """The model with a saved adapter added to its weights.
+
+    Raises:
+        ValueError: for a folder without an adapter, or with one of another model.
+    """
+    try:
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"policy.adapter_path {folder!r} is no LoRA adapter of this model ({reason}); give a folder with "
+            "adapter_config.json, and its base model as policy.model_name_or_path"
+        ) from error
+    return merged
 
 
 def adapter_layers(model: PreTrainedModel) -> list[BaseTunerLayer]:

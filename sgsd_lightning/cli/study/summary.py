@@ -119,7 +119,7 @@ def _method_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{statistics.mean(row['plain']['majority@k']):.3f}",
         " / ".join(str(steps or "never") for steps in row["steps_to_target"]) if is_trained else "",
         f"{statistics.mean(row['tokens_sampled']):,.0f}" if is_trained else "",
-        f"{statistics.mean(row['seconds']):.0f}" if is_trained else "",
+        f"{statistics.mean(row['seconds']):.0f}" if is_trained and row["group"] == "methods" else "",
     )
 
 
