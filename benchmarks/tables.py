@@ -30,6 +30,7 @@ from benchmarks.cases import TRAINED
 from benchmarks.goals import NOT_MEASURED, goals_table
 from benchmarks.markdown import markdown_table
 from benchmarks.results import case_table, row_size
+from sgsd_lightning.cli.study import summary as study_summary
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
@@ -95,6 +96,16 @@ def shared_prompts_table() -> str:
     return f"{shared_prompts.table(rows)}\n\n{_origin(found)}"
 
 
+def study_tables() -> str:
+    """The paper's table at toy scale, ablations and sweeps."""
+    found = _read(RESULTS / "study_toy.json")
+    if found is None:
+        return "**study**: not measured."
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    origin = f"`{found['command']}`, {found['max_steps']} steps, {found['date']}; {found['machine']}; {versions}."
+    return f"{study_summary.tables(found)}\n\n{origin}"
+
+
 def _whole(name: str, table: Callable[[dict[str, Any]], str]) -> str:
     """A table of one result file, with where it comes from."""
     found = _read(RESULTS / f"{name}.json")
@@ -112,6 +123,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "shared prompts": shared_prompts_table,
     "evidence": lambda: _whole("evidence", evidence.table),
     "merge banks": lambda: _whole("merge_banks", merge_banks.table),
+    "study": study_tables,
     "retrieval": lambda: _whole("retrieval_cpu", retrieval.table),
 }
 

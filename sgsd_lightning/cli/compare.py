@@ -50,17 +50,18 @@ def _table(comparisons: Sequence[Comparison], first: str, second: str) -> Table:
     table = Table(
         box=box.SIMPLE,
         pad_edge=False,
-        caption="95 % interval by bootstrap over problems; flipped: the most frequent answer became right, wrong",
+        collapse_padding=True,
+        caption="95 % by bootstrap over problems; ?: it holds 0; flipped: most frequent answers, to right, to wrong",
     )
-    for column in ("problems", "n", first, second, "difference", "95 %", "better", "worse", "flipped"):
-        table.add_column(column, justify="left" if column == "problems" else "right")
+    for column in ("problems", "n", first, second, "change", "95 %", "better", "worse", "flipped"):
+        table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for comparison in comparisons:
         table.add_row(
             comparison.problem_set,
             str(comparison.num_problems),
             f"{comparison.first:.3f}",
             f"{comparison.second:.3f}",
-            f"{comparison.difference:+.3f}{'' if comparison.is_sure else ' (not sure)'}",
+            f"{comparison.difference:+.3f}{'' if comparison.is_sure else '?'}",
             f"{comparison.interval.low:+.3f}..{comparison.interval.high:+.3f}",
             str(comparison.num_better),
             str(comparison.num_worse),

@@ -121,25 +121,14 @@ def write_scores(out: Path, samples: Sequence[Sample]) -> None:
 
 def score_table(sets: Sequence[SetScore]) -> Table:
     """For a terminal."""
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in (
-        "problems",
-        "n",
-        "k",
-        "avg@k",
-        "95 %",
-        "pass@k",
-        "majority@k",
-        "tokens",
-        "truncated",
-        "answer found",
-    ):
-        table.add_column(column, justify="left" if column == "problems" else "right")
+    table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    columns = ("problems", "n x k", "avg@k", "95 %", "pass@k", "majority", "tokens", "cut", "answered")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for score in sets:
         table.add_row(
             score.problem_set,
-            str(score.num_problems),
-            str(score.samples_per_problem),
+            f"{score.num_problems} x {score.samples_per_problem}",
             f"{score.average:.3f}",
             f"{score.interval.low:.2f}..{score.interval.high:.2f}",
             f"{score.pass_at[score.samples_per_problem]:.3f}",

@@ -13,12 +13,10 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from sgsd_lightning.intervals import half_width
-
 Row = Mapping[str, Any]
 LOGARITHMIC = ("number of teachers", "gate temperature")
 NUM_COLUMNS = 4
-COLORS = ("#1d4ed8", "#c2410c", "#0e9f9a", "#7c3aed", "#b45309", "#be185d", "#4d7c0f", "#475569")
+COLORS = ("#1d4ed8", "#7ea6f8", "#0e9f6e", "#7fd6b4", "#dc2626", "#7c3aed", "#b45309", "#475569")
 
 
 def draw_study(path: Path, summary: Mapping[str, Any]) -> None:
@@ -62,19 +60,12 @@ def _draw_curves(axes: Axes, group: str, rows: Sequence[Row]) -> None:
 
 
 def _draw_sweep(axes: Axes, group: str, rows: Sequence[Row]) -> None:
-    """Every seed as a dot, their mean and its interval."""
+    """Every seed, whose base model differs, as a thin line; their mean as a thick one."""
     settings = [row["setting"] for row in rows]
-    values = [row["plain"]["avg@k"] for row in rows]
-    for setting, of_setting in zip(settings, values, strict=True):
-        axes.plot([setting] * len(of_setting), of_setting, "o", color=COLORS[0], alpha=0.35, markersize=4)
-    axes.errorbar(
-        settings,
-        [statistics.mean(of_setting) for of_setting in values],
-        yerr=[half_width(of_setting) or 0.0 for of_setting in values],
-        color=COLORS[0],
-        linewidth=1.6,
-        capsize=3,
-    )
+    by_seed = list(zip(*(row["plain"]["avg@k"] for row in rows), strict=True))
+    for of_seed in by_seed:
+        axes.plot(settings, of_seed, color=COLORS[0], alpha=0.35, linewidth=1, marker="o", markersize=3)
+    axes.plot(settings, [statistics.mean(row["plain"]["avg@k"]) for row in rows], color=COLORS[0], linewidth=2.2)
     if group in LOGARITHMIC:
         axes.set_xscale("log")
         axes.set_xticks(settings, [f"{setting:g}" for setting in settings], minor=False)

@@ -83,7 +83,7 @@ def _steps_to(curve: Sequence[Sequence[float]]) -> int | None:
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """``summary.json``, and ``study.md`` with the tables."""
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(summary) + "\n", encoding="utf-8")
     (folder / "study.md").write_text(tables(summary) + "\n", encoding="utf-8")
 
 

@@ -118,6 +118,7 @@
       make("span", "absent", `step ${row.step} · ${row.tokens.length} tokens · ${row.finish_reason}`),
     );
     find("problem").textContent = row.problem;
+    find("asked").open = row.problem.length < 200;
     find("token").textContent = "Point at a token, or walk through them with the arrow keys.";
     showTokens();
     showTeachers();
