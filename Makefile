@@ -24,7 +24,7 @@ demo-seeds: setup  ## the same on three seeds (about a quarter of an hour)
 
 # files are spread over two workers; each test needs one core, a few start processes of their own
 test: setup  ## everything but the long studies
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest

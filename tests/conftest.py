@@ -12,7 +12,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+LONGEST = {"distributed", "cli"}
+"""Folders of tests."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes take longest: they come first, so that workers end together."""
+    items.sort(key=lambda item: not LONGEST & set(item.path.parts))
 
 
 @pytest.fixture(scope="session")

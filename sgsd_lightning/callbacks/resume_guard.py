@@ -56,6 +56,10 @@ class ResumeGuard(Callback):
             "content of the teacher contexts (skill bank)": contexts_digest(pl_module.contexts.state_dict()),
             "trainer.accumulate_grad_batches": str(trainer.accumulate_grad_batches),
         }
+        shown = pl_module.student_contexts
+        if shown is not None:
+            shown.prepare()
+            self._contents["content of the student's contexts (skill bank)"] = contexts_digest(shown.state_dict())
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, ProblemDataModule):
             self._contents["content of the training problems"] = problems_digest(data.problems["train"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from sgsd_lightning.callbacks import ResumeGuard
+from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.policy import LoraSettings
 from sgsd_lightning.run_identity import (
     differences,
@@ -18,7 +22,7 @@ from sgsd_lightning.run_identity import (
     settings_identity,
 )
 from sgsd_lightning.types import Problem
-from tests.tiny import PROBLEMS, tiny_policy
+from tests.tiny import PROBLEMS, tiny_module, tiny_policy
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 1,
@@ -85,3 +89,18 @@ def test_an_identity_survives_a_checkpoint() -> None:
     with pytest.raises(ValueError, match="seed_everything: 1 in the checkpoint, 2 now"):
         other._compare()
     assert other.allow_changes is False
+
+
+def test_what_the_student_is_shown_is_told_apart_by_content(tmp_path: Path) -> None:
+    def contents(path: Path, title: str) -> dict[str, str]:
+        skill = {"skill_id": "gen_1", "title": title, "principle": "P", "when_to_apply": "W"}
+        mistake = {"mistake_id": "err_1", "description": "D", "why_it_happens": "Y", "how_to_avoid": "H"}
+        path.write_text(json.dumps({"general_skills": [skill], "common_mistakes": [mistake]}))
+        guard = ResumeGuard()
+        trainer: Any = SimpleNamespace(accumulate_grad_batches=1, datamodule=None)
+        guard.setup(trainer, tiny_module(student_contexts=SkillPairs(str(path), num_contexts=1)), "fit")
+        return guard._contents
+
+    first = contents(tmp_path / "a.json", "T")
+    assert contents(tmp_path / "b.json", "T") == first
+    assert contents(tmp_path / "a.json", "other") != first
