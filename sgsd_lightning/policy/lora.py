@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -82,6 +83,8 @@ def with_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
         ValueError: for a folder without an adapter, or with one of another model.
     """
     try:
+        if Path(folder).is_dir() and not (Path(folder) / "adapter_config.json").is_file():
+            raise OSError("it has no adapter_config.json")  # peft would look for it on the hub, and again
         merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

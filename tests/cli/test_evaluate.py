@@ -134,10 +134,12 @@ def test_an_adapter_is_told_from_a_model(folder: Path, capsys: pytest.CaptureFix
     assert main(["evaluate", config_of("a.yaml", model_name_or_path="adapter", **tokenizer), *some, "--out=a"]) == 2
     assert "holds a LoRA adapter and no model; give it as policy.adapter_path" in capsys.readouterr().err
     assert (
-        main(["evaluate", config_of("b.yaml", model_name_or_path="base", adapter_path="nowhere"), *some, "--out=b"])
-        == 2
+        main(["evaluate", config_of("b.yaml", model_name_or_path="base", adapter_path="base"), *some, "--out=b"]) == 2
     )
-    assert "policy.adapter_path 'nowhere' is no LoRA adapter of this model" in capsys.readouterr().err
+    assert (
+        "policy.adapter_path 'base' is no LoRA adapter of this model (it has no adapter_config.json)"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

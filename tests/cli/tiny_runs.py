@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
 import sys
@@ -14,15 +13,9 @@ from typing import Any
 
 import yaml
 
+from tests.forked import forkserver
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-PRELOADED = [
-    "sgsd_lightning.cli.lightning_cli",
-    "sgsd_lightning.cli.announcements",
-    "tests.cli.accidents",
-    "torch.utils.tensorboard",
-    "transformers.models.qwen3.modeling_qwen3",
-    "math_verify",
-]
 
 
 def write_run(folder: Path, **trainer: Any) -> Path:
@@ -109,8 +102,7 @@ class Sgsd:
 
 def start(folder: Path, *arguments: str, num_processes: int = 1, accident: str = "", **variables: str) -> Sgsd:
     """Start `sgsd fit --config run.yaml ...` in ``folder``."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = forkserver()
     ranks = _ranks(num_processes)
     outputs = [folder / f"output-{rank}.txt" for rank in range(num_processes)]
     command = ["fit", "--config", "run.yaml", *arguments]

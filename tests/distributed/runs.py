@@ -19,6 +19,7 @@ from sgsd_lightning.evaluation import EvaluationSettings
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.types import Problem, Rollout, SamplingSettings, TeacherContext
+from tests.forked import forkserver
 from tests.tiny import PROBLEMS, NumberedContexts, tiny_module
 
 NUM_STEPS = 3
@@ -209,8 +210,9 @@ def on_processes(world_size: int, task: Callable[..., Any], *arguments: Any) -> 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    forkserver()
     multiprocessing.start_processes(
-        _entry, args=(world_size, port, task, arguments), nprocs=world_size, start_method="spawn"
+        _entry, args=(world_size, port, task, arguments), nprocs=world_size, start_method="forkserver"
     )
 
 
