@@ -24,13 +24,13 @@ def whole_records(path: Path) -> Iterator[tuple[int, Any]]:
         ValueError: naming the file and the line that is not JSON.
     """
     # by line feeds alone: a completion may hold any other line break that Python knows
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
+            yield number, json.loads(line.decode("utf-8"))
+        except ValueError as error:
             if number == len(lines):  # only a line that was written whole ends in a line break
                 return
-            raise ValueError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from error
+            raise ValueError(f"{path}:{number}: not JSON ({error})") from error

@@ -21,10 +21,10 @@ from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
 from sgsd_lightning.measurements import Measurement, Total, combine
 from sgsd_lightning.objectives import Objective
 from sgsd_lightning.policy import LiveTeacher, LossMaskRule, PolicySource, Scorer, TeacherWeights
-from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
+from sgsd_lightning.preflight import check_problems
 from sgsd_lightning.processes import gather_from_processes, num_processes, sum_over_processes
 from sgsd_lightning.rollout_reuse import JudgedRollouts, RolloutReuse
-from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
+from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine, check_freshness
 from sgsd_lightning.rollouts.seeding import derive_seed
 from sgsd_lightning.step_record import observations, record_step
 from sgsd_lightning.strategies import check_strategy, shard
@@ -206,15 +206,10 @@ class SelfDistillation(LightningModule):
         return self._generate(requests, self.sampling)
 
     def _generate(self, requests: Sequence[RolloutRequest], sampling: SamplingSettings) -> list[Rollout]:
-        """Rollouts of the weights as they are now; an engine with a copy of them must have refreshed it."""
+        """Rollouts of the weights as they are now."""
         version = self.global_step
         rollouts = self.rollouts.generate(self.model, self.tokenizer, requests, sampling, weights_version=version)
-        stale = next((rollout for rollout in rollouts if rollout.weights_version != version), None)
-        if stale is not None:
-            raise RuntimeError(
-                f"{type(self.rollouts).__name__} sampled with the weights of step {stale.weights_version} at step "
-                f"{version}; an engine that holds a copy of the weights must refresh it when weights_version changes"
-            )
+        check_freshness(self.rollouts, rollouts, version)
         return rollouts
 
     def score(self, pool: TeacherPool) -> TokenScores:
@@ -307,7 +302,6 @@ class SelfDistillation(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
-        self._check_updates_per_batch()
         check_strategy(self.trainer, self.teacher_weights)
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self.policy.load_tokenizer()
@@ -320,32 +314,15 @@ class SelfDistillation(LightningModule):
                 self.student_contexts.prepare()
         if self.evaluation.contexts is not None:
             self.evaluation.contexts.prepare()
-        self._check_problems(splits)
+        self._check_data(splits)
 
-    def _check_updates_per_batch(self) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, ProblemDataModule) and data.updates_per_batch != self.reuse.updates_per_batch:
-            raise ValueError(
-                f"model.updates_per_batch is {self.reuse.updates_per_batch} and data.updates_per_batch is "
-                f"{data.updates_per_batch}: the data module hands out a step's problems once an update, so that both "
-                "must be the same"
-            )
-
-    def _check_problems(self, splits: Sequence[str]) -> None:
+    def _check_data(self, splits: Sequence[str]) -> None:
         """Run the preflight over the data module's problems; a plain dataloader's are taken as they are."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, ProblemDataModule):
             return
-        for split in splits:
-            if split not in data.problems:
-                continue
-            check_answers(data.problems[split], self.verifier)
-            shown = self.student_contexts if split == "train" else None
-            fitting = keep_fitting_problems(data.problems[split], self.prompts, self.tokenizer, split, shown)
-            data.keep(split, fitting)
-        if "train" in splits:
-            train = data.problems["train"]
-            check_teacher_prompts(train, self.contexts, self.prompts, self.tokenizer, self.student_contexts)
+        self.reuse.check_data(data.updates_per_batch)
+        check_problems(data, splits, self.verifier, self.prompts, self.tokenizer, self.contexts, self.student_contexts)
 
     def configure_model(self) -> None:
         """Load the model, once, when the strategy says where, and shard it if the strategy does."""
@@ -418,6 +395,5 @@ class SelfDistillation(LightningModule):
         complete_weights(checkpoint, self.state_dict(), restorable_names(self.model, self.teacher_weights))
         if self._is_fitting:  # evaluation and export do not use the training contexts
             self.contexts.load_state_dict(checkpoint[CHECKPOINT_KEY]["contexts"])
-            rollouts = checkpoint[CHECKPOINT_KEY].get("rollouts", [])
-            if len(rollouts) == num_processes():
-                self.reuse.load_state_dict(rollouts[self.global_rank])
+            if "rollouts" in checkpoint[CHECKPOINT_KEY]:
+                self.reuse.load_state_dicts(checkpoint[CHECKPOINT_KEY]["rollouts"], self.global_rank)

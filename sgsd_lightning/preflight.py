@@ -8,12 +8,35 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from sgsd_lightning.contexts import ContextBuilder, guidance_of
-from sgsd_lightning.data.prompts import ChatPrompts
+from sgsd_lightning.data import ChatPrompts, ProblemDataModule
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import Verifier
 
 log = logging.getLogger(__name__)
 NUM_SHOWN = 5
+
+
+def check_problems(
+    data: ProblemDataModule,
+    splits: Sequence[str],
+    verifier: Verifier,
+    prompts: ChatPrompts,
+    tokenizer: PreTrainedTokenizerBase,
+    contexts: ContextBuilder,
+    student_contexts: ContextBuilder | None = None,
+) -> None:
+    """All of the checks below on the splits that ``data`` has, which keeps the problems whose prompts fit.
+
+    Raises:
+        ValueError: naming the first problems that cannot be used, and why.
+    """
+    for split in (split for split in splits if split in data.problems):
+        is_training = split == "train"
+        check_answers(data.problems[split], verifier)
+        shown = student_contexts if is_training else None
+        data.keep(split, keep_fitting_problems(data.problems[split], prompts, tokenizer, split, shown))
+        if is_training:
+            check_teacher_prompts(data.problems[split], contexts, prompts, tokenizer, student_contexts)
 
 
 def check_answers(problems: Sequence[Problem], verifier: Verifier) -> None:

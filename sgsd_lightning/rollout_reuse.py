@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from sgsd_lightning.processes import num_processes
 from sgsd_lightning.types import FinishReason, Problem, Rollout, Verdict
+
+log = logging.getLogger(__name__)
 
 
 class JudgedRollouts(NamedTuple):
@@ -54,14 +58,40 @@ class RolloutReuse:
         if self.updates_per_batch > 1:
             self._kept[batch_idx % micro_batches] = judged
 
+    def check_data(self, updates_per_batch: int) -> None:
+        """The data module must hand out a step's problems as often as there are updates on their rollouts.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        if updates_per_batch != self.updates_per_batch:
+            raise ValueError(
+                f"model.updates_per_batch is {self.updates_per_batch} and data.updates_per_batch is "
+                f"{updates_per_batch}: the data module hands out a step's problems once an update, so that both must "
+                "be the same"
+            )
+
     def state_dict(self) -> dict[int, list[dict[str, Any]]]:
-        """By place in the step, a row of plain values and tensors each rollout; problems by their ids."""
+        """Of this process: by place in the step, a row of plain values and tensors each rollout; problems by id."""
         kept = {place: [_row(*pair) for pair in zip(*judged, strict=True)] for place, judged in self._kept.items()}
         return {**{place: list(map(dict, rows)) for place, rows in self._loaded.items()}, **kept}
 
-    def load_state_dict(self, state: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
-        """Take up what :meth:`state_dict` gave."""
-        self._kept, self._loaded = {}, state
+    def load_state_dicts(self, states: Sequence[Mapping[int, Sequence[Mapping[str, Any]]]], rank: int) -> None:
+        """Take up this process's part of what :meth:`state_dict` gave on every process.
+
+        With another number of processes the problems of a step are split otherwise; the rollouts that the next
+        updates would have been on are then sampled anew.
+        """
+        self._kept, self._loaded = {}, {}
+        if len(states) == num_processes():
+            self._loaded = states[rank]
+        elif any(states):
+            log.warning(
+                "the checkpoint holds rollouts for further updates, split over %d processes; %d run now, so that the "
+                "next update samples its own",
+                len(states),
+                num_processes(),
+            )
 
 
 def _row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:

@@ -39,8 +39,6 @@ def wanted_samples(sets: Mapping[str, Sequence[Problem]], num_samples: int, shar
 
 def samples_so_far(folder: Path) -> list[Sample]:
     """What earlier calls, and other shards, have made."""
-    for path in folder.glob(SAMPLE_FILES):
-        keep_whole_lines(path)
     return load_samples(folder) if any(folder.glob(SAMPLE_FILES)) else []
 
 
@@ -67,6 +65,8 @@ def collect_samples(
         path: JSON Lines.
         on_sample: Told of each.
     """
+    if path.exists():  # this process's own file: another shard may be in the middle of a line of its
+        keep_whole_lines(path)
     with path.open("a", encoding="utf-8") as file:
         for start in range(0, len(wanted), REQUESTS_AT_A_TIME):
             some = wanted[start : start + REQUESTS_AT_A_TIME]
@@ -87,10 +87,11 @@ def collect_samples(
 
 
 def _contexts(module: SelfDistillation, wanted: Sequence[Wanted]) -> list[TeacherContext | None]:
-    problems = list({entry.problem.problem_id: entry.problem for entry in wanted}.values())
-    pools = dict(zip((problem.problem_id for problem in problems), module.evaluation_contexts(problems), strict=True))
+    # sets may use the same ids for different problems
+    problems = {(entry.problem_set, entry.problem.problem_id): entry.problem for entry in wanted}
+    pools = dict(zip(problems, module.evaluation_contexts(list(problems.values())), strict=True))
     found: list[TeacherContext | None] = []
     for entry in wanted:
-        pool = pools[entry.problem.problem_id]
+        pool = pools[entry.problem_set, entry.problem.problem_id]
         found.append(pool[entry.number % len(pool)] if pool else None)
     return found

@@ -66,3 +66,18 @@ class RolloutEngine(ABC):
         for start in range(0, len(requests), STREAMED_AT_A_TIME):
             some = requests[start : start + STREAMED_AT_A_TIME]
             yield from enumerate(self.generate(model, tokenizer, some, sampling), start=start)
+
+
+def check_freshness(engine: RolloutEngine, rollouts: Sequence[Rollout], weights_version: int) -> None:
+    """An engine that holds a copy of the weights must have refreshed it.
+
+    Raises:
+        RuntimeError: naming the engine, if a rollout is of other weights than those of step ``weights_version``.
+    """
+    stale = next((rollout for rollout in rollouts if rollout.weights_version != weights_version), None)
+    if stale is not None:
+        raise RuntimeError(
+            f"{type(engine).__name__} sampled with the weights of step {stale.weights_version} at step "
+            f"{weights_version}; an engine that holds a copy of the weights must refresh it when weights_version "
+            "changes"
+        )

@@ -85,6 +85,17 @@ def test_prompts_with_skills_are_another_evaluation(folder: Path, capsys: pytest
     assert "what differs: problems of first" in capsys.readouterr().err
 
 
+def test_another_shard_s_half_line_is_its_own_to_mend(folder: Path) -> None:
+    assert evaluate("--problems=first.jsonl", "--samples=1", "--out=parts", "--shard=1/2") == 0
+    path = Path("parts/samples-1of2.jsonl")
+    half = path.read_bytes()[:-30] + "é".encode()[:1]  # in the middle of a line, and of a letter
+    path.write_bytes(half)
+    assert evaluate("--problems=first.jsonl", "--samples=1", "--out=parts", "--shard=0/2") == 0
+    assert path.read_bytes() == half
+    assert evaluate("--problems=first.jsonl", "--samples=1", "--out=parts", "--shard=1/2") == 0
+    assert len(by_key("parts")) == len(rows("parts")) == 3
+
+
 def test_a_checkpoint_s_samples_are_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config=run.yaml", "--trainer.max_steps=2", "--trainer.accumulate_grad_batches=1"]) == 0
     assert evaluate("--problems=first.jsonl", "--samples=2", "--out=trained", "--ckpt_path=last") == 0

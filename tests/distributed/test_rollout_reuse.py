@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sgsd_lightning.contexts import NoContext
 from sgsd_lightning.data.module import ProblemLoader
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import PolicyGradient
+from sgsd_lightning.rollout_reuse import RolloutReuse
 from sgsd_lightning.types import Problem
 from tests.distributed.runs import Run, data_of, on_processes, outcome, tiny_run, whole
 from tests.tiny import PROBLEMS, tiny_module
@@ -131,3 +133,11 @@ def test_a_run_stopped_between_two_updates_goes_on_with_the_same_rollouts(world_
         _stop_and_go(1, tmp_path)
     else:
         on_processes(world_size, _stop_and_go, tmp_path)
+
+
+def test_other_processes_sample_their_own_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    reuse = RolloutReuse(2)
+    with caplog.at_level(logging.WARNING):
+        reuse.load_state_dicts([{0: []}, {0: []}], rank=0)
+    assert "split over 2 processes; 1 run now" in caplog.text
+    assert reuse.find(PROBLEMS[:1], batch_idx=1, micro_batches=1) is None
