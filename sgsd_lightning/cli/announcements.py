@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from transformers.utils.logging import disable_progress_bar
 
 from sgsd_lightning.cli.errors import OUR_PACKAGES
 
@@ -18,9 +20,19 @@ NOISE = (
 
 
 def leave_out_noise() -> None:
-    """Drop warnings that a user of ours can do nothing about."""
+    """Drop warnings that a user of ours can do nothing about, and advertisements."""
     for pattern in NOISE:
         warnings.filterwarnings("ignore", message=pattern)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+
+
+def leave_to_progress() -> None:
+    """Leave the terminal to the progress and the tables of a command that makes many runs; warnings are still heard."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", module="lightning")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    disable_progress_bar()  # of loading a model
 
 
 def announce_choices() -> None:
@@ -33,6 +45,10 @@ def announce_choices() -> None:
         handler.addFilter(_is_for_this_process)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
 
 
 def _is_for_this_process(record: logging.LogRecord) -> bool:

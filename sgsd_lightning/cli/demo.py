@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +50,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     seeds = seeds_of(options.seeds)
     _require_pictures()
-    quiet()
+    from sgsd_lightning.cli.announcements import leave_to_progress
+
+    leave_to_progress()
     if options.out.exists():
         _remove_old_demo(options.out)
     summaries = {}
@@ -185,16 +185,6 @@ def _remove_old_demo(folder: Path) -> None:
     for child in folder.iterdir():
         if child.is_dir() and (child.name in names or child.name.startswith("seed-")):
             shutil.rmtree(child)
-
-
-def quiet() -> None:
-    """Leave the console to progress bars and the table."""
-    import logging
-
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 
 
 def _write_json(path: Path, content: object) -> None:

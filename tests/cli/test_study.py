@@ -85,7 +85,8 @@ def test_the_command_trains_evaluates_and_goes_on(
 ) -> None:
     """Two steps of the real thing for one method; the others' results are there already."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sgsd_lightning.cli.demo.quiet", lambda: None)  # the other tests of this process listen
+    # the other tests of this process listen
+    monkeypatch.setattr("sgsd_lightning.cli.announcements.leave_to_progress", lambda: None)
     arguments = ["study", "toy", "--out=out", "--seeds=0", "--jobs=1", "--max-steps=2"]
     for variant in (*GROUPS["methods"][:3], *GROUPS["methods"][4:]):
         run = StudyRun(variant=variant, seed=0, max_steps=2, validate_every=2, out=Path("out"))

@@ -19,7 +19,8 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         RuntimeError: when runs failed; the others are written.
     """
-    from sgsd_lightning.cli.demo import quiet, seeds_of
+    from sgsd_lightning.cli.announcements import leave_to_progress
+    from sgsd_lightning.cli.demo import seeds_of
     from sgsd_lightning.cli.study.run_variant import StudyRun
     from sgsd_lightning.cli.study.schedule import do_runs
     from sgsd_lightning.cli.study.summary import draw, summarise, tables, write_summary
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(options, name)}")
     variants = study_variants([group.strip() for group in options.groups.split(",")])
     seeds = seeds_of(options.seeds)
-    quiet()
+    leave_to_progress()
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in seeds:  # once, before processes ask for it side by side
         build_base_model(seed, settings=READS_SOLUTIONS)
