@@ -14,6 +14,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from sgsd_lightning.cli import main
+from tests.cli.tiny_runs import start
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -109,9 +110,9 @@ def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(run_config: Path) -> None:
     folder = run_config.parent
-    sgsd("fit", "--config", "run.yaml", "--trainer.default_root_dir=whole", folder=folder)
-    sgsd("fit", "--config", "run.yaml", "--trainer.max_steps=2", folder=folder)
-    sgsd("fit", "--config", "run.yaml", "--ckpt_path", "last", folder=folder)
+    for arguments in (["--trainer.default_root_dir=whole"], ["--trainer.max_steps=2"], ["--ckpt_path", "last"]):
+        fit = start(folder, *arguments)
+        assert fit.wait() == [0], fit.said()
     whole, resumed = (
         weights_of(folder / "whole/checkpoints/last.ckpt"),
         weights_of(folder / "run/checkpoints/last.ckpt"),
@@ -228,13 +229,13 @@ def test_a_process_shows_an_error_without_a_traceback(run_config: Path) -> None:
 
 
 def test_the_heads_implementation_is_settled_and_told_before_the_first_rollout(run_config: Path) -> None:
-    arguments = ("fit", "--config", "run.yaml", "--trainer.max_steps=1")
-    told = sgsd(*arguments, folder=run_config.parent)
-    assert "linear_logprob on cpu, float32: chunked (table: any device)" in told.stderr
+    fit = start(run_config.parent, "--trainer.max_steps=1")
+    assert fit.wait() == [0], fit.said()
+    assert "linear_logprob on cpu, float32: chunked (table: any device)" in fit.said()
     if torch.cuda.is_available():
         return
-    arguments += (f"{MODEL}.head_implementation=triton", "--trainer.default_root_dir=other")
-    refused = sgsd(*arguments, folder=run_config.parent, check=False, TRITON_INTERPRET="0")
+    other = (f"{MODEL}.head_implementation=triton", "--trainer.default_root_dir=other")
+    refused = sgsd("fit", "--config", "run.yaml", *other, folder=run_config.parent, check=False, TRITON_INTERPRET="0")
     assert refused.returncode == 2
     assert "sgsd: error: model.head_implementation: implementation = 'triton' cannot do" in refused.stderr
     assert "Traceback" not in refused.stderr
