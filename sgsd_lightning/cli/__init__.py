@@ -88,10 +88,12 @@ def _dispatch(command: str, rest: list[str]) -> None:
         for name, path in {**shipped_configs(), **scale_configs(), **method_configs()}.items():
             print(f"{name:32s} {path}")
     else:
-        from sgsd_lightning.cli.announcements import announce_choices, leave_out_noise
         from sgsd_lightning.cli.configs import resolve_config_arguments
+
+        resolved = resolve_config_arguments(rest)  # a misspelt name is told before Lightning's seconds of imports
+        from sgsd_lightning.cli.announcements import announce_choices, leave_out_noise
         from sgsd_lightning.cli.lightning_cli import run
 
         announce_choices()
         leave_out_noise()
-        run([command.replace("-", "_"), *resolve_config_arguments(rest)])
+        run([command.replace("-", "_"), *resolved])
