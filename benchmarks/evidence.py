@@ -27,10 +27,10 @@ import torch
 
 from benchmarks.machine import provenance
 from benchmarks.markdown import markdown_table
-from sgsd_lightning.checkpoint_evidence import load_evidence
+from sgsd_lightning.checkpoints.evidence import load_evidence
 from sgsd_lightning.cli.configs import resolve_config
-from sgsd_lightning.data.toy import load_toy_bank
 from sgsd_lightning.skills import EvidenceLedger, SkillBank
+from sgsd_lightning.toy import load_toy_bank
 
 SEEDS = (0, 1, 2)
 TARGET = 0.7

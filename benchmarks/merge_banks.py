@@ -24,13 +24,13 @@ import torch
 
 from benchmarks.machine import provenance
 from benchmarks.markdown import markdown_table
-from sgsd_lightning.skills.answer_leaks import answer_in, number_of
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
-from sgsd_lightning.skills.evaluation_overlap import EvaluationProblems
-from sgsd_lightning.skills.merge import MergeSettings
-from sgsd_lightning.skills.merge_bank import METADATA_KEY, merge_candidates
+from sgsd_lightning.skills.growth.merge import MergeSettings
+from sgsd_lightning.skills.growth.merge_bank import METADATA_KEY, merge_candidates
+from sgsd_lightning.skills.growth.writer import SkillWriter
+from sgsd_lightning.skills.leaks.answers import answer_in, number_of
+from sgsd_lightning.skills.leaks.evaluation_problems import EvaluationProblems
 from sgsd_lightning.skills.similarity import LexicalSimilarity
-from sgsd_lightning.skills.writer import SkillWriter
 
 DEFAULT_FILE = Path("benchmarks/results/merge_banks.json")
 THRESHOLDS = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)

@@ -28,8 +28,8 @@ from benchmarks.markdown import markdown_table
 from benchmarks.timing import MIN_REPEATS
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.policy import RandomPolicy
-from sgsd_lightning.policy.packing import TokenSequence, pack
-from sgsd_lightning.policy.score_method import bind_score
+from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.packing import TokenSequence, pack
 from sgsd_lightning.skills import (
     EmbeddingRetriever,
     EvidenceSettings,

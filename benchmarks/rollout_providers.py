@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from benchmarks.rollout_workloads import Workload
-from sgsd_lightning.policy.attention import VARLEN
 from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
 from sgsd_lightning.rollouts.sampling import TokenSampler
 from sgsd_lightning.rollouts.transformers_engine import end_of_sequence_ids
+from sgsd_lightning.scoring.attention import VARLEN
 from sgsd_lightning.types import SamplingSettings
 
 Completions = list[tuple[int, ...]]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.data import ChatPrompts
-from sgsd_lightning.data.toy import ToyPolicy, ToyProblems
-from sgsd_lightning.data.toy.prompts import STUDENT_TEMPLATE
-from sgsd_lightning.policy.attention import VARLEN
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import RolloutRequest
+from sgsd_lightning.scoring.attention import VARLEN
+from sgsd_lightning.toy import ToyPolicy, ToyProblems
+from sgsd_lightning.toy.prompts import STUDENT_TEMPLATE
 from sgsd_lightning.types import Problem, SamplingSettings
 
 TOY_SAMPLES = 4

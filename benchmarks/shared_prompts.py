@@ -28,8 +28,8 @@ from benchmarks.machine import provenance
 from benchmarks.markdown import markdown_table
 from benchmarks.timing import MIN_REPEATS, Spread, time_runs
 from sgsd_lightning.policy import RandomPolicy
-from sgsd_lightning.policy.packing import RowLayout, TokenSequence, forward_passes, pack
-from sgsd_lightning.policy.score_method import bind_score
+from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.packing import RowLayout, TokenSequence, forward_passes, pack
 
 LAYOUTS: tuple[RowLayout, ...] = ("packed", "shared")
 HEADER = ("case", "who", "G", "tokens packed", "tokens shared", "ms packed", "ms shared", "time saved")

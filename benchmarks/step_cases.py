@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
 from sgsd_lightning.planning.model_shape import qwen3_config
-from sgsd_lightning.policy import LoraSettings, resolve_attention
+from sgsd_lightning.policy import LoraSettings
 from sgsd_lightning.policy.loading import checkpoint_activations
 from sgsd_lightning.policy.lora import inject_lora
+from sgsd_lightning.scoring import resolve_attention
 from sgsd_lightning.types import FinishReason, Problem, Rollout
 
 SHORTEST_FRAC = 0.25

@@ -29,9 +29,10 @@ from benchmarks.memory import MEASURES, workspace_bytes
 from benchmarks.step_cases import StepInputs, StepSize, make_inputs, qwen3_model, small_model
 from benchmarks.step_report import draw, table
 from benchmarks.timing import time_runs
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.objectives import GatedPolarity
-from sgsd_lightning.policy import LiveTeacher, LossMaskRule, Scorer
+from sgsd_lightning.policy import LiveTeacher
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.types import Rollout, Verdict
 
 OURS, AUTHORS = "ours", "authors' scheme"

@@ -13,23 +13,31 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sgsd_lightning.checkpoint_weights import complete_weights, restorable_names
 from sgsd_lightning.contexts import ContextBuilder, guidance_of
-from sgsd_lightning.data import ChatPrompts, ProblemDataModule
-from sgsd_lightning.diagnostics import objective_metrics, rollout_metrics, sampler_metrics, score_metrics, token_metrics
-from sgsd_lightning.evaluation import EvaluationSettings, SampledEvaluation
-from sgsd_lightning.measurements import Measurement, Total, combine
+from sgsd_lightning.contexts.pool import TeacherPool, build_teacher_pool
+from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.distributed.processes import gather_from_processes, num_processes, sum_over_processes
+from sgsd_lightning.metrics.measurements import Measurement, Total, combine
+from sgsd_lightning.metrics.timing import PhaseTimer
 from sgsd_lightning.objectives import Objective
-from sgsd_lightning.policy import LiveTeacher, LossMaskRule, PolicySource, Scorer, TeacherWeights
-from sgsd_lightning.preflight import check_problems
-from sgsd_lightning.processes import gather_from_processes, num_processes, sum_over_processes
-from sgsd_lightning.rollout_reuse import JudgedRollouts, RolloutReuse
+from sgsd_lightning.policy import LiveTeacher, PolicySource, TeacherWeights
+from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine, check_freshness
-from sgsd_lightning.rollouts.seeding import derive_seed
-from sgsd_lightning.step_record import observations, record_step
-from sgsd_lightning.strategies import check_strategy, shard
-from sgsd_lightning.teacher_pool import TeacherPool, build_teacher_pool
-from sgsd_lightning.timing import PhaseTimer
+from sgsd_lightning.rollouts.reuse import JudgedRollouts, RolloutReuse
+from sgsd_lightning.scoring import LossMaskRule, Scorer
+from sgsd_lightning.seeding import derive_seed
+from sgsd_lightning.training import EvaluationSettings, SampledEvaluation
+from sgsd_lightning.training.fsdp2 import check_strategy, shard
+from sgsd_lightning.training.preflight import check_problems
+from sgsd_lightning.training.saved_weights import complete_weights, restorable_names
+from sgsd_lightning.training.step_metrics import (
+    objective_metrics,
+    rollout_metrics,
+    sampler_metrics,
+    score_metrics,
+    token_metrics,
+)
+from sgsd_lightning.training.step_record import observations, record_step
 from sgsd_lightning.types import (
     Observation,
     Problem,

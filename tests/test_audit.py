@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from sgsd_lightning.audit import audit
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.callbacks.alignment_audit import audit
 from sgsd_lightning.contexts import ContextBuilder
-from sgsd_lightning.data import ChatPrompts
+from sgsd_lightning.contexts.pool import build_teacher_pool
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.policy import LossMaskRule
-from sgsd_lightning.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
-from sgsd_lightning.teacher_pool import build_teacher_pool
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.prompts import ChatPrompts
+from sgsd_lightning.scoring import LossMaskRule
+from sgsd_lightning.training.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
 from sgsd_lightning.types import Problem, TeacherContext, Verdict
 from tests.tiny import PROBLEMS, EvenSum, NumberedContexts, tiny_module
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 MESSAGES = [{"role": "user", "content": "1+1?"}]

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from sgsd_lightning.metrics import AverageAtK, MajorityAtK, PassAtK
+from sgsd_lightning.metrics.accuracy import AverageAtK, MajorityAtK, PassAtK
 
 
 def enumerated_pass_at_k(correct: torch.Tensor, k: int) -> float:

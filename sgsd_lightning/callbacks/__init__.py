@@ -5,15 +5,14 @@ from sgsd_lightning.callbacks.bank_maintenance import BankMaintenance
 from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
 from sgsd_lightning.callbacks.collapse_guard import CollapseGuard
-from sgsd_lightning.callbacks.loggers import default_loggers
 from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLoss
 from sgsd_lightning.callbacks.preemption import Preemption
-from sgsd_lightning.callbacks.process_watch import ProcessWatch
 from sgsd_lightning.callbacks.resume_guard import ResumeGuard
-from sgsd_lightning.callbacks.resumed_rows import ResumedRows
 from sgsd_lightning.callbacks.rollout_table import RolloutTable
 from sgsd_lightning.callbacks.run_statistics import RunStatistics
 from sgsd_lightning.callbacks.sampler_gap import SamplerGapAlarm
+from sgsd_lightning.callbacks.trim_logs import TrimLogs
+from sgsd_lightning.callbacks.watchdog import Watchdog
 
 __all__ = [
     "AlignmentAudit",
@@ -22,12 +21,11 @@ __all__ = [
     "CollapseGuard",
     "NonfiniteLoss",
     "Preemption",
-    "ProcessWatch",
     "ResumeGuard",
-    "ResumedRows",
     "RolloutTable",
     "RunCheckpoint",
     "RunStatistics",
     "SamplerGapAlarm",
-    "default_loggers",
+    "TrimLogs",
+    "Watchdog",
 ]

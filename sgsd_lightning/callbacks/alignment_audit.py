@@ -1,17 +1,189 @@
-"""Runs the alignment audit before the first step and keeps it beside the run."""
+"""The alignment audit: what student, teachers and evaluation really read, at the token where the answer starts.
+
+Silent misalignment (templates, special tokens, masks) is what users of self-distillation complain of most. This prints
+one problem's prompts with the ids at their boundary and warns of the known traps, before any step is taken.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from sgsd_lightning.audit import audit
+from sgsd_lightning.contexts import guidance_of
+from sgsd_lightning.contexts.pool import TeacherPool, build_teacher_pool
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.prompts.chat import PromptRole
+from sgsd_lightning.types import Problem, Rollout, TokenScores
 
 log = logging.getLogger(__name__)
+
+NUM_BOUNDARY_TOKENS = 8
+LARGE_FIRST_LOG_RATIO = 3.0
+
+
+@dataclass(kw_only=True, slots=True)
+class AuditReport:
+    """Sections for people and warnings for everybody."""
+
+    sections: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        warnings = [f"WARNING: {warning}" for warning in self.warnings] or ["No warnings."]
+        return "\n\n".join([*self.sections, "\n".join(warnings)])
+
+
+def audit(module: SelfDistillation, problem: Problem) -> AuditReport:
+    """Render one problem for every role, sample one completion, score it, and say what looks wrong.
+
+    The module must have been set up and its model configured. Sampling is seeded and leaves no trace in training.
+    """
+    report = AuditReport()
+    pools = module.contexts.build([problem])
+    contexts = pools[0]
+    guidance = guidance_of(module.student_contexts, [problem])[problem.problem_id]
+    prompts = {
+        PromptRole.STUDENT: module.prompts.student(module.tokenizer, problem, guidance),
+        PromptRole.EVALUATION: module.prompts.evaluation(module.tokenizer, problem),
+    }
+    if contexts:
+        prompts[PromptRole.TEACHER] = module.prompts.teacher(module.tokenizer, problem, contexts[0], guidance)
+    for role, prompt_ids in prompts.items():
+        report.sections.append(_describe_prompt(module, role, prompt_ids))
+        report.warnings += _prompt_warnings(module, role, prompt_ids)
+    report.warnings += _template_warnings(module)
+    if contexts:
+        report.warnings += _privileged_text_warnings(module, problem, contexts[0].text)
+    rollout, pool, scores = _trial_step(module, problem)
+    report.sections.append(_describe_mask(module, rollout, scores))
+    report.sections.append(_describe_first_token(module, rollout, pool, scores))
+    report.warnings += _score_warnings(rollout, scores)
+    return report
+
+
+def _describe_prompt(module: SelfDistillation, role: PromptRole, prompt_ids: Sequence[int]) -> str:
+    tokenizer = module.tokenizer
+    boundary = prompt_ids[-NUM_BOUNDARY_TOKENS:]
+    pieces = " ".join(f"{token_id}={tokenizer.decode([token_id])!r}" for token_id in boundary)
+    special = Counter(tokenizer.decode([token_id]) for token_id in prompt_ids if token_id in tokenizer.all_special_ids)
+    return "\n".join(
+        [
+            f"== {role} prompt: {len(prompt_ids)} tokens, template arguments {module.prompts.template_args[role]} ==",
+            tokenizer.decode(list(prompt_ids)),
+            f"-- the completion starts after: {pieces}",
+            f"-- special tokens: {dict(special)}",
+        ]
+    )
+
+
+def _prompt_warnings(module: SelfDistillation, role: PromptRole, prompt_ids: Sequence[int]) -> list[str]:
+    warnings = []
+    bos = module.tokenizer.bos_token_id
+    if bos is not None and list(prompt_ids[:2]) == [bos, bos]:
+        warnings.append(f"the {role} prompt starts with two beginning-of-sequence tokens: the template adds one itself")
+    if module.prompts.is_over_long(tuple(prompt_ids)):
+        warnings.append(
+            f"the {role} prompt has {len(prompt_ids)} tokens, over prompts.max_prompt_tokens = "
+            f"{module.prompts.max_prompt_tokens}; it is {module.prompts.over_long_prompts}d, never cut"
+        )
+    return warnings
+
+
+def _template_warnings(module: SelfDistillation) -> list[str]:
+    student = module.prompts.template_args[PromptRole.STUDENT]
+    return [
+        f"{role} and student use different chat-template arguments ({other} and {student}): "
+        f"the completion is {'scored' if role is PromptRole.TEACHER else 'evaluated'} in a format it was not sampled in"
+        for role, other in module.prompts.template_args.items()
+        if other != student
+    ]
+
+
+def _privileged_text_warnings(module: SelfDistillation, problem: Problem, text: str) -> list[str]:
+    """The rendered context must come before the last user turn ends, that is, not in the assistant's turn."""
+    context_messages = module.prompts.messages(PromptRole.TEACHER, problem, module.contexts.build([problem])[0][0])
+    rendered = module.tokenizer.apply_chat_template(
+        list(context_messages),
+        tokenize=False,
+        add_generation_prompt=False,
+        **module.prompts.template_args[PromptRole.TEACHER],
+    )
+    probe = text.strip()
+    if probe and probe not in rendered:
+        return ["the privileged text does not stand in the teacher's user turn: the chat template moves or changes it"]
+    return []
+
+
+def _trial_step(module: SelfDistillation, problem: Problem) -> tuple[Rollout, TeacherPool, TokenScores]:
+    rollouts = module.sample([problem])[:1]
+    verdicts = module.verifier.verify(rollouts)
+    pool = build_teacher_pool(
+        rollouts, verdicts, module.contexts, module.prompts, module.tokenizer, module.student_contexts
+    )
+    with torch.no_grad():
+        return rollouts[0], pool, module.score(pool)
+
+
+def _describe_mask(module: SelfDistillation, rollout: Rollout, scores: TokenScores) -> str:
+    kept = scores.loss_mask[0].tolist() if len(scores.loss_mask) else []
+    pieces = [module.tokenizer.decode([token_id]) for token_id in rollout.completion_ids]
+    dropped = Counter(piece for piece, is_kept in zip(pieces, kept, strict=False) if not is_kept)
+    return "\n".join(
+        [
+            f"== loss mask: {sum(kept)} of {len(pieces)} sampled tokens count ==",
+            rollout.completion_text,
+            f"-- dropped: {dict(dropped)}",
+            f"-- finish reason: {rollout.finish_reason}",
+        ]
+    )
+
+
+def _describe_first_token(module: SelfDistillation, rollout: Rollout, pool: TeacherPool, scores: TokenScores) -> str:
+    ratios = _first_log_ratios(scores)
+    first = module.tokenizer.decode([rollout.completion_ids[0]])
+    lines = [f"== log-ratio (teacher - student) of the first completion token {first!r}, nats =="]
+    if pool.contexts:
+        lines += [
+            f"{'+'.join(context.source_ids) or 'context'}: {ratio:+.3f} (weight {context.weight:.3f})"
+            for context, ratio in zip(pool.contexts[0], ratios.tolist(), strict=False)
+        ]
+    return "\n".join(lines)
+
+
+def _first_log_ratios(scores: TokenScores) -> Tensor:
+    """[K]; empty where nothing was scored."""
+    if not scores.teacher_logprob.numel():
+        return torch.zeros(0)
+    return scores.teacher_logprob[0, :, 0] - scores.student_logprob[0, 0]
+
+
+def _score_warnings(rollout: Rollout, scores: TokenScores) -> list[str]:
+    warnings = []
+    ratios = _first_log_ratios(scores)
+    if ratios.numel() and ratios.abs().min() > LARGE_FIRST_LOG_RATIO:
+        warnings.append(
+            f"every teacher disagrees with the first completion token by more than {LARGE_FIRST_LOG_RATIO} nats: "
+            "student and teacher prompts probably end differently"
+        )
+    if len(scores.loss_mask) and not bool(scores.loss_mask[0].any()):
+        warnings.append("the loss mask drops every token of the sampled completion")
+    if len(scores.student_logprob):
+        length = len(rollout.completion_ids)
+        gap = (scores.student_logprob[0, :length].cpu() - rollout.logprobs).abs().max().item()
+        if gap > 0.1:
+            warnings.append(
+                f"sampler and scorer disagree by up to {gap:.3f} nats on the same tokens: "
+                "they do not compute the same model"
+            )
+    return warnings
 
 
 class AlignmentAudit(Callback):

@@ -15,14 +15,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.data import ProblemDataModule
-from sgsd_lightning.disk_errors import reason
+from sgsd_lightning.distributed.processes import broadcast_from_first, gather_from_processes
+from sgsd_lightning.files import reason
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.processes import broadcast_from_first, gather_from_processes
 from sgsd_lightning.skills import SkillBank, is_dynamic, is_on_probation
-from sgsd_lightning.skills.leaks import LeakGuard
-from sgsd_lightning.skills.maintenance import BankUpdate, MaintenanceSettings, maintain
-from sgsd_lightning.skills.memories import Memory, memory_of
-from sgsd_lightning.skills.writer import SkillWriter
+from sgsd_lightning.skills.growth.maintenance import BankUpdate, MaintenanceSettings, maintain
+from sgsd_lightning.skills.growth.memories import Memory, memory_of
+from sgsd_lightning.skills.growth.writer import SkillWriter
+from sgsd_lightning.skills.leaks.guard import LeakGuard
 from sgsd_lightning.types import Problem
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class BankMaintenance(Callback):
 
     Rollouts of all micro-batches and processes since the last update are pooled. When their success rate is under the
     threshold, the first process asks the writer for skills (from successes) and mistakes (from failures); new items
-    serve on probation until evidence admits or drops them (:mod:`sgsd_lightning.skills.maintenance`). Every process
+    serve on probation until evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process
     then takes up the bank that the first one sends. If the writer fails or takes too long, training goes on with the
     bank as it was and says so.
 

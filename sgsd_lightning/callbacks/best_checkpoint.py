@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from sgsd_lightning.callbacks.checkpoint import write_whole_files
-from sgsd_lightning.checkpoint_folder import recovered
+from sgsd_lightning.checkpoints.folders import recovered
+from sgsd_lightning.checkpoints.reading import load_unsharded_part
+from sgsd_lightning.distributed.processes import broadcast_from_first
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.processes import broadcast_from_first
-from sgsd_lightning.sharded_checkpoint import load_unsharded_part
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from sgsd_lightning.checkpoint_file import WholeFileCheckpoints, copy_checkpoint, remove_partial
+from sgsd_lightning.checkpoints.files import WholeFileCheckpoints, copy_checkpoint, remove_partial
 from sgsd_lightning.module import SelfDistillation
 
 RESUME = "go on from it with --ckpt_path last"

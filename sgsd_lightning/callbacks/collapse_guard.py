@@ -12,11 +12,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
-from sgsd_lightning.collapse import AVG_AT_K, CollapseBounds, CollapseWatch
 from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.metrics.collapse import AVG_AT_K, CollapseBounds, CollapseWatch
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy.shadow_weights import reshard
-from sgsd_lightning.strategies import FSDP2Strategy
+from sgsd_lightning.training.fsdp2 import FSDP2Strategy
 
 log = logging.getLogger(__name__)
 

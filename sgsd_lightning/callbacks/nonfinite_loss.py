@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from sgsd_lightning.distributed.processes import gather_from_processes, largest_over_processes
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.processes import gather_from_processes, largest_over_processes
 
 log = logging.getLogger(__name__)
 

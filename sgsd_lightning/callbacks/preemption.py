@@ -13,8 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
+from sgsd_lightning.distributed.processes import largest_over_processes
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.processes import largest_over_processes
 
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 

@@ -9,9 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sgsd_lightning.data import ProblemDataModule
-from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.run_identity import (
+from sgsd_lightning.checkpoints.identity import (
     Identity,
     contexts_digest,
     differences,
@@ -19,7 +17,9 @@ from sgsd_lightning.run_identity import (
     parameters_digest,
     problems_digest,
 )
-from sgsd_lightning.sharded_checkpoint import load_unsharded_part
+from sgsd_lightning.checkpoints.reading import load_unsharded_part
+from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.module import SelfDistillation
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from sgsd_lightning.disk_errors import reason
+from sgsd_lightning.files import reason
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.types import Rollout, StepRecord, Verdict
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sgsd_lightning.measurements import Largest, Measurement, Total, combine
+from sgsd_lightning.metrics.measurements import Largest, Measurement, Total, combine
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.planning.devices import peak_flops_per_second
 from sgsd_lightning.planning.flops import (
@@ -20,7 +20,7 @@ from sgsd_lightning.planning.flops import (
     training_flops,
 )
 from sgsd_lightning.planning.model_shape import ModelShape, shape_of
-from sgsd_lightning.policy.token_count import TokenCount
+from sgsd_lightning.scoring.token_count import TokenCount
 
 
 class RunStatistics(Callback):

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sgsd_lightning.distributed.sharding import gathered_dtype
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.policy.sharding import gathered_dtype
 
 log = logging.getLogger(__name__)
 

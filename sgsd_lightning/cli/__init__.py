@@ -91,8 +91,8 @@ def _dispatch(command: str, rest: list[str]) -> None:
         from sgsd_lightning.cli.configs import resolve_config_arguments
 
         resolved = resolve_config_arguments(rest)  # a misspelt name is told before Lightning's seconds of imports
-        from sgsd_lightning.cli.announcements import announce_choices, leave_out_noise
         from sgsd_lightning.cli.lightning_cli import run
+        from sgsd_lightning.cli.terminal import announce_choices, leave_out_noise
 
         announce_choices()
         leave_out_noise()

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     seeds = seeds_of(options.seeds)
     _require_pictures()
-    from sgsd_lightning.cli.announcements import leave_to_progress
+    from sgsd_lightning.cli.terminal import leave_to_progress
 
     leave_to_progress()
     if options.out.exists():
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object]:
     """Base model, training and evaluation of every method under one seed."""
-    from sgsd_lightning.data.toy import build_base_model
     from sgsd_lightning.reports.demo_picture import draw_demo
+    from sgsd_lightning.toy import build_base_model
 
     console = Console()
     start = time.perf_counter()
@@ -135,7 +135,7 @@ def bank_changes(run_folder: Path) -> dict[str, int]:
 
 def _skill_evaluation(folder: Path) -> str:
     """An override that evaluates with the pair that retrieval ranks first in the prompt."""
-    from sgsd_lightning.data.toy import SKILL_EVALUATION
+    from sgsd_lightning.toy import SKILL_EVALUATION
 
     path = folder / "skill_evaluation.json"
     _write_json(path, SKILL_EVALUATION)

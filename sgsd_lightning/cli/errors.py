@@ -7,7 +7,7 @@ import re
 import traceback
 from pathlib import Path
 
-from sgsd_lightning.disk_errors import DISK_FULL, reason
+from sgsd_lightning.files import DISK_FULL, reason
 
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 """Kinds of errors that our code raises for wrong input."""

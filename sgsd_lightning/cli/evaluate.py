@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sgsd_lightning.checkpoints.identity import problems_digest, sampled_weights_digest
 from sgsd_lightning.data import ProblemDataModule, load_problem_set
+from sgsd_lightning.evaluation.collection import collect_samples, missing_samples, samples_so_far, wanted_samples
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.preflight import check_answers, keep_fitting_problems
-from sgsd_lightning.run_identity import problems_digest, sampled_weights_digest
-from sgsd_lightning.sample_collection import collect_samples, missing_samples, samples_so_far, wanted_samples
+from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
 from sgsd_lightning.types import Problem
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import Any, Literal, NoReturn
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from sgsd_lightning.audit import audit
 from sgsd_lightning.callbacks import (
     AlignmentAudit,
     BankMaintenance,
@@ -20,23 +19,24 @@ from sgsd_lightning.callbacks import (
     CollapseGuard,
     NonfiniteLoss,
     Preemption,
-    ProcessWatch,
-    ResumedRows,
     ResumeGuard,
     RolloutTable,
     RunCheckpoint,
     RunStatistics,
     SamplerGapAlarm,
-    default_loggers,
+    TrimLogs,
+    Watchdog,
 )
+from sgsd_lightning.callbacks.alignment_audit import audit
 from sgsd_lightning.callbacks.best_checkpoint import FILENAME as BEST_FILENAME
-from sgsd_lightning.checkpoint_folder import is_sharded_checkpoint, recovered
+from sgsd_lightning.checkpoints.folders import is_sharded_checkpoint, recovered
+from sgsd_lightning.checkpoints.identity import settings_identity
+from sgsd_lightning.checkpoints.reading import load_checkpoint
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.loggers import default_loggers
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
-from sgsd_lightning.run_identity import settings_identity
-from sgsd_lightning.sharded_checkpoint import load_checkpoint
 
 SEED = 42
 
@@ -188,9 +188,9 @@ class SelfDistillationCLI(LightningCLI):
         parser.add_lightning_class_args(NonfiniteLoss, "nonfinite_loss")
         parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
         parser.add_lightning_class_args(ResumeGuard, "resume")
-        parser.add_lightning_class_args(ResumedRows, "resumed_rows")
+        parser.add_lightning_class_args(TrimLogs, "trim_logs")
         parser.add_lightning_class_args(Preemption, "preemption")
-        parser.add_lightning_class_args(ProcessWatch, "process_watch")
+        parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.add_lightning_class_args(SamplerGapAlarm, "sampler_gap")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)

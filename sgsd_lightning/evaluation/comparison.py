@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ALL, ProblemScore, score_problems
-from sgsd_lightning.intervals import Interval, bootstrap_mean
+from sgsd_lightning.metrics.intervals import Interval, bootstrap_mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

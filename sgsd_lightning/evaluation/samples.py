@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sgsd_lightning.json_lines import whole_records
+from sgsd_lightning.files import whole_records
 from sgsd_lightning.types import Rollout, Verdict
 
 SAMPLE_FILES = "samples*.jsonl"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from sgsd_lightning.evaluation.samples import Sample
-from sgsd_lightning.intervals import Interval, bootstrap_mean
-from sgsd_lightning.metrics import MajorityAtK, PassAtK
+from sgsd_lightning.metrics.accuracy import MajorityAtK, PassAtK
+from sgsd_lightning.metrics.intervals import Interval, bootstrap_mean
 from sgsd_lightning.types import FinishReason
 
 ALL = "all"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sgsd_lightning.measurements import Measurement
+from sgsd_lightning.metrics.measurements import Measurement
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
 
 

@@ -9,7 +9,7 @@ import torch
 from sgsd_kernels.divergence import Divergence as DivergenceRule
 from torch import Tensor
 
-from sgsd_lightning.measurements import mean_where
+from sgsd_lightning.metrics.measurements import mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import DivergenceRequest, ScoreRequest, TokenScores, Verdict
 

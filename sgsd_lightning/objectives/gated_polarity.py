@@ -10,7 +10,7 @@ from sgsd_kernels import GatedPolarityOutput, PolarityRule, gated_polarity, gate
 from sgsd_kernels.gate import GateSettings, gated_loss_slope
 from torch import Tensor
 
-from sgsd_lightning.measurements import Measurement, mean_where
+from sgsd_lightning.metrics.measurements import Measurement, mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sgsd_lightning.measurements import mean_where
+from sgsd_lightning.metrics.measurements import mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
 

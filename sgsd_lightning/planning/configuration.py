@@ -126,8 +126,8 @@ def _model_config(policy: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _toy_config() -> PreTrainedConfig:
-    from sgsd_lightning.data.toy.base_model import BaseModelSettings
-    from sgsd_lightning.data.toy.tokenizer import toy_tokenizer
+    from sgsd_lightning.toy.base_model import BaseModelSettings
+    from sgsd_lightning.toy.tokenizer import toy_tokenizer
 
     settings = BaseModelSettings()
     return Qwen3Config(

@@ -9,9 +9,9 @@ import torch
 from sgsd_kernels import Workload
 from sgsd_kernels.dispatch import TABLE
 
+from sgsd_lightning.distributed.sharding import ComputeDtype
 from sgsd_lightning.planning.model_shape import ModelShape
 from sgsd_lightning.policy.loading import DtypeName
-from sgsd_lightning.policy.sharding import ComputeDtype
 
 Strategy = Literal["single", "ddp", "fsdp2"]
 Teacher = Literal["live", "frozen", "ema", "periodic"]

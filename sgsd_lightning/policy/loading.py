@@ -18,12 +18,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.policy.attention import resolve_attention
-from sgsd_lightning.policy.compilation import compile_layers
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora, with_adapter
-from sgsd_lightning.policy.score_check import check_score
-from sgsd_lightning.policy.seeding import seeded
+from sgsd_lightning.scoring.attention import resolve_attention
+from sgsd_lightning.scoring.check import check_score
+from sgsd_lightning.scoring.compilation import compile_layers
+from sgsd_lightning.seeding import seeded
 
 log = logging.getLogger(__name__)
 

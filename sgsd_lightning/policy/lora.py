@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
-from sgsd_lightning.policy.seeding import seeded
+from sgsd_lightning.seeding import seeded
 
 ADAPTER_NAME = "default"
 

@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from sgsd_lightning.data.toy import load_toy_bank
+from sgsd_lightning.toy import load_toy_bank
 
 TRUTH_COLORS = {"helpful": "#1b7f4b", "irrelevant": "#6b7280", "misleading": "#b42318"}
 POLARITY_COLORS = {1: "#6fc79b", 0: "#e5e7eb", -1: "#f0a199"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgsd_lightning.checkpoint_evidence import load_evidence
+from sgsd_lightning.checkpoints.evidence import load_evidence
 from sgsd_lightning.skills.audit import AuditRow, audit_rows
 
 Curve = Sequence[tuple[int, float]]

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sgsd_lightning.distributed.gathered_weights import gathered_weights
+from sgsd_lightning.distributed.lockstep import lockstep
 from sgsd_lightning.rollouts.base import RolloutEngine, RolloutRequest
 from sgsd_lightning.rollouts.decoding import BatchLimits, Decoder
-from sgsd_lightning.rollouts.gathered_weights import gathered_weights
-from sgsd_lightning.rollouts.lockstep import lockstep
 from sgsd_lightning.rollouts.sampling import SampledTokens
 from sgsd_lightning.types import FinishReason, Rollout, SamplingSettings
 

@@ -1,7 +1,7 @@
 """The skill bank: schema, retrieval, pairs."""
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank, is_dynamic
-from sgsd_lightning.skills.evidence import EvidenceLedger, Interval, Tally, wilson_interval
+from sgsd_lightning.skills.evidence import EvidenceLedger, Tally
 from sgsd_lightning.skills.pairs import Pair, Weighting, check_num_contexts, pair_by_rank
 from sgsd_lightning.skills.retrieval import EmbeddingRetriever, LexicalRetriever, RandomRetriever, Ranking, Retriever
 from sgsd_lightning.skills.selection import EvidenceSettings, Selection, is_on_probation
@@ -10,7 +10,6 @@ __all__ = [
     "EmbeddingRetriever",
     "EvidenceLedger",
     "EvidenceSettings",
-    "Interval",
     "LexicalRetriever",
     "Mistake",
     "Pair",
@@ -26,5 +25,4 @@ __all__ = [
     "is_dynamic",
     "is_on_probation",
     "pair_by_rank",
-    "wilson_interval",
 ]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sgsd_lightning.metrics.intervals import WilsonInterval
 from sgsd_lightning.skills.admission import Dropped
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import (
@@ -20,10 +21,9 @@ from sgsd_lightning.skills.evidence import (
     RIGHT,
     WRONG,
     EvidenceLedger,
-    Interval,
     Tally,
 )
-from sgsd_lightning.skills.maintenance import UNFIT
+from sgsd_lightning.skills.growth.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
 
 Kind = Literal["skill", "mistake", "pair"]
@@ -171,8 +171,8 @@ def _pair_row(key: str, tally: Tally, items: Mapping[str, Skill | Mistake], ledg
 
 
 def _row(item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger: EvidenceLedger) -> AuditRow:
-    usefulness: Interval = tally.usefulness(ledger.confidence, ledger.fade(tally))
-    misleading: Interval = tally.misleading(ledger.confidence, ledger.fade(tally))
+    usefulness: WilsonInterval = tally.usefulness(ledger.confidence, ledger.fade(tally))
+    misleading: WilsonInterval = tally.misleading(ledger.confidence, ledger.fade(tally))
     return AuditRow(
         item_id=item_id,
         kind=kind,

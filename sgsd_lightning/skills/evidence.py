@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
+from sgsd_lightning.metrics.intervals import WilsonInterval, wilson_interval
 from sgsd_lightning.types import Observation
 
 HELPFUL, NEUTRAL, MISLEADING = 1, 0, -1
@@ -17,32 +17,6 @@ OUTCOMES = (RIGHT, WRONG)
 POLARITIES = (HELPFUL, NEUTRAL, MISLEADING)
 PAIR_SEPARATOR = "+"
 _CELLS = tuple((outcome, polarity) for outcome in OUTCOMES for polarity in POLARITIES)
-
-
-class Interval(NamedTuple):
-    """A share with its Wilson score interval, each in [0, 1]."""
-
-    low: float
-    value: float
-    high: float
-
-
-def wilson_interval(num_successes: float, num_trials: float, confidence: float = 0.95) -> Interval:
-    """Of a binomial share (Wilson, 1927); [0, 1] around 0.5 of nothing. Decayed counts need not be whole.
-
-    ::
-
-        centre = (p + z^2 / 2n) / (1 + z^2 / n)
-        half   = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2)
-    """
-    if num_trials <= 0:
-        return Interval(0.0, 0.5, 1.0)
-    share = min(1.0, max(0.0, num_successes / num_trials))
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    scale = 1 + z * z / num_trials
-    centre = (share + z * z / (2 * num_trials)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / num_trials + z * z / (4 * num_trials * num_trials))
-    return Interval(max(0.0, centre - half), share, min(1.0, centre + half))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,12 +53,12 @@ class Tally:
         """Rollouts of a polarity, of one outcome or of both."""
         return int(self._sum(self.counts, polarity, outcome))
 
-    def usefulness(self, confidence: float, fade: float = 1.0) -> Interval:
+    def usefulness(self, confidence: float, fade: float = 1.0) -> WilsonInterval:
         """How often its teacher was helpful, a neutral one counting half: 1 always, 0 always misleading."""
         helpful, neutral = (fade * self._sum(self.recent, polarity) for polarity in (HELPFUL, NEUTRAL))
         return wilson_interval(helpful + neutral / 2, fade * sum(self.recent), confidence)
 
-    def misleading(self, confidence: float, fade: float = 1.0) -> Interval:
+    def misleading(self, confidence: float, fade: float = 1.0) -> WilsonInterval:
         """How often its teacher was misleading."""
         return wilson_interval(fade * self._sum(self.recent, MISLEADING), fade * sum(self.recent), confidence)
 
@@ -133,15 +107,15 @@ class EvidenceLedger:
                 self._fade(tally)
                 tally.add(observation)
 
-    def usefulness(self, item_id: str) -> Interval:
+    def usefulness(self, item_id: str) -> WilsonInterval:
         """Of an item, as of the last step; [0, 1] around 0.5 for one that was never used."""
         tally = self.items.get(item_id)
-        return Interval(0.0, 0.5, 1.0) if tally is None else tally.usefulness(self.confidence, self.fade(tally))
+        return WilsonInterval(0.0, 0.5, 1.0) if tally is None else tally.usefulness(self.confidence, self.fade(tally))
 
-    def misleading(self, item_id: str) -> Interval:
+    def misleading(self, item_id: str) -> WilsonInterval:
         """How often an item's teachers were misleading, as of the last step."""
         tally = self.items.get(item_id)
-        return Interval(0.0, 0.5, 1.0) if tally is None else tally.misleading(self.confidence, self.fade(tally))
+        return WilsonInterval(0.0, 0.5, 1.0) if tally is None else tally.misleading(self.confidence, self.fade(tally))
 
     def num_uses(self, item_id: str) -> int:
         """Judged rollouts that an item's teachers scored."""

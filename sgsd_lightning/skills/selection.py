@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sgsd_lightning.metrics.intervals import WilsonInterval
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
-from sgsd_lightning.skills.evidence import EvidenceLedger, Interval
+from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.retrieval import Ranking, Similarity, best
 
 STATUS = "status"
@@ -74,7 +75,7 @@ class Selection:
 
     def _standing(self, items: Sequence[Skill | Mistake], ledger: EvidenceLedger) -> _Standing:
         places = {item.item_id: place for place, item in enumerate(items)}
-        bonus = np.full(len(items), self._bonus(Interval(0.0, 0.5, 1.0)), dtype=np.float32)
+        bonus = np.full(len(items), self._bonus(WilsonInterval(0.0, 0.5, 1.0)), dtype=np.float32)
         if self.settings.weight > 0 or self.settings.prune_misleading_above is not None:
             for item_id in places.keys() & ledger.items.keys():
                 bonus[places[item_id]] = self._bonus(ledger.usefulness(item_id))
@@ -83,7 +84,7 @@ class Selection:
         on_probation = np.array([is_on_probation(item) for item in items], dtype=bool)
         return _Standing(bonus=bonus, on_probation=on_probation, probation_frac=self.settings.probation_frac)
 
-    def _bonus(self, usefulness: Interval) -> float:
+    def _bonus(self, usefulness: WilsonInterval) -> float:
         low, _, high = usefulness
         return self.settings.weight * (low + self.settings.exploration * (high - low))
 

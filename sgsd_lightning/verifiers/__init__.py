@@ -1,8 +1,8 @@
 """Verifiers: a completion in, a verdict out."""
 
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
-from sgsd_lightning.verifiers.equivalence import math_equal
-from sgsd_lightning.verifiers.extraction import extract_answer
+from sgsd_lightning.verifiers.math.equivalence import math_equal
+from sgsd_lightning.verifiers.math.extraction import extract_answer
 from sgsd_lightning.verifiers.math_answer import MathAnswer
 from sgsd_lightning.verifiers.noisy import NoisyVerifier
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sgsd_lightning.types import Rollout
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
-from sgsd_lightning.verifiers.equivalence import TIME_LIMIT_S, math_equal
-from sgsd_lightning.verifiers.extraction import extract_answer
-from sgsd_lightning.verifiers.judge import JUDGE
-from sgsd_lightning.verifiers.normalization import MAX_LENGTH, normalize
+from sgsd_lightning.verifiers.math.equivalence import TIME_LIMIT_S, math_equal
+from sgsd_lightning.verifiers.math.extraction import extract_answer
+from sgsd_lightning.verifiers.math.normalization import MAX_LENGTH, normalize
+from sgsd_lightning.verifiers.math.process import JUDGE
 
 
 class MathAnswer(Verifier):

@@ -10,8 +10,8 @@ import pytest
 from sgsd_lightning.callbacks import BankMaintenance
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
-from sgsd_lightning.data.toy import ConventionWriter
-from sgsd_lightning.data.toy.world import TOY_BANK
+from sgsd_lightning.toy import ConventionWriter
+from sgsd_lightning.toy.world import TOY_BANK
 from sgsd_lightning.types import Problem
 from tests.tiny import tiny_module
 

@@ -14,10 +14,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from sgsd_lightning.callbacks import BestCheckpoint, CollapseGuard, RunCheckpoint
 from sgsd_lightning.cli.configs import resolve_config
 from sgsd_lightning.cli.lightning_cli import SelfDistillationCLI, run
-from sgsd_lightning.collapse import CollapseBounds, CollapseWatch
-from sgsd_lightning.diagnostics import repeated_ngram_frac, rollout_metrics
-from sgsd_lightning.measurements import combine
+from sgsd_lightning.metrics.collapse import CollapseBounds, CollapseWatch
+from sgsd_lightning.metrics.measurements import combine
 from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training.step_metrics import repeated_ngram_frac, rollout_metrics
 from tests.callbacks.scripted_runs import fit, saved
 from tests.tiny import PROBLEMS, tiny_rollout, verdict
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from sgsd_lightning.callbacks import ResumeGuard
-from sgsd_lightning.contexts import SkillPairs
-from sgsd_lightning.policy import LoraSettings
-from sgsd_lightning.run_identity import (
+from sgsd_lightning.checkpoints.identity import (
     differences,
     frozen_weights_digest,
     parameters_digest,
     problems_digest,
     settings_identity,
 )
+from sgsd_lightning.contexts import SkillPairs
+from sgsd_lightning.policy import LoraSettings
 from sgsd_lightning.types import Problem
 from tests.tiny import PROBLEMS, tiny_module, tiny_policy
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sgsd_lightning.skills import Mistake, Skill
-from sgsd_lightning.skills.memories import Memory
-from sgsd_lightning.skills.writer import Draft, SkillWriter, Written
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.writer import Draft, SkillWriter, Written
 
 FIELDS = {Skill: ("title", "principle", "when_to_apply"), Mistake: ("description", "why_it_happens", "how_to_avoid")}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from transformers.utils.logging import enable_progress_bar
 
-from sgsd_lightning.cli.announcements import leave_out_noise, leave_to_progress
+from sgsd_lightning.cli.terminal import leave_out_noise, leave_to_progress
 
 LIGHTNING = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 

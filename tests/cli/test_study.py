@@ -15,8 +15,8 @@ from sgsd_lightning.cli.study import run_variant as running
 from sgsd_lightning.cli.study.run_variant import StudyRun, bank_of
 from sgsd_lightning.cli.study.summary import spread, summarise, tables
 from sgsd_lightning.cli.study.variants import GROUPS, MISLEADING_SHARES, NUM_CONTEXTS, study_variants
-from sgsd_lightning.data.toy import load_toy_bank
 from sgsd_lightning.skills import SkillBank
+from sgsd_lightning.toy import load_toy_bank
 
 ALL = study_variants(list(GROUPS))
 
@@ -86,7 +86,7 @@ def test_the_command_trains_evaluates_and_goes_on(
     """Two steps of the real thing for one method; the others' results are there already."""
     monkeypatch.chdir(tmp_path)
     # the other tests of this process listen
-    monkeypatch.setattr("sgsd_lightning.cli.announcements.leave_to_progress", lambda: None)
+    monkeypatch.setattr("sgsd_lightning.cli.terminal.leave_to_progress", lambda: None)
     arguments = ["study", "toy", "--out=out", "--seeds=0", "--jobs=1", "--max-steps=2"]
     for variant in (*GROUPS["methods"][:3], *GROUPS["methods"][4:]):
         run = StudyRun(variant=variant, seed=0, max_steps=2, validate_every=2, out=Path("out"))

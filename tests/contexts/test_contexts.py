@@ -51,7 +51,7 @@ def test_the_bank_of_a_checkpoint_wins_over_the_file(bank_file: Path) -> None:
 
 
 def test_a_bank_can_come_from_an_installed_package() -> None:
-    builder = SkillPairs("package://sgsd_lightning.data.toy/toy_bank.json", num_contexts=8)
+    builder = SkillPairs("package://sgsd_lightning.toy/toy_bank.json", num_contexts=8)
     assert len(builder.build([PROBLEM])[0]) == 8
     with pytest.raises(FileNotFoundError, match="there is no package 'nowhere'"):
         SkillPairs("package://nowhere/bank.json").prepare()

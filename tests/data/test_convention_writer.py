@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sgsd_lightning.data.toy import ConventionWriter, load_toy_bank, toy_problems
-from sgsd_lightning.data.toy.convention_writer import followed_conventions
-from sgsd_lightning.data.toy.problems import ALL_CONVENTIONS, Convention, Minus, Precedence, solve, trace
 from sgsd_lightning.skills import Mistake, Skill
-from sgsd_lightning.skills.memories import Memory
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.toy import ConventionWriter, load_toy_bank, toy_problems
+from sgsd_lightning.toy.convention_writer import followed_conventions
+from sgsd_lightning.toy.problems import ALL_CONVENTIONS, Convention, Minus, Precedence, solve, trace
 
 FIRST, LEFT = Precedence.MULTIPLICATION_FIRST, Precedence.LEFT_TO_RIGHT
 DIFFERENT_MINUS = "1 - 4 + 2 * 3"

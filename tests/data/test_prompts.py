@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.data import ChatPrompts, PromptRole
-from sgsd_lightning.data.prompts import fill
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.prompts import ChatPrompts, PromptRole
+from sgsd_lightning.prompts.chat import fill
 from sgsd_lightning.types import Problem, TeacherContext
 
 PROBLEM = Problem(problem_id="p", text=r"Find $\frac{1}{2}$ of {context}.", answer="1")

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from sgsd_lightning.contexts import SkillPairs
-from sgsd_lightning.data.toy.bank import load_toy_bank, toy_bank_path
-from sgsd_lightning.data.toy.problems import toy_problems
-from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE
+from sgsd_lightning.toy.bank import load_toy_bank, toy_bank_path
+from sgsd_lightning.toy.problems import toy_problems
+from sgsd_lightning.toy.prompts import PAIR_TEMPLATE
 
 SKILL_FIELDS = ("title", "principle", "when_to_apply")
 MISTAKE_FIELDS = ("description", "why_it_happens", "how_to_avoid")

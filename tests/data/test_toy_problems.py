@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgsd_lightning.data.toy.problems import (
+from sgsd_lightning.toy.problems import (
     ALL_CONVENTIONS,
     SPLITS,
     TRUTH,

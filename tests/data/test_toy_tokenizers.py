@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.data.toy.bank import load_toy_bank
-from sgsd_lightning.data.toy.problems import toy_problems, trace
-from sgsd_lightning.data.toy.prompts import PAIR_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
-from sgsd_lightning.data.toy.tokenizer import toy_tokenizer
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.toy.bank import load_toy_bank
+from sgsd_lightning.toy.problems import toy_problems, trace
+from sgsd_lightning.toy.prompts import PAIR_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from sgsd_lightning.toy.tokenizer import toy_tokenizer
 
 MARKS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>")
 TOKENIZERS = {"byte": cache(byte_tokenizer), "toy": cache(toy_tokenizer)}

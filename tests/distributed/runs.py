@@ -15,9 +15,9 @@ from torch import Tensor, distributed, multiprocessing
 from torch.distributed.tensor import DTensor
 
 from sgsd_lightning.data import ProblemDataModule, ProblemLoader, ProblemSource
-from sgsd_lightning.evaluation import EvaluationSettings
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import GatedPolarity
+from sgsd_lightning.training import EvaluationSettings
 from sgsd_lightning.types import Problem, Rollout, SamplingSettings, TeacherContext
 from tests.forked import forkserver
 from tests.tiny import PROBLEMS, NumberedContexts, tiny_module

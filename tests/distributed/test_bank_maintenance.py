@@ -15,14 +15,15 @@ import torch
 from sgsd_lightning.callbacks import BankMaintenance, RunCheckpoint
 from sgsd_lightning.callbacks import bank_maintenance as callback
 from sgsd_lightning.contexts import SkillPairs
+from sgsd_lightning.language_models import TrainedPolicy
 from sgsd_lightning.skills import EvidenceSettings, Mistake, Skill
 from sgsd_lightning.skills.admission import AdmissionSettings
-from sgsd_lightning.skills.kind_update import MaintenanceSettings
-from sgsd_lightning.skills.memories import Memory
-from sgsd_lightning.skills.writer import Draft, SkillWriter, Written
-from sgsd_lightning.strategies import FSDP2Strategy
+from sgsd_lightning.skills.growth import LanguageModelWriter
+from sgsd_lightning.skills.growth.kind_update import MaintenanceSettings
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.writer import Draft, SkillWriter, Written
+from sgsd_lightning.training.fsdp2 import FSDP2Strategy
 from sgsd_lightning.types import SamplingSettings
-from sgsd_lightning.writers import LanguageModelWriter, TrainedPolicy
 from tests.distributed.runs import Run, data_of, on_processes, tiny_run, whole
 
 STOP, END, EVERY = 3, 6, 2

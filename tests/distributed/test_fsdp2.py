@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LoraSettings, PeriodicTeacher
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
-from sgsd_lightning.strategies import FSDP2Strategy, check_strategy
+from sgsd_lightning.training.fsdp2 import FSDP2Strategy, check_strategy
 from sgsd_lightning.types import Rollout, SamplingSettings
 from sgsd_lightning.verifiers import Verifier
 from tests.distributed.runs import ContextsForSome, Run, on_processes, outcome, outcomes, tiny_run

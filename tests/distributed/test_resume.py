@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sgsd_lightning.callbacks import RunCheckpoint
-from sgsd_lightning.checkpoint_folder import is_sharded_checkpoint, recovered
+from sgsd_lightning.checkpoints.folders import is_sharded_checkpoint, recovered
 from sgsd_lightning.policy import EmaTeacher, LoraSettings
-from sgsd_lightning.strategies import FSDP2Strategy
+from sgsd_lightning.training.fsdp2 import FSDP2Strategy
 from tests.distributed.runs import Run, data_of, on_processes, tiny_run, whole
 from tests.tiny import tiny_policy
 

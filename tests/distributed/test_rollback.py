@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sgsd_lightning.callbacks import BestCheckpoint, CollapseGuard, RunCheckpoint
-from sgsd_lightning.sharded_checkpoint import load_checkpoint
-from sgsd_lightning.strategies import FSDP2Strategy
+from sgsd_lightning.checkpoints.reading import load_checkpoint
+from sgsd_lightning.training.fsdp2 import FSDP2Strategy
 from tests.callbacks.scripted_runs import fit
 from tests.distributed.runs import on_processes, whole
 

@@ -13,10 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from sgsd_lightning.callbacks import RunCheckpoint
 from sgsd_lightning.contexts import NoContext
-from sgsd_lightning.data.module import ProblemLoader
+from sgsd_lightning.data.datamodule import ProblemLoader
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import PolicyGradient
-from sgsd_lightning.rollout_reuse import RolloutReuse
+from sgsd_lightning.rollouts.reuse import RolloutReuse
 from sgsd_lightning.types import Problem
 from tests.distributed.runs import Run, data_of, on_processes, outcome, tiny_run, whole
 from tests.tiny import PROBLEMS, tiny_module

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.contexts import ReferenceAnswer
-from sgsd_lightning.evaluation import EvaluationSettings
+from sgsd_lightning.evaluation.collection import collect_samples, wanted_samples
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest
-from sgsd_lightning.sample_collection import collect_samples, wanted_samples
+from sgsd_lightning.training import EvaluationSettings
 from sgsd_lightning.types import Problem, Rollout
 from tests.tiny import tiny_module, tiny_rollout
 

@@ -13,7 +13,7 @@ import pytest
 from sgsd_lightning.evaluation.comparison import changed_problems, compare
 from sgsd_lightning.evaluation.samples import Sample, load_samples, sample_line
 from sgsd_lightning.evaluation.scores import score_problems, score_sets
-from sgsd_lightning.intervals import bootstrap_mean, half_width
+from sgsd_lightning.metrics.intervals import bootstrap_mean, half_width
 
 
 def samples(

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from sgsd_lightning.planning.model_shape import shape_of
 from sgsd_lightning.planning.run_settings import RunSettings
 from sgsd_lightning.policy import LoraSettings, RandomPolicy
-from sgsd_lightning.policy.packing import PackedBatch, TokenSequence, pack
-from sgsd_lightning.policy.score_method import bind_score
+from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.packing import PackedBatch, TokenSequence, pack
 
 LORA = LoraSettings(rank=8)
 PROMPT_TOKENS, COMPLETION_TOKENS, NUM_ROLLOUTS = 48, 33, 3

@@ -15,7 +15,7 @@ from sgsd_lightning.planning.flops import (
     training_flops,
 )
 from sgsd_lightning.planning.model_shape import ModelShape, shape_of
-from sgsd_lightning.policy.packing import TokenSequence, pack
+from sgsd_lightning.scoring.packing import TokenSequence, pack
 from tests.planning.sized_runs import LORA, scored_model
 
 LENGTHS, NUM_COMPLETION_TOKENS = [11, 40], 19

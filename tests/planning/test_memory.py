@@ -13,6 +13,7 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from sgsd_lightning.distributed.sharding import ShardingSettings, shard_policy
 from sgsd_lightning.planning.head_workspace import head_workspace_bytes
 from sgsd_lightning.planning.memory import (
     OPTIMIZER,
@@ -27,14 +28,7 @@ from sgsd_lightning.planning.memory import (
 )
 from sgsd_lightning.planning.model_shape import shape_of
 from sgsd_lightning.planning.run_settings import RunSettings
-from sgsd_lightning.policy import (
-    EmaTeacher,
-    FrozenTeacher,
-    LiveTeacher,
-    PeriodicTeacher,
-    ShardingSettings,
-    shard_policy,
-)
+from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LiveTeacher, PeriodicTeacher
 from sgsd_lightning.rollouts.sampling import TokenSampler
 from sgsd_lightning.types import SamplingSettings
 from tests.planning.live_bytes import LiveBytes

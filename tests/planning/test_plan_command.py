@@ -27,7 +27,7 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{name} is not here")
 
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", refuse)
-    monkeypatch.setattr("sgsd_lightning.data.toy.build_base_model", refuse)
+    monkeypatch.setattr("sgsd_lightning.toy.build_base_model", refuse)
     monkeypatch.setattr("sgsd_lightning.data.ProblemDataModule.setup", refuse)
     monkeypatch.setattr(AutoConfig, "from_pretrained", nowhere)
 
@@ -60,7 +60,7 @@ def test_overrides_and_estimates(tmp_path: Path) -> None:
     run = _settings(
         *QWEN,
         f"--config={all_weights}",
-        "--trainer.strategy.class_path=sgsd_lightning.strategies.FSDP2Strategy",
+        "--trainer.strategy.class_path=sgsd_lightning.training.FSDP2Strategy",
         "--trainer.strategy.init_args.param_dtype=bfloat16",
         "--trainer.devices=[0,1]",
         "--trainer.num_nodes=3",

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedModel, Qwen3Config, Qwen3NextConfig
 
-from sgsd_lightning.policy import attention
-from sgsd_lightning.policy.attention import packed_forward, resolve_attention, row_layout, varlen_attention
-from sgsd_lightning.policy.packing import RowLayout, TokenSequence, pack
-from sgsd_lightning.policy.score_method import bind_score
-from sgsd_lightning.policy.segments import Segment, Segments
+from sgsd_lightning.scoring import attention
+from sgsd_lightning.scoring.attention import packed_forward, resolve_attention, row_layout, varlen_attention
+from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.packing import RowLayout, TokenSequence, pack
+from sgsd_lightning.scoring.segments import Segment, Segments
 
 
 def _qkv(length: int) -> list[Tensor]:

@@ -12,10 +12,10 @@ from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy import LoraSettings, RandomPolicy
-from sgsd_lightning.policy.compilation import compile_layers
 from sgsd_lightning.policy.lora import adapters_disabled
-from sgsd_lightning.policy.packing import TokenSequence, pack
-from sgsd_lightning.policy.score_method import bind_score
+from sgsd_lightning.scoring.compilation import compile_layers
+from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.packing import TokenSequence, pack
 
 MakeIds = Callable[[int, int], tuple[int, ...]]
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 48}

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.objectives import Divergence
-from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, LossMaskRule, Scorer, TeacherWeights
+from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, TeacherWeights
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.types import DivergenceRequest, Rollout, ScoreRequest, TokenScores, Verdict
 
 MakeModel = Callable[..., PreTrainedModel]

@@ -11,8 +11,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy import LoraSettings, export_model
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.lora import inject_lora
 
 MakeModel = Callable[..., PreTrainedModel]

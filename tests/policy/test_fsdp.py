@@ -10,8 +10,9 @@ from torch import distributed
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.policy import LiveTeacher, LossMaskRule, Scorer
+from sgsd_lightning.policy import LiveTeacher
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.types import Rollout, ScoreRequest, TokenScores
 
 RULE = LossMaskRule(byte_tokenizer(), train_eos=True)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy import LoraSettings, PretrainedPolicy, RandomPolicy
-from sgsd_lightning.policy.score_check import check_score
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.scoring.check import check_score
 
 MakeModel = Callable[..., PreTrainedModel]
 SMALL = {"hidden_size": 32, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 48}

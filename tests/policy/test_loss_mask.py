@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.policy import LossMaskRule
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.scoring import LossMaskRule
 from sgsd_lightning.types import FinishReason, Problem, Rollout
 
 TOKENIZER = byte_tokenizer()

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgsd_lightning.policy.packing import RowLayout, TokenSequence, forward_passes, pack
-from sgsd_lightning.policy.segments import Segment, Span
+from sgsd_lightning.scoring.packing import RowLayout, TokenSequence, forward_passes, pack
+from sgsd_lightning.scoring.segments import Segment, Span
 
 LAYOUTS: tuple[RowLayout, ...] = ("packed", "shared", "padded")
 SEQUENCES = [

@@ -11,10 +11,11 @@ from sgsd_kernels import Implementation
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, LoraSettings, LossMaskRule, Scorer
+from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, LoraSettings
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.loading import checkpoint_activations
 from sgsd_lightning.policy.lora import inject_lora
+from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.types import Rollout, ScoreRequest, TokenScores
 
 MakeModel = Callable[..., PreTrainedModel]

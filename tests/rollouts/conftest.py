@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.rollouts import RolloutRequest
 from sgsd_lightning.types import Problem
 

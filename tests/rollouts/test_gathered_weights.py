@@ -15,8 +15,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from sgsd_lightning.distributed.gathered_weights import gathered_weights
 from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
-from sgsd_lightning.rollouts.gathered_weights import gathered_weights
 from sgsd_lightning.types import Rollout, SamplingSettings
 from tests.distributed.runs import on_processes, whole
 from tests.tiny import PROBLEMS, tiny_policy

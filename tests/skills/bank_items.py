@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sgsd_lightning.skills.bank import Mistake, Skill
-from sgsd_lightning.skills.memories import Memory
-from sgsd_lightning.skills.writer import Draft, SkillWriter, Written
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.writer import Draft, SkillWriter, Written
 
 
 def skill(item_id: str, text: str, extra: Mapping[str, Any] | None = None) -> Skill:

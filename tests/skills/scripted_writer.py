@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from sgsd_lightning.skills.bank import Mistake, Skill
-from sgsd_lightning.skills.memories import Memory
-from sgsd_lightning.skills.writer import Draft, Reject, SkillWriter, Written
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, Written
 
 SKILL_FIELDS = ("title", "principle", "when_to_apply")
 MISTAKE_FIELDS = ("description", "why_it_happens", "how_to_avoid")

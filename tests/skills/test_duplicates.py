@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgsd_lightning.skills.bank import Skill
-from sgsd_lightning.skills.duplicates import clusters_of, without_duplicates
-from sgsd_lightning.skills.groups import groups_of_similar
+from sgsd_lightning.skills.growth.duplicates import clusters_of, without_duplicates
+from sgsd_lightning.skills.growth.groups import groups_of_similar
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.provenance import sources_of, union_of_sources, with_sources
 from sgsd_lightning.skills.similarity import EmbeddingSimilarity, LexicalSimilarity, TextSimilarity

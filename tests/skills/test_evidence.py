@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from sgsd_lightning.skills import EvidenceLedger, wilson_interval
+from sgsd_lightning.metrics.intervals import wilson_interval
+from sgsd_lightning.skills import EvidenceLedger
 from sgsd_lightning.types import Observation
 
 

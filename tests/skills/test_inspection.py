@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sgsd_lightning.skills.bank import SkillBank
-from sgsd_lightning.skills.bank_diff import FieldChange, diff
+from sgsd_lightning.skills.diff import FieldChange, diff
 from sgsd_lightning.skills.inspection import BankProblem, problems_of
 from sgsd_lightning.skills.similarity import LexicalSimilarity
 from tests.skills.bank_items import mistake, skill

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgsd_lightning.skills.answer_leaks import answer_in, number_of
 from sgsd_lightning.skills.bank import SkillBank
-from sgsd_lightning.skills.evaluation_overlap import EvaluationProblems, normalised_problem_text
-from sgsd_lightning.skills.leaks import LeakGuard
+from sgsd_lightning.skills.leaks.answers import answer_in, number_of
+from sgsd_lightning.skills.leaks.evaluation_problems import EvaluationProblems, normalised_problem_text
+from sgsd_lightning.skills.leaks.guard import LeakGuard
 
 EVALUATIONS = ("aime24", "aime25", "aime26", "hmmt25", "math500")
 PROBLEM = "Find the number of ordered pairs $(a, b)$ of positive integers with $a + b = 90$ and $ab$ odd."

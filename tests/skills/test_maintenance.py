@@ -11,10 +11,10 @@ from scripted_writer import ScriptedWriter, memory
 
 from sgsd_lightning.skills import EvidenceLedger, Mistake, Skill, SkillBank, is_on_probation
 from sgsd_lightning.skills.admission import AdmissionSettings
-from sgsd_lightning.skills.kind_update import MaintenanceSettings
-from sgsd_lightning.skills.leaks import LeakGuard
-from sgsd_lightning.skills.maintenance import BankUpdate, choose_memories, maintain
-from sgsd_lightning.skills.memories import Memory
+from sgsd_lightning.skills.growth.kind_update import MaintenanceSettings
+from sgsd_lightning.skills.growth.maintenance import BankUpdate, choose_memories, maintain
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.leaks.guard import LeakGuard
 from sgsd_lightning.skills.provenance import sources_of
 from sgsd_lightning.types import Observation
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
+from sgsd_lightning.skills.growth.merge import MergeSettings, merge_items
+from sgsd_lightning.skills.growth.merge_bank import merge_candidates
+from sgsd_lightning.skills.growth.writer import Draft, Reject, WriterUnavailableError, Written
 from sgsd_lightning.skills.item_ids import ItemIds
-from sgsd_lightning.skills.merge import MergeSettings, merge_items
-from sgsd_lightning.skills.merge_bank import merge_candidates
 from sgsd_lightning.skills.provenance import sources_of, union_of_sources
 from sgsd_lightning.skills.similarity import LexicalSimilarity
-from sgsd_lightning.skills.writer import Draft, Reject, WriterUnavailableError, Written
 from tests.skills.bank_items import ScriptedWriter, draft_of, mistake, skill
 
 WORDS = ("prime", "divisor", "triangle", "angle", "coin", "parabola", "sum", "case")

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.merge_banks import counts_with, kind_of, needless_answer_rejects
 from sgsd_lightning.skills.bank import SkillBank
-from sgsd_lightning.skills.writer import Written
+from sgsd_lightning.skills.growth.writer import Written
 from tests.skills.bank_items import ScriptedWriter, draft_of, mistake, skill
 
 BANK = SkillBank(

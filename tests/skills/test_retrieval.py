@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from transformers import Qwen3Config, Qwen3Model
 
-from sgsd_lightning.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.skills import (
     EmbeddingRetriever,
     LexicalRetriever,

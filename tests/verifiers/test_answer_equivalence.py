@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgsd_lightning.verifiers import math_equal
-from sgsd_lightning.verifiers.judge import JUDGE
+from sgsd_lightning.verifiers.math.process import JUDGE
 
 EQUAL = [
     ("5", "5.0"),

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sgsd_lightning.verifiers import MathAnswer, math_equal
-from sgsd_lightning.verifiers.judge import JUDGE
+from sgsd_lightning.verifiers.math.process import JUDGE
 
 ENDLESS = "9^{9^{9^9}}"
 LIMIT_S = 0.4
@@ -122,7 +122,7 @@ def _ends(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
 
 def test_the_interpreter_ends_at_once_and_takes_its_worker_along() -> None:
     _, done = _ends(
-        "from sgsd_lightning.verifiers import math_equal; from sgsd_lightning.verifiers.judge import JUDGE\n"
+        "from sgsd_lightning.verifiers import math_equal; from sgsd_lightning.verifiers.math.process import JUDGE\n"
         "assert math_equal('x+y', 'y+x'); print(JUDGE.worker_pid)"
     )
     assert done.returncode == 0, done.stderr
@@ -132,7 +132,7 @@ def test_the_interpreter_ends_at_once_and_takes_its_worker_along() -> None:
 def test_a_busy_worker_outlives_a_killed_parent_only_until_its_alarm() -> None:
     _, done = _ends(
         "import os, signal, threading, time\n"
-        "from sgsd_lightning.verifiers import math_equal; from sgsd_lightning.verifiers.judge import JUDGE\n"
+        "from sgsd_lightning.verifiers import math_equal; from sgsd_lightning.verifiers.math.process import JUDGE\n"
         "assert math_equal('x+y', 'y+x'); print(JUDGE.worker_pid, flush=True)\n"
         f"threading.Thread(target=math_equal, args=('{ENDLESS}', 'x+1', 1.0)).start()\n"
         "time.sleep(0.3); os.kill(os.getpid(), signal.SIGKILL)"
@@ -164,7 +164,7 @@ def _is_zombie(pid: int) -> bool:
 
 def test_the_package_imports_without_math_verify_and_sympy() -> None:
     _, done = _ends(
-        "import sys, sgsd_lightning.verifiers.equivalence\n"
+        "import sys, sgsd_lightning.verifiers.math.equivalence\n"
         "assert sgsd_lightning.verifiers.math_equal('x = 12 cm', '12')\n"
         "print([name for name in ('math_verify', 'latex2sympy2_extended', 'transformers') if name in sys.modules])"
     )

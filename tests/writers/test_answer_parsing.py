@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgsd_lightning.skills import Mistake, Skill
-from sgsd_lightning.writers.answer_parsing import parse_extraction, parse_merge
+from sgsd_lightning.skills.growth.answer_parsing import parse_extraction, parse_merge
 
 SKILL = {"title": "Count twice", "principle": "Count in two ways, and compare.", "when_to_apply": "A set is counted."}
 ANSWER = json.dumps({"skills": [SKILL]})

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sgsd_lightning.skills.writer import WriterUnavailableError
-from sgsd_lightning.writers import Answer, EndpointModel
+from sgsd_lightning.language_models import Answer, EndpointModel
+from sgsd_lightning.skills.growth.writer import WriterUnavailableError
 from tests.writers.misbehaving_server import Record, serving
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from sgsd_lightning.language_models import Answer, LanguageModel
 from sgsd_lightning.skills import Mistake, Skill
-from sgsd_lightning.skills.memories import Memory
+from sgsd_lightning.skills.growth import LanguageModelWriter
+from sgsd_lightning.skills.growth.language_model_writer import without_middle
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.prompt_files import load_prompts
 from sgsd_lightning.types import Messages
-from sgsd_lightning.writers import Answer, LanguageModel, LanguageModelWriter
-from sgsd_lightning.writers.language_model_writer import without_middle
-from sgsd_lightning.writers.prompt_files import load_prompts
 
 SKILL = {"title": "Count twice", "principle": "Count in two ways.", "when_to_apply": "A set is counted."}
 MISTAKE = {"description": "Counted once.", "why_it_happens": "Haste.", "how_to_avoid": "Count again."}

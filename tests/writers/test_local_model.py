@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
+from sgsd_lightning.language_models import Answer, LocalModel, TrainedPolicy
 from sgsd_lightning.types import Messages, SamplingSettings
-from sgsd_lightning.writers import Answer, LocalModel, TrainedPolicy
 from tests.tiny import tiny_policy
 
 CHATS: list[Messages] = [[{"role": "user", "content": f"question {n} " + "?" * n}] for n in range(5)]

@@ -36,7 +36,8 @@ def call_with_arguments(function: Callable[..., None], prog: str, arguments: Seq
 
 def _make_known() -> None:
     """Class names work for classes that are imported."""
-    import sgsd_lightning.data.toy
+    import sgsd_lightning.language_models
     import sgsd_lightning.policy
+    import sgsd_lightning.skills.growth
     import sgsd_lightning.skills.similarity
-    import sgsd_lightning.writers  # noqa: F401
+    import sgsd_lightning.toy  # noqa: F401

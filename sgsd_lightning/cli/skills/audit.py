@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sgsd_lightning.checkpoint_evidence import load_evidence
+from sgsd_lightning.checkpoints.evidence import load_evidence
 from sgsd_lightning.skills.audit import AuditRow, audit_rows, save_audit
 
 DESCRIPTION = """Every item of a run's bank, most useful first: how often its teachers were helpful, neutral and

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress
 
 from sgsd_lightning.data import JsonlProblems, ProblemDataModule
-from sgsd_lightning.memory_collection import collect_memories, num_missing, without_evaluation_problems
+from sgsd_lightning.evaluation.memories import collect_memories, num_missing, without_evaluation_problems
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.preflight import check_answers, keep_fitting_problems
-from sgsd_lightning.skills.memories import load_memories
+from sgsd_lightning.skills.growth.memories import load_memories
+from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
 from sgsd_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> None:
     """Hand over to the commands that read a configuration."""
-    from sgsd_lightning.cli.announcements import announce_choices, leave_out_noise
     from sgsd_lightning.cli.configs import resolve_config_arguments
     from sgsd_lightning.cli.lightning_cli import run
+    from sgsd_lightning.cli.terminal import announce_choices, leave_out_noise
 
     announce_choices()
     leave_out_noise()

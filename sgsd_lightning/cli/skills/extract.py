@@ -11,10 +11,10 @@ from rich.progress import Progress
 
 from sgsd_lightning.cli.skills.arguments import call_with_arguments
 from sgsd_lightning.data import JsonlProblems
-from sgsd_lightning.skills.extraction import extract_candidates
-from sgsd_lightning.skills.leaks import LeakGuard
-from sgsd_lightning.skills.memories import load_memories
-from sgsd_lightning.skills.writer import SkillWriter
+from sgsd_lightning.skills.growth.extraction import extract_candidates
+from sgsd_lightning.skills.growth.memories import load_memories
+from sgsd_lightning.skills.growth.writer import SkillWriter
+from sgsd_lightning.skills.leaks.guard import LeakGuard
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from sgsd_lightning.cli.skills.arguments import call_with_arguments
 from sgsd_lightning.skills.bank import SkillBank
-from sgsd_lightning.skills.merge import MergeSettings
-from sgsd_lightning.skills.merge_bank import METADATA_KEY, merge_candidates
-from sgsd_lightning.skills.writer import SkillWriter
+from sgsd_lightning.skills.growth.merge import MergeSettings
+from sgsd_lightning.skills.growth.merge_bank import METADATA_KEY, merge_candidates
+from sgsd_lightning.skills.growth.writer import SkillWriter
 
 
 def main(arguments: Sequence[str]) -> None:

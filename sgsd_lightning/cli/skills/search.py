@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sgsd_lightning.checkpoint_evidence import load_evidence
+from sgsd_lightning.checkpoints.evidence import load_evidence
 from sgsd_lightning.cli.skills.arguments import call_with_arguments
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.skills import EvidenceSettings, Retriever, SkillBank, Weighting

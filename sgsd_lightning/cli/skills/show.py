@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
-from sgsd_lightning.skills.bank_diff import FieldChange, KindDiff, diff
+from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
 from sgsd_lightning.skills.inspection import problems_of
 from sgsd_lightning.skills.provenance import SOURCES_KEY, sources_of
 from sgsd_lightning.skills.selection import STATUS

@@ -19,14 +19,14 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         RuntimeError: when runs failed; the others are written.
     """
-    from sgsd_lightning.cli.announcements import leave_to_progress
     from sgsd_lightning.cli.demo import seeds_of
     from sgsd_lightning.cli.study.run_variant import StudyRun
     from sgsd_lightning.cli.study.schedule import do_runs
     from sgsd_lightning.cli.study.summary import draw, summarise, tables, write_summary
     from sgsd_lightning.cli.study.variants import GROUPS, study_variants
-    from sgsd_lightning.data.toy import build_base_model
-    from sgsd_lightning.data.toy.world import READS_SOLUTIONS
+    from sgsd_lightning.cli.terminal import leave_to_progress
+    from sgsd_lightning.toy import build_base_model
+    from sgsd_lightning.toy.world import READS_SOLUTIONS
 
     parser = argparse.ArgumentParser(prog="sgsd study", description=__doc__)
     parser.add_argument("world", choices=["toy"], help="which world; the toy world is the only one so far")

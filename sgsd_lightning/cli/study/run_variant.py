@@ -14,7 +14,7 @@ from typing import Any
 
 from sgsd_lightning.cli.configs import resolve_config
 from sgsd_lightning.cli.study.variants import CONTEXTS, MODEL, Pairs, Variant
-from sgsd_lightning.data.toy import SKILL_EVALUATION, load_toy_bank
+from sgsd_lightning.toy import SKILL_EVALUATION, load_toy_bank
 
 RESULT = "result.json"
 EVALUATION_METRICS = ("avg@k", "pass@k", "majority@k", "completion_tokens_mean", "truncated_frac")

@@ -14,7 +14,7 @@ from typing import Any
 
 from sgsd_lightning.cli.study.run_variant import StudyRun
 from sgsd_lightning.cli.study.variants import Variant
-from sgsd_lightning.intervals import half_width
+from sgsd_lightning.metrics.intervals import half_width
 
 TARGET = 0.7
 """avg@k on the validation problems that a run is timed to, in optimizer steps."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from sgsd_lightning.data.toy import load_toy_bank
+from sgsd_lightning.toy import load_toy_bank
 
 MODEL = "--model.init_args"
 OBJECTIVE = f"{MODEL}.objective.init_args"

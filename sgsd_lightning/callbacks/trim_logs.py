@@ -1,0 +1,81 @@
+"""Tables of a run that goes on: no step stands in them twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+log = logging.getLogger(__name__)
+
+TABLES = ("rollouts", "evaluation", "skills/updates")
+
+
+class TrimLogs(Callback):
+    """At the start of training, takes rows of later steps than the one it goes on from out of the run's tables.
+
+    A run that was killed may have written rows of steps that its last checkpoint does not hold; these steps are taken
+    again. ``rollouts*.jsonl``, ``evaluation*.jsonl`` and ``skills/updates.jsonl`` keep the rows up to the checkpoint's
+    step, and so does every earlier ``metrics/version_*/metrics.csv``, which counts steps from 0.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            folder = Path(trainer.default_root_dir)
+            for path in (path for table in TABLES for path in sorted(folder.glob(f"{table}*.jsonl"))):
+                _keep_lines(path, trainer.global_step)
+            own = {str(logger.log_dir) for logger in trainer.loggers}
+            for path in sorted(folder.glob("metrics/version_*/metrics.csv")):
+                if str(path.parent) not in own:
+                    _keep_rows(path, trainer.global_step)
+        trainer.strategy.barrier("resumed rows")
+
+
+def _keep_lines(path: Path, last_step: int) -> None:
+    _filter(path, lambda line: _step_of(line) <= last_step)
+
+
+def _step_of(line: str) -> float:
+    """Infinity for a line that was torn when the process died."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else float("inf")
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _keep_rows(path: Path, num_steps: int) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        header = next(csv.reader(file), [])
+    if "step" not in header:
+        return
+    column = header.index("step")
+
+    def is_kept(line: str) -> bool:
+        cells = next(csv.reader([line]), [])
+        return cells == header or (
+            len(cells) == len(header) and cells[column].isdigit() and int(cells[column]) < num_steps
+        )
+
+    _filter(path, is_kept)
+
+
+def _filter(path: Path, is_kept: Callable[[str], bool]) -> None:
+    """Rewrite a file without some of its lines, in one move."""
+    partial = path.with_name(path.name + ".partial")
+    num_dropped = 0
+    # a completion may hold any other line break that Python knows
+    with path.open(encoding="utf-8", newline="\n") as lines, partial.open("w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            if is_kept(line):
+                file.write(line)
+            else:
+                num_dropped += 1
+    if not num_dropped:
+        partial.unlink()
+        return
+    partial.replace(path)
+    log.info("%s: took out %d rows of steps that are taken again", path, num_dropped)

@@ -1,0 +1,97 @@
+"""Evaluation of many samples: problems in, judged samples out, each kept as soon as it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sgsd_lightning.evaluation.samples import SAMPLE_FILES, Sample, load_samples, sample_line, sample_of
+from sgsd_lightning.files import keep_whole_lines
+from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.types import Problem, TeacherContext
+
+REQUESTS_AT_A_TIME = 1024
+"""A request's randomness is drawn ahead, 8 bytes a token that it may come to have."""
+
+
+class Wanted(NamedTuple):
+    """A sample that is to be made."""
+
+    problem_set: str
+    problem: Problem
+    number: int
+    """Which of the problem's samples, from 0."""
+
+
+def wanted_samples(sets: Mapping[str, Sequence[Problem]], num_samples: int, shard: tuple[int, int]) -> list[Wanted]:
+    """The first sample of every problem, then the second and so on, so that what is there early is of all problems.
+
+    Args:
+        sets: Problems by the name of their set.
+        num_samples: Of each problem.
+        shard: (i, n) takes every n-th problem from the i-th on.
+    """
+    problems = [(name, problem) for name, of_set in sets.items() for problem in of_set]
+    own = problems[shard[0] :: shard[1]]
+    return [Wanted(name, problem, number) for number in range(num_samples) for name, problem in own]
+
+
+def samples_so_far(folder: Path) -> list[Sample]:
+    """What earlier calls, and other shards, have made."""
+    return load_samples(folder) if any(folder.glob(SAMPLE_FILES)) else []
+
+
+def missing_samples(wanted: Sequence[Wanted], done: Sequence[Sample]) -> list[Wanted]:
+    """Those that are still to be made."""
+    keys = {sample.key for sample in done}
+    return [entry for entry in wanted if (entry.problem_set, entry.problem.problem_id, entry.number) not in keys]
+
+
+def collect_samples(
+    module: SelfDistillation,
+    wanted: Sequence[Wanted],
+    path: Path,
+    on_sample: Callable[[Sample], None] = lambda sample: None,
+) -> None:
+    """Append samples to ``path``, each as soon as its completion has ended; the module's model is where it is to run.
+
+    A sample depends on the seed, the problem and its index alone (and on rounding): not on which others are made with
+    it, nor on whether the evaluation was stopped in between.
+
+    Args:
+        module: Policy, prompts, evaluation settings and verifier.
+        wanted: What to sample.
+        path: JSON Lines.
+        on_sample: Told of each.
+    """
+    if path.exists():  # this process's own file: another shard may be in the middle of a line of its
+        keep_whole_lines(path)
+    with path.open("a", encoding="utf-8") as file:
+        for start in range(0, len(wanted), REQUESTS_AT_A_TIME):
+            some = wanted[start : start + REQUESTS_AT_A_TIME]
+            contexts = _contexts(module, some)
+            requests = [
+                module.evaluation_request(entry.problem, entry.number, context)
+                for entry, context in zip(some, contexts, strict=True)
+            ]
+            stream = module.rollouts.stream(module.model, module.tokenizer, requests, module.evaluation.sampling)
+            for place, rollout in stream:
+                (verdict,) = module.verifier.verify([rollout])
+                context = contexts[place]
+                sources = () if context is None else context.source_ids
+                sample = sample_of(some[place].problem_set, rollout, verdict, sources)
+                file.write(sample_line(sample))
+                file.flush()
+                on_sample(sample)
+
+
+def _contexts(module: SelfDistillation, wanted: Sequence[Wanted]) -> list[TeacherContext | None]:
+    # sets may use the same ids for different problems
+    problems = {(entry.problem_set, entry.problem.problem_id): entry.problem for entry in wanted}
+    pools = dict(zip(problems, module.evaluation_contexts(list(problems.values())), strict=True))
+    found: list[TeacherContext | None] = []
+    for entry in wanted:
+        pool = pools[entry.problem_set, entry.problem.problem_id]
+        found.append(pool[entry.number % len(pool)] if pool else None)
+    return found

@@ -1,0 +1,106 @@
+"""Cold start: trajectories of a policy on training problems, judged, as memories that a bank is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from sgsd_lightning.files import keep_whole_lines
+from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.rollouts import RolloutRequest
+from sgsd_lightning.seeding import derive_seed
+from sgsd_lightning.skills.growth.memories import load_memories, memory_line, memory_of
+from sgsd_lightning.skills.leaks.evaluation_problems import EvaluationProblems
+from sgsd_lightning.types import Problem
+
+ROLLOUTS_AT_A_TIME = 64
+
+
+def without_evaluation_problems(problems: Sequence[Problem], evaluation: Iterable[Problem]) -> list[Problem]:
+    """Training problems that are none of these, whatever their spelling.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    known = EvaluationProblems(problem.text for problem in evaluation)
+    kept = [problem for problem in problems if not known.contains(problem.text)]
+    if problems and not kept:
+        raise ValueError(
+            f"all {len(problems)} training problems are evaluation problems too; memories of them would leak into the "
+            "evaluation. Set data.init_args.train to other problems"
+        )
+    return kept
+
+
+def memory_id(problem: Problem, index: int) -> str:
+    """Of a problem's ``index``-th trajectory."""
+    return f"{problem.problem_id}#{index}"
+
+
+def num_missing(problems: Sequence[Problem], path: Path, samples: int) -> int:
+    """Trajectories that are still to be sampled."""
+    return len(_missing(problems, path, samples))
+
+
+def collect_memories(
+    module: SelfDistillation,
+    problems: Sequence[Problem],
+    path: Path,
+    samples: int,
+    on_rollouts: Callable[[int], None] = lambda num: None,
+) -> None:
+    """Append the memories that ``path`` does not hold yet; the module's model is where it is to run.
+
+    A trajectory depends on the run's seed, the problem and its index alone, so that a collection that was interrupted
+    comes to the same file. Trajectories that the verifier judges neither right nor wrong leave no memory.
+
+    Args:
+        module: Policy, prompts, sampling and verifier.
+        problems: Without those of any evaluation.
+        path: JSON Lines, written batch by batch.
+        samples: Trajectories of each problem.
+        on_rollouts: Told how many more are done.
+
+    Raises:
+        ValueError: if ``path`` holds something else than memories.
+    """
+    missing = _missing(problems, path, samples)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for start in range(0, len(missing), ROLLOUTS_AT_A_TIME):
+            batch = missing[start : start + ROLLOUTS_AT_A_TIME]
+            requests = [_request(module, problem, index) for problem, index in batch]
+            rollouts = module.rollouts.generate(module.model, module.tokenizer, requests, module.sampling)
+            verdicts = module.verifier.verify(rollouts)
+            for (problem, index), rollout, verdict in zip(batch, rollouts, verdicts, strict=True):
+                memory = memory_of(rollout, verdict, memory_id(problem, index))
+                if memory is not None:
+                    file.write(memory_line(memory) + "\n")
+            file.flush()
+            on_rollouts(len(batch))
+
+
+def _missing(problems: Sequence[Problem], path: Path, samples: int) -> list[tuple[Problem, int]]:
+    """What comes after the last memory of the file, in order: before it, what is not there was not judged."""
+    wanted = [(problem, index) for problem in problems for index in range(samples)]
+    if not path.exists():
+        return wanted
+    keep_whole_lines(path)
+    place = {memory_id(*entry): number for number, entry in enumerate(wanted)}
+    written = [memory.memory_id for memory in load_memories(path)]
+    unknown = next((name for name in written if name not in place), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{path} holds a memory {unknown!r} that this collection does not make; go on with the settings that it "
+            "was begun with, or write to another file"
+        )
+    return wanted[max((place[name] + 1 for name in written), default=0) :]
+
+
+def _request(module: SelfDistillation, problem: Problem, index: int) -> RolloutRequest:
+    return RolloutRequest(
+        problem=problem,
+        prompt_ids=module.prompts.student(module.tokenizer, problem),
+        seed=derive_seed("memory", module.seed, problem.problem_id, index),
+        group_index=index,
+    )

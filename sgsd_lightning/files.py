@@ -1,0 +1,45 @@
+"""Files that survive a stop: JSON Lines whose last line may be cut off, atomic writes, and errors of a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def keep_whole_lines(path: Path) -> None:
+    """Cut off a last line that was not written to its end; what is appended next would be glued to it."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+
+
+def whole_records(path: Path) -> Iterator[tuple[int, Any]]:
+    """The number of a line, from 1, and what it holds; blank lines and a last one that was cut off are left out.
+
+    Raises:
+        ValueError: naming the file and the line that is not JSON.
+    """
+    # by line feeds alone: a completion may hold any other line break that Python knows
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            if number == len(lines):  # only a line that was written whole ends in a line break
+                return
+            raise ValueError(f"{path}:{number}: not JSON ({error})") from error
+
+
+def reason(error: OSError) -> str:
+    """The system's message, plainer where the disk or a quota is full."""
+    is_full = error.errno in DISK_FULL
+    return "the disk is full, or a limit on file size is reached" if is_full else error.strerror or str(error)

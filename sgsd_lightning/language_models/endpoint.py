@@ -1,0 +1,231 @@
+"""Language models behind an OpenAI-compatible endpoint: a service, vLLM, SGLang, `transformers serve` and the like."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
+
+from sgsd_lightning.language_models.base import Answer, LanguageModel
+from sgsd_lightning.skills.growth.writer import WriterUnavailableError
+from sgsd_lightning.types import Messages
+
+TOO_LATE = "not answered before the deadline"
+NO_KEY = "no-key"
+"""What is sent where there is no key: local servers want none, and the client insists on one."""
+
+
+class _Found(NamedTuple):
+    place: int
+    answer: Answer
+    refusal: str | None = None
+    """Why no chat at all can be answered, as far as this call shows."""
+
+
+class EndpointModel(LanguageModel):
+    """Chat completions over HTTP; needs the extra ``skills``.
+
+    Many calls are under way at a time. Calls that are refused for a moment (429, 5xx, a broken connection) are made
+    again, waiting longer each time, or as long as the server asks.
+
+    Args:
+        base_url: up to and including the version, such as ``http://localhost:8000/v1``.
+        model_name: the model, as the endpoint calls it.
+        api_key_env: the environment variable that holds the key; it need not be set for servers that want none.
+        max_new_tokens: of an answer; one that is longer is an error of that chat.
+        temperature: of the sampling.
+        max_concurrent: calls under way at a time.
+        max_retries: how often a call is made again.
+        timeout_seconds: for one try of a call.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model_name: str,
+        api_key_env: str = "OPENAI_API_KEY",
+        max_new_tokens: int = 1024,
+        temperature: float = 0.7,
+        max_concurrent: int = 8,
+        max_retries: int = 5,
+        timeout_seconds: float = 120.0,
+    ) -> None:
+        rules = {
+            "base_url": (base_url.startswith(("http://", "https://")), base_url, "begin with http:// or https://"),
+            "max_new_tokens": (max_new_tokens >= 1, max_new_tokens, "be at least 1"),
+            "temperature": (temperature >= 0, temperature, "be 0 or more"),
+            "max_concurrent": (max_concurrent >= 1, max_concurrent, "be at least 1"),
+            "max_retries": (max_retries >= 0, max_retries, "be 0 or more"),
+            "timeout_seconds": (timeout_seconds > 0, timeout_seconds, "be above 0"),
+        }
+        for name, (is_valid, value, rule) in rules.items():
+            if not is_valid:
+                raise ValueError(f"language_model.{name} must {rule}; got {value}")
+        self.base_url = base_url
+        self.model_name = model_name
+        self.api_key_env = api_key_env
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.max_concurrent = max_concurrent
+        self.max_retries = max_retries
+        self.timeout_seconds = timeout_seconds
+
+    def answers(self, chats: Sequence[Messages], deadline: float | None = None) -> Iterator[tuple[int, Answer]]:
+        client = self._client()
+        found: SimpleQueue[_Found | BaseException | None] = SimpleQueue()
+        stop = asyncio.Event()
+        loop = asyncio.new_event_loop()
+        calls = self._calls(client, chats, deadline, found.put, stop)
+        # a thread: calls go on while whoever asked is busy with an answer, and the asker may be in an event loop itself
+        thread = Thread(target=_run, args=(loop, calls, found.put), name="endpoint", daemon=True)
+        thread.start()
+        try:
+            yield from _until_refused(found)
+        finally:
+            with suppress(RuntimeError):  # the loop is closed once all calls are done
+                loop.call_soon_threadsafe(stop.set)
+            thread.join()
+
+    async def _calls(
+        self,
+        client: Any,
+        chats: Sequence[Messages],
+        deadline: float | None,
+        put: Callable[[_Found], None],
+        stop: asyncio.Event,
+    ) -> None:
+        """All calls, some at a time, until they are done or not wanted any more; none is left behind."""
+        places = asyncio.Semaphore(self.max_concurrent)
+
+        async def call(index: int, chat: Messages) -> None:
+            put(await self._answer(client, places, index, chat, deadline))
+
+        async def every_call() -> None:
+            await asyncio.gather(*(call(index, chat) for index, chat in enumerate(chats)))
+
+        everything, stopped = asyncio.create_task(every_call()), asyncio.create_task(stop.wait())
+        await asyncio.wait({everything, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        everything.cancel()  # and with it every call
+        ended, _ = await asyncio.gather(everything, stopped, return_exceptions=True)
+        await client.close()
+        if isinstance(ended, Exception):  # a fault of ours: those of a call are its answer
+            raise ended
+
+    def _client(self) -> Any:
+        try:
+            from openai import AsyncOpenAI
+        except ImportError:
+            raise ImportError("EndpointModel needs the package openai: pip install 'sgsd-lightning[skills]'") from None
+        return AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=os.environ.get(self.api_key_env) or NO_KEY,
+            max_retries=self.max_retries,
+            timeout=self.timeout_seconds,
+        )
+
+    async def _answer(
+        self, client: Any, places: asyncio.Semaphore, index: int, chat: Messages, deadline: float | None
+    ) -> _Found:
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()), places:
+                return _Found(index, self._read(await self._call(client, chat)))
+        except TimeoutError:
+            return _Found(index, Answer(error=TOO_LATE))
+        except Exception as error:
+            told = self._told(error)
+            return _Found(index, Answer(error=told), told if _is_fatal(error) else None)
+
+    async def _call(self, client: Any, chat: Messages) -> Any:
+        return await client.chat.completions.create(
+            model=self.model_name,
+            messages=[dict(message) for message in chat],
+            max_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+        )
+
+    def _read(self, completion: Any) -> Answer:
+        choices = getattr(completion, "choices", None)
+        if not choices:
+            return Answer(error="the endpoint's reply holds no choice")
+        reason, text = choices[0].finish_reason, getattr(choices[0].message, "content", None)
+        if reason == "length":
+            return Answer(error=f"cut off after {self.max_new_tokens} tokens (language_model.max_new_tokens)")
+        if reason == "content_filter":
+            return Answer(error="the endpoint's content filter withheld the answer")
+        if not isinstance(text, str) or not text.strip():
+            return Answer(error="the endpoint's reply is empty")
+        return Answer(text=text)
+
+    def _told(self, error: Exception) -> str:
+        """What went wrong, and what would help."""
+        import openai
+
+        where = f"endpoint {self.base_url}"
+        if isinstance(error, openai.APITimeoutError):
+            return f"{where} gave no answer within {self.timeout_seconds:g} s (language_model.timeout_seconds)"
+        if _is_broken_off(error):
+            return f"{where} broke the connection off before the answer was whole ({error.__cause__})"
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__ or error
+            return f"{where} cannot be reached ({cause}); is the server up, and language_model.base_url right?"
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            state = "set" if os.environ.get(self.api_key_env) else "not set"
+            return f"{where} refuses the key (status {error.status_code}); {self.api_key_env} is {state}"
+        if isinstance(error, openai.NotFoundError):
+            return (
+                f"{where} does not know this URL or the model {self.model_name!r} (status 404); a base URL usually "
+                "ends in /v1"
+            )
+        if isinstance(error, openai.APIStatusError):
+            return f"{where} answered with status {error.status_code}: {error.message:.200}"
+        return f"{where} sent no chat completion ({type(error).__name__}: {error!s:.200})"
+
+
+def _run(loop: asyncio.AbstractEventLoop, calls: Coroutine[Any, Any, None], put: Callable[[Any], None]) -> None:
+    """All calls on a loop of their own; ``put`` is given None at the end, or the error that ended them."""
+    try:
+        loop.run_until_complete(calls)
+        put(None)
+    except BaseException as error:
+        put(error)
+    finally:
+        loop.close()
+
+
+def _until_refused(found: SimpleQueue[_Found | BaseException | None]) -> Iterator[tuple[int, Answer]]:
+    """The answers as they come; a refusal counts for all calls where nothing was heard from the endpoint before."""
+    is_reached = False
+    while (item := found.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        if item.refusal is not None and not is_reached:
+            raise WriterUnavailableError(item.refusal)
+        is_reached = is_reached or item.refusal is None
+        yield item.place, item.answer
+
+
+def _is_fatal(error: Exception) -> bool:
+    """Whether the next call would fail in the same way."""
+    import openai
+
+    if isinstance(error, openai.APITimeoutError) or _is_broken_off(error):
+        return False
+    kinds = (
+        openai.APIConnectionError,
+        openai.AuthenticationError,
+        openai.PermissionDeniedError,
+        openai.NotFoundError,
+    )
+    return isinstance(error, kinds)
+
+
+def _is_broken_off(error: Exception) -> bool:
+    """Whether the server was reached and the connection then broke, which says nothing about the next call."""
+    # by name: releases of openai differ in the HTTP package below them
+    return type(error.__cause__).__name__ in ("RemoteProtocolError", "ReadError", "WriteError")

@@ -1,0 +1,71 @@
+"""Intervals: how far a measured mean may be off."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+STUDENT_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""The 97.5 % quantile of Student's t at 1 to 9 degrees of freedom."""
+NUM_RESAMPLES = 2000
+
+
+class Interval(NamedTuple):
+    """Where the truth lies in 95 of 100 cases."""
+
+    low: float
+    high: float
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Of the 95 % interval of a mean over 2 to 10 independent runs, by Student's t; None for one run."""
+    if len(values) < 2:
+        return None
+    if len(values) - 1 > len(STUDENT_T_975):
+        raise ValueError(f"half_width is for 2 to {len(STUDENT_T_975) + 1} runs; got {len(values)}")
+    return STUDENT_T_975[len(values) - 2] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Interval:
+    """The 95 % interval of a mean over things drawn at random, such as problems: percentiles of its resamples.
+
+    The same for the same values and seed. Few problems (under about 20) make it too narrow.
+
+    Raises:
+        ValueError: without a value.
+    """
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    generator = random.Random(seed)
+    means = sorted(statistics.fmean(generator.choices(values, k=len(values))) for _ in range(NUM_RESAMPLES))
+    return Interval(means[round(0.025 * (NUM_RESAMPLES - 1))], means[round(0.975 * (NUM_RESAMPLES - 1))])
+
+
+class WilsonInterval(NamedTuple):
+    """A share with its Wilson score interval, each in [0, 1]."""
+
+    low: float
+    value: float
+    high: float
+
+
+def wilson_interval(num_successes: float, num_trials: float, confidence: float = 0.95) -> WilsonInterval:
+    """Of a binomial share (Wilson, 1927); [0, 1] around 0.5 of nothing. Decayed counts need not be whole.
+
+    ::
+
+        centre = (p + z^2 / 2n) / (1 + z^2 / n)
+        half   = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2)
+    """
+    if num_trials <= 0:
+        return WilsonInterval(0.0, 0.5, 1.0)
+    share = min(1.0, max(0.0, num_successes / num_trials))
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    scale = 1 + z * z / num_trials
+    centre = (share + z * z / (2 * num_trials)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / num_trials + z * z / (4 * num_trials * num_trials))
+    return WilsonInterval(max(0.0, centre - half), share, min(1.0, centre + half))

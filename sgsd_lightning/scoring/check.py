@@ -1,0 +1,61 @@
+"""A self-test at load time: the packed, scalar-only way through a model gives what its own logits give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sgsd_lightning.scoring.attention import row_layout, runs_on_cpu
+from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.packing import TokenSequence, pack
+
+_SEQUENCES = (
+    TokenSequence(prompt_ids=(1, 2), completion_ids=(3, 4)),
+    TokenSequence(prompt_ids=(5,), completion_ids=(6,)),
+    TokenSequence(prompt_ids=(1, 2), completion_ids=(7, 8, 9)),
+)
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
+
+
+@torch.no_grad()
+def check_score(model: PreTrainedModel) -> None:
+    """Compare ``score`` with the model's own logits on a few tokens, so that an unknown architecture is not misread.
+
+    Raises:
+        ValueError: if the two differ by more than rounding.
+    """
+    with _attention_for_cpu(model):
+        bind_score(model)
+        batch = pack(_SEQUENCES, row_layout(model.config)).to(model.device)
+        logprob = model.score(batch, implementation="chunked").logprob
+        expected = torch.cat([_own_logprob(model, sequence) for sequence in _SEQUENCES])
+    gap = (logprob - expected).abs().max().item()
+    if not gap <= _TOLERANCE.get(model.dtype, 1e-3):
+        raise ValueError(
+            f"{type(model).__name__} does something between its hidden states and its logits that is not known here: "
+            f"log-probabilities computed from hidden states differ from its own by {gap:.3g} nats"
+        )
+
+
+def _own_logprob(model: PreTrainedModel, sequence: TokenSequence) -> Tensor:
+    ids = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]], device=model.device)
+    start = len(sequence.prompt_ids)
+    logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
+    return logits.log_softmax(-1).gather(-1, ids[0, start:, None])[:, 0]
+
+
+@contextmanager
+def _attention_for_cpu(model: PreTrainedModel) -> Iterator[None]:
+    """A model is loaded on the CPU, where what was chosen for a GPU may not run; the head is the same under SDPA."""
+    config = model.config
+    chosen = config._attn_implementation
+    if not runs_on_cpu(chosen) and model.device.type != "cuda":
+        config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen

@@ -1,0 +1,224 @@
+"""Token sequences to model inputs: packed into one row without padding, or padded where packing is not possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sgsd_lightning.scoring.segments import Segment, Segments, Span
+
+RowLayout = Literal["padded", "packed", "shared"]
+"""How sequences become model inputs; see :func:`pack`."""
+
+MIN_SHARED_TOKENS = 32
+"""Different prompts that begin with fewer tokens in common, such as a chat template's header, are kept apart."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenSequence:
+    """A prompt and the completion whose tokens are to be scored under it."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+    @property
+    def num_input_tokens(self) -> int:
+        """Tokens that the model reads: all but the completion's last, which predicts nothing that is asked for."""
+        return len(self.prompt_ids) + max(0, len(self.completion_ids) - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedBatch:
+    """Model inputs of several sequences, and where their completion tokens are predicted.
+
+    ``N`` is the number of completion tokens of all sequences, in the order of the sequences.
+    """
+
+    input_ids: Tensor
+    """[1, L] int64 when packed, [sequences, longest] when padded on the right."""
+    position_ids: Tensor
+    """Same shape; starts at 0 with every sequence, goes on after what a sequence shares."""
+    predicted_from: Tensor
+    """[N] int64: index into the flattened inputs of the position that predicts each completion token."""
+    targets: Tensor
+    """[N] int64: the completion tokens."""
+    segments: Segments | None
+    """What attends to what when packed, None when padded."""
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch on ``device``."""
+        return PackedBatch(
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            predicted_from=self.predicted_from.to(device),
+            targets=self.targets.to(device),
+            segments=None if self.segments is None else self.segments.to(device),
+        )
+
+
+def pack(sequences: Sequence[TokenSequence], layout: RowLayout = "packed") -> PackedBatch:
+    """Lay out sequences for one forward pass, on the CPU.
+
+    Args:
+        sequences: At least one.
+        layout: ``packed``: one row, sequence after sequence. ``shared``: the same, but what several prompts begin with
+            is there once, with what follows it behind. ``padded``: one row a sequence, padded on the right, for
+            attention that cannot keep packed sequences apart; under a causal mask no real token sees the padding, so
+            that no attention mask is needed.
+
+    Raises:
+        ValueError: for no sequences, or for an empty prompt, after which a first token has no prediction.
+    """
+    if not sequences:
+        raise ValueError("pack needs at least one sequence")
+    if any(not sequence.prompt_ids for sequence in sequences):
+        raise ValueError("a prompt to score under has no tokens; it needs at least one, to predict the first from")
+    targets = torch.tensor([i for sequence in sequences for i in sequence.completion_ids], dtype=torch.int64)
+    if layout == "padded":
+        return _padded(sequences, targets)
+    row = _Row()
+    for family in _families(sequences, layout):
+        for member in family:
+            row.add(member, sequences[member.place])
+    return PackedBatch(
+        input_ids=torch.tensor([row.input_ids]),
+        position_ids=torch.cat(row.position_ids)[None],
+        predicted_from=torch.cat([row.predicted_from[index] for index in range(len(sequences))]),
+        targets=targets,
+        segments=Segments(row.segments),
+    )
+
+
+class _Row:
+    """A packed row as it grows."""
+
+    def __init__(self) -> None:
+        self.input_ids: list[int] = []
+        self.position_ids: list[Tensor] = []
+        self.segments: list[Segment] = []
+        self.predicted_from: dict[int, Tensor] = {}
+        self._last: tuple[Span, ...] = ()
+
+    def add(self, member: _Member, sequence: TokenSequence) -> None:
+        """Append what a sequence does not share with the one that was added before it."""
+        own_ids = [*sequence.prompt_ids, *sequence.completion_ids[:-1]][member.num_shared :]
+        prefix = _first_tokens(self._last, member.num_shared)
+        own = Span(len(self.input_ids), len(own_ids))
+        if own_ids:
+            self.segments.append(Segment(start=own.start, length=own.length, prefix=prefix))
+        self.input_ids += own_ids
+        self.position_ids.append(torch.arange(own.length) + member.num_shared)
+        self._last = (*prefix, own)
+        places = torch.cat([torch.arange(span.length) + span.start for span in self._last])
+        self.predicted_from[member.place] = places[len(sequence.prompt_ids) - 1 :][: len(sequence.completion_ids)]
+
+
+def _first_tokens(spans: Sequence[Span], num_tokens: int) -> tuple[Span, ...]:
+    kept: list[Span] = []
+    for span in spans:
+        length = min(span.length, num_tokens)
+        num_tokens -= length
+        if length > 0:
+            kept.append(Span(span.start, length))
+    return tuple(kept)
+
+
+def _padded(sequences: Sequence[TokenSequence], targets: Tensor) -> PackedBatch:
+    rows = [[*sequence.prompt_ids, *sequence.completion_ids[:-1]] for sequence in sequences]
+    longest = max(map(len, rows))
+    return PackedBatch(
+        input_ids=torch.tensor([row + [0] * (longest - len(row)) for row in rows]),
+        position_ids=torch.arange(longest).expand(len(rows), longest),
+        predicted_from=torch.cat(
+            [
+                torch.arange(len(sequence.completion_ids)) + (index * longest + len(sequence.prompt_ids) - 1)
+                for index, sequence in enumerate(sequences)
+            ]
+        ),
+        targets=targets,
+        segments=None,
+    )
+
+
+class _Member(NamedTuple):
+    """A sequence, and how many tokens it begins with that the one before it in its family also begins with."""
+
+    place: int
+    """Index into the sequences."""
+    num_shared: int
+
+
+def _families(sequences: Sequence[TokenSequence], layout: RowLayout) -> list[list[_Member]]:
+    """Sequences whose prompts begin alike, together; in the order of each family's first.
+
+    In lexicographic order no prompt shares more with any before it than with the one just before.
+    """
+    if layout != "shared":
+        return [[_Member(index, 0)] for index in range(len(sequences))]
+    families: list[list[_Member]] = []
+    before: tuple[int, ...] = ()
+    for index in sorted(range(len(sequences)), key=lambda index: (sequences[index].prompt_ids, index)):
+        prompt_ids = sequences[index].prompt_ids
+        num_shared = _num_shared(before, prompt_ids)
+        if num_shared == len(prompt_ids) == len(before) or num_shared >= MIN_SHARED_TOKENS:
+            families[-1].append(_Member(index, num_shared))
+        else:
+            families.append([_Member(index, 0)])
+        before = prompt_ids
+    return sorted(families, key=lambda family: family[0].place)
+
+
+def _num_shared(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    if first == second:
+        return len(first)
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+
+
+def forward_passes(
+    sequences: Sequence[TokenSequence], tokens_per_forward: int, layout: RowLayout = "packed"
+) -> list[list[int]]:
+    """Split sequences into forward passes of at most ``tokens_per_forward`` tokens, as :func:`pack` lays them out.
+
+    Longest first, ties in their order, each pass filled before the next is begun: deterministic, and sequences of
+    similar length share a pass, which is what keeps padding small. Sequences that share tokens stay together while the
+    budget lets them. A sequence longer than the budget gets its own pass.
+
+    Args:
+        sequences: What is to be scored.
+        tokens_per_forward: The budget, at least 1. Padding counts; shared tokens count once.
+        layout: That of every pass.
+
+    Returns:
+        Indices into ``sequences``, pass by pass; every index once.
+    """
+    if tokens_per_forward < 1:
+        raise ValueError(f"tokens_per_forward must be at least 1; got {tokens_per_forward}")
+    units = [unit for family in _families(sequences, layout) for unit in _units(sequences, family, tokens_per_forward)]
+    passes: list[list[int]] = []
+    num_tokens = first_cost = 0
+    for cost, indices in sorted(units, key=lambda unit: (-unit[0], unit[1][0])):
+        # the first of a pass is its longest, which is what padding fills every row up to
+        added = first_cost if layout == "padded" else cost
+        if not passes or num_tokens + added > tokens_per_forward:
+            passes.append([])
+            num_tokens, added, first_cost = 0, cost, cost
+        passes[-1] += indices
+        num_tokens += added
+    return passes
+
+
+def _units(sequences: Sequence[TokenSequence], family: Sequence[_Member], budget: int) -> list[tuple[int, list[int]]]:
+    """Parts of a family that fit the budget, with the tokens that each comes to."""
+    units: list[tuple[int, list[int]]] = []
+    for index, num_shared in family:
+        num_tokens = sequences[index].num_input_tokens
+        if units and units[-1][0] + num_tokens - num_shared <= budget:
+            units[-1] = (units[-1][0] + num_tokens - num_shared, [*units[-1][1], index])
+        else:
+            units.append((num_tokens, [index]))
+    return units

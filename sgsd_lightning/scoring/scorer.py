@@ -1,0 +1,272 @@
+"""From rollouts and teacher prompts to per-token scores: teachers without gradient, then the student once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from sgsd_kernels import Implementation, Workload, resolve_implementation
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from sgsd_lightning.distributed.sharding import gathered_dtype, num_missing_passes
+from sgsd_lightning.metrics.timing import PhaseTimer
+from sgsd_lightning.policy.teacher_weights import LiveTeacher, TeacherWeights
+from sgsd_lightning.scoring.attention import row_layout
+from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.layout import PaddedLayout, TeacherScores
+from sgsd_lightning.scoring.loss_mask import LossMaskRule
+from sgsd_lightning.scoring.packing import PackedBatch, TokenSequence, forward_passes, pack
+from sgsd_lightning.scoring.precision import product_dtype
+from sgsd_lightning.scoring.token_count import TokenCount
+from sgsd_lightning.types import Rollout, ScoreRequest, SupportScores, TokenScores
+
+
+class Scorer:
+    """Scores the sampled tokens under the student's prompt and under every teacher's.
+
+    Args:
+        teacher_tokens_per_forward: The most tokens in one forward pass of the teachers; bounds their memory, whatever
+            the number of contexts. A longer sequence gets a pass of its own.
+        head_implementation: How log-probabilities are computed from hidden states.
+        timer: Is told how long the teachers and the student's forward pass took.
+    """
+
+    def __init__(
+        self,
+        teacher_tokens_per_forward: int = 16384,
+        head_implementation: Implementation = "auto",
+        timer: PhaseTimer | None = None,
+    ) -> None:
+        if teacher_tokens_per_forward < 1:
+            raise ValueError(f"model.teacher_tokens_per_forward must be at least 1; got {teacher_tokens_per_forward}")
+        self.teacher_tokens_per_forward = teacher_tokens_per_forward
+        self.head_implementation = head_implementation
+        self.timer = timer or PhaseTimer()
+        self.token_counts: dict[str, TokenCount] = {}
+        """What the last call sent through the model, for ``teachers`` and ``student``."""
+
+    def resolve_head(self, model: PreTrainedModel) -> str:
+        """The implementation that log-probabilities of ``model`` will be computed by, under the current autocast.
+
+        Raises:
+            ValueError: when the one asked for cannot run on the model's device or dtype.
+        """
+        weight = model.get_output_embeddings().weight
+        dtype = gathered_dtype(model) or product_dtype(weight)
+        hidden = torch.empty(0, weight.shape[-1], dtype=dtype, device=model.device)
+        workload = Workload.of("linear_logprob", hidden)
+        try:
+            return resolve_implementation(self.head_implementation, workload)
+        except ValueError as error:
+            raise ValueError(f"model.head_implementation: {error}") from None
+
+    def score(
+        self,
+        student_model: PreTrainedModel,
+        teacher_weights: TeacherWeights,
+        rollouts: Sequence[Rollout],
+        teacher_prompts: Sequence[Sequence[tuple[int, ...]]],
+        context_weights: Sequence[Sequence[float]],
+        loss_mask_rule: LossMaskRule,
+        request: ScoreRequest,
+    ) -> TokenScores:
+        """Score B rollouts under K_b teacher contexts each; K is the largest K_b, T the longest completion.
+
+        ``student_logprob`` always carries a gradient path to every trainable parameter, also when there is nothing to
+        score (the path's value is 0), so that all processes can run the same backward pass.
+
+        Args:
+            student_model: The policy; runs once, on one packed row.
+            teacher_weights: Gives the model that teaches.
+            rollouts: What was sampled.
+            teacher_prompts: Per rollout, the ids of each of its teachers' prompts; may be empty.
+            context_weights: Per rollout, the weight of each of them.
+            loss_mask_rule: Which tokens count.
+            request: What the objective needs.
+
+        Raises:
+            ValueError: when prompts and weights do not match, or a prompt is empty.
+        """
+        _check_rows(rollouts, teacher_prompts, context_weights)
+        device = student_model.device
+        grid = PaddedLayout(rollouts, max(map(len, teacher_prompts), default=0), device)
+        self.token_counts = {}
+        with self.timer("teachers"), torch.no_grad(), teacher_weights.activate(student_model) as teacher_model:
+            teachers = self._score_teachers(teacher_model, grid, teacher_prompts, request)
+            if request.divergence is not None:
+                teachers.head_weight = own_head(teacher_weights, teacher_model)
+        loss_mask = grid.loss_mask(loss_mask_rule)
+        weights = grid.context_weight(context_weights)
+        # autocast in older versions of torch hands the casts made without gradient to the pass that needs one
+        torch.clear_autocast_cache()
+        with self.timer("student_forward"):
+            student = self._score_student(student_model, grid, teachers, loss_mask, weights, request)
+        return TokenScores(
+            student_logprob=student.logprob,
+            teacher_logprob=teachers.logprob,
+            completion_mask=grid.completion_mask(),
+            loss_mask=loss_mask,
+            context_weight=weights,
+            problem_index=grid.problem_index(),
+            sampled_logprob=grid.sampled_logprob(),
+            student_entropy=student.entropy,
+            teacher_entropy=teachers.entropy,
+            support=None
+            if teachers.support is None or student.support_logprob is None
+            else SupportScores(
+                teacher_logprob=teachers.support.logprob,
+                student_logprob=student.support_logprob,
+                target_slot=teachers.support.target_slot,
+            ),
+            divergence=student.divergence,
+        )
+
+    def _score_teachers(
+        self,
+        model: PreTrainedModel,
+        grid: PaddedLayout,
+        prompts: Sequence[Sequence[tuple[int, ...]]],
+        request: ScoreRequest,
+    ) -> TeacherScores:
+        """All teachers of all rollouts together, a bounded number of tokens at a time."""
+        scores = TeacherScores(grid, request)
+        places = [
+            (row, column)
+            for row, row_prompts in enumerate(prompts)
+            for column in range(len(row_prompts))
+            if grid.rollouts[row].completion_ids
+        ]
+        sequences = [
+            TokenSequence(prompt_ids=prompts[row][column], completion_ids=grid.rollouts[row].completion_ids)
+            for row, column in places
+        ]
+        bind_score(model)
+        passes = forward_passes(sequences, self.teacher_tokens_per_forward, row_layout(model.config))
+        # agreed upon before the first pass, which already waits for the other processes
+        num_missing = num_missing_passes(model, len(passes), grid.device)
+        for indices in passes:
+            batch = self._batch("teachers", [sequences[index] for index in indices], model)
+            head_scores = model.score(
+                batch,
+                implementation=self.head_implementation,
+                entropy=request.entropy,
+                support_top_k=max(0, request.support_top_k),
+                keeps_hidden=request.divergence is not None,
+            )
+            scores.put(grid.context_cells([places[index] for index in indices]), head_scores)
+        for _ in range(num_missing):
+            model.score(_nothing(model), implementation=self.head_implementation)
+        return scores
+
+    def _score_student(
+        self,
+        model: PreTrainedModel,
+        grid: PaddedLayout,
+        teachers: TeacherScores,
+        loss_mask: Tensor,
+        context_weight: Tensor,
+        request: ScoreRequest,
+    ) -> _StudentScores:
+        bind_score(model)
+        support = teachers.support
+        rows = [row for row, rollout in enumerate(grid.rollouts) if rollout.completion_ids]
+        if not rows:
+            return self._score_nothing(model, grid, teachers, request)
+        sequences = [
+            TokenSequence(prompt_ids=grid.rollouts[row].prompt_ids, completion_ids=grid.rollouts[row].completion_ids)
+            for row in rows
+        ]
+        cells = grid.cells(rows)
+        asked = request.divergence
+        compared = None if asked is None else teachers.divergence_at(cells, loss_mask, context_weight, asked)
+        head_scores = model.score(
+            self._batch("student", sequences, model),
+            implementation=self.head_implementation,
+            entropy=request.entropy,
+            support=None if support is None else support.at(cells),
+            divergence=compared,
+        )
+        entropy, support_logprob, divergence = head_scores.entropy, head_scores.support_logprob, head_scores.divergence
+        return _StudentScores(
+            logprob=grid.scatter(cells, head_scores.logprob),
+            entropy=None if entropy is None else grid.scatter(cells, entropy.detach()),
+            support_logprob=None
+            if support is None or support_logprob is None
+            else support.scatter(cells, support_logprob),
+            divergence=None
+            if asked is None
+            # without a teacher the graph is there all the same, with the value 0
+            else grid.scatter(cells, 0.0 * head_scores.logprob if divergence is None else divergence),
+        )
+
+    def _score_nothing(
+        self, model: PreTrainedModel, grid: PaddedLayout, teachers: TeacherScores, request: ScoreRequest
+    ) -> _StudentScores:
+        """No completion has a token: the graph of one made-up token, times zero."""
+        nothing = 0.0 * model.score(_nothing(model), implementation=self.head_implementation).logprob.sum()
+        zeros = grid.zeros()
+        return _StudentScores(
+            logprob=zeros + nothing,
+            entropy=zeros.clone() if request.entropy else None,
+            support_logprob=None if teachers.support is None else teachers.support.logprob + nothing,
+            divergence=None if request.divergence is None else zeros + nothing,
+        )
+
+    def _batch(self, who: str, sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:
+        batch = _batch(sequences, model)
+        self.token_counts[who] = self.token_counts.get(who, TokenCount()) + TokenCount.of(sequences, batch)
+        return batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _StudentScores:
+    logprob: Tensor
+    entropy: Tensor | None
+    support_logprob: Tensor | None
+    divergence: Tensor | None
+
+
+def own_head(teacher_weights: TeacherWeights, model: PreTrainedModel) -> Tensor | None:
+    """[V, D]: a copy of the head that teaches, within `activate`; None where the student's is the same.
+
+    Raises:
+        ValueError: where it would have to be gathered.
+    """
+    weight = model.get_output_embeddings().weight
+    if isinstance(teacher_weights, LiveTeacher) or not weight.requires_grad:
+        return None
+    if isinstance(weight, DTensor):
+        raise ValueError(
+            "an objective that compares whole distributions needs the teacher's head beside the student's, which are "
+            "one sharded tensor here: train with policy.lora, take LiveTeacher, or another strategy than fsdp2"
+        )
+    return weight.detach().to(product_dtype(weight)).clone()
+
+
+def _batch(sequences: Sequence[TokenSequence], model: PreTrainedModel) -> PackedBatch:
+    return pack(sequences, row_layout(model.config)).to(model.device)
+
+
+def _nothing(model: PreTrainedModel) -> PackedBatch:
+    """One made-up token, for a pass that only keeps step with other processes."""
+    return _batch([TokenSequence(prompt_ids=(0,), completion_ids=(0,))], model)
+
+
+def _check_rows(
+    rollouts: Sequence[Rollout],
+    prompts: Sequence[Sequence[tuple[int, ...]]],
+    weights: Sequence[Sequence[float]],
+) -> None:
+    if not len(rollouts) == len(prompts) == len(weights):
+        raise ValueError(
+            f"rollouts, teacher_prompts and context_weights must have one entry a rollout; got {len(rollouts)}, "
+            f"{len(prompts)} and {len(weights)}"
+        )
+    for row, (row_prompts, row_weights) in enumerate(zip(prompts, weights, strict=True)):
+        if len(row_prompts) != len(row_weights):
+            raise ValueError(
+                f"rollout {row} has {len(row_prompts)} teacher prompts but {len(row_weights)} context weights"
+            )

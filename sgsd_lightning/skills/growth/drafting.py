@@ -1,0 +1,95 @@
+"""From memories to candidates: what a writer drafted, past the guards, as items that are not in a bank yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sgsd_lightning.skills.bank import Item, Mistake, Skill
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.merge_answer import text_fields
+from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter
+from sgsd_lightning.skills.leaks.guard import LeakGuard
+from sgsd_lightning.skills.provenance import SOURCES_KEY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidates:
+    """What came of some memories."""
+
+    skills: tuple[Skill, ...]
+    mistakes: tuple[Mistake, ...]
+    memories: Mapping[str, Memory]
+    """By id: what the items' sources name."""
+    rejects: tuple[Reject, ...]
+    num_drafts: int
+    num_leaks: int
+
+
+def draft_candidates(
+    memories: Sequence[Memory], writer: SkillWriter, guard: LeakGuard, deadline: float | None = None
+) -> Candidates:
+    """Let a writer draft from every memory, and keep what gives nothing away.
+
+    The result stands in the order of the memories, whatever the order in which answers came.
+
+    Raises:
+        WriterUnavailableError: when the writer cannot be had.
+    """
+    by_id = {memory.memory_id: memory for memory in memories}
+    place = {memory_id: index for index, memory_id in enumerate(by_id)}
+    written = sorted(writer.extract(memories, deadline), key=lambda part: place.get(part.sources[0], len(place)))
+    drafts = [draft for part in written for draft in part.drafts]
+    leaks = {
+        index: leak for index, draft in enumerate(drafts) if (leak := leak_of(draft.texts, draft.sources, by_id, guard))
+    }
+    kept = [draft for index, draft in enumerate(drafts) if index not in leaks]
+    return Candidates(
+        skills=_items(Skill, kept),
+        mistakes=_items(Mistake, kept),
+        memories=by_id,
+        rejects=(
+            *(reject for part in written for reject in part.rejects),
+            *(
+                Reject(sources=drafts[index].sources, reason=leak, text=_text(drafts[index]))
+                for index, leak in leaks.items()
+            ),
+        ),
+        num_drafts=len(drafts),
+        num_leaks=len(leaks),
+    )
+
+
+def leak_of(
+    texts: Mapping[str, str], sources: Sequence[str], memories: Mapping[str, Memory], guard: LeakGuard
+) -> str | None:
+    """What a text gives away: the answer of one of the memories that it comes from, or an evaluation problem."""
+    for source in sources:
+        memory = memories.get(source)
+        answers = (memory.problem, memory.reference_answer) if memory else ("", "")
+        reason = guard.check(texts.values(), *answers)
+        if reason is not None:
+            return reason
+    return None
+
+
+def texts_of(item: Skill | Mistake) -> dict[str, str]:
+    """What an item says, by field."""
+    return {name: getattr(item, name) for name in text_fields(type(item))}
+
+
+def _items(kind: type[Item], drafts: Sequence[Draft]) -> tuple[Item, ...]:
+    """Under ids of their own, which last until they enter a bank."""
+    return tuple(
+        kind(
+            **{kind.ID_FIELD: f"draft_{number:06d}"},
+            **draft.texts,
+            extra={**(draft.extra or {}), SOURCES_KEY: list(draft.sources)},
+        )
+        for number, draft in enumerate(drafts, start=1)
+        if draft.kind is kind
+    )
+
+
+def _text(draft: Draft) -> str:
+    return " | ".join(draft.texts.values())

@@ -1,0 +1,152 @@
+"""Candidates from memories, with a file of progress: what was answered once is not asked again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from sgsd_lightning.files import keep_whole_lines
+from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
+from sgsd_lightning.skills.growth.drafting import leak_of
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, WriterUnavailableError, Written
+from sgsd_lightning.skills.item_ids import ItemIds
+from sgsd_lightning.skills.leaks.guard import LeakGuard
+from sgsd_lightning.skills.provenance import SOURCES_KEY
+
+KINDS: dict[str, type[Skill] | type[Mistake]] = {"skill": Skill, "mistake": Mistake}
+CANDIDATE_PREFIX: dict[type, str] = {Skill: "gen_cand_", Mistake: "err_cand_"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extraction:
+    """What came of all memories."""
+
+    candidates: SkillBank
+    rejects: tuple[Reject, ...]
+
+    @property
+    def reject_counts(self) -> Counter[str]:
+        """How many there are of each reason."""
+        return Counter(reject.reason for reject in self.rejects)
+
+
+def extract_candidates(
+    memories: Sequence[Memory],
+    writer: SkillWriter,
+    guard: LeakGuard,
+    progress: Path,
+    on_memory: Callable[[], None] = lambda: None,
+) -> Extraction:
+    """Ask the writer about every memory that ``progress`` does not hold, and make candidates of all answers.
+
+    Every answer is written to ``progress`` as it comes; calls that failed are not, so that the next run makes them
+    again. Candidates stand in the order of the memories, whatever the order of the answers.
+
+    Raises:
+        ValueError: if ``progress`` is of other memories, or not ours.
+        WriterUnavailableError: when no answer can be had, or when every call failed, with the commonest reason.
+    """
+    by_id = {memory.memory_id: memory for memory in memories}
+    done = _load_progress(progress, by_id)
+    for _ in done:
+        on_memory()
+    failed: dict[str, Written] = {}
+    progress.parent.mkdir(parents=True, exist_ok=True)
+    with progress.open("a", encoding="utf-8") as file:
+        for written in writer.extract([memory for memory in memories if memory.memory_id not in done]):
+            (memory_id,) = written.sources
+            if _is_failed_call(written):
+                failed[memory_id] = written
+            else:
+                done[memory_id] = written
+                _append(file, written)
+            on_memory()
+    if failed and not done:
+        reasons = Counter(reject.reason for written in failed.values() for reject in written.rejects)
+        reason, num = reasons.most_common(1)[0]
+        raise WriterUnavailableError(f"not one of {len(failed)} memories was answered; {num} times because {reason}")
+    return _collected([{**failed, **done}[memory.memory_id] for memory in memories], by_id, guard)
+
+
+def _is_failed_call(written: Written) -> bool:
+    """Nothing was said, as opposed to something that cannot be used."""
+    return not written.drafts and bool(written.rejects) and not any(reject.text for reject in written.rejects)
+
+
+def _collected(parts: Sequence[Written], memories: Mapping[str, Memory], guard: LeakGuard) -> Extraction:
+    rejects = [reject for part in parts for reject in part.rejects]
+    drafts = []
+    for draft in (draft for part in parts for draft in part.drafts):
+        leak = leak_of(draft.texts, draft.sources, memories, guard)
+        if leak is None:
+            drafts.append(draft)
+        else:
+            rejects.append(Reject(sources=draft.sources, reason=leak, text=" | ".join(draft.texts.values())))
+    candidates = SkillBank(general_skills=_items(Skill, drafts), common_mistakes=_items(Mistake, drafts))
+    return Extraction(candidates=candidates, rejects=tuple(rejects))
+
+
+def _items(kind: type[Item], drafts: Sequence[Draft]) -> tuple[Item, ...]:
+    ids = ItemIds(CANDIDATE_PREFIX[kind], num_digits=6)
+    return tuple(
+        kind(
+            **{kind.ID_FIELD: ids.next()},
+            **draft.texts,
+            extra={**(draft.extra or {}), SOURCES_KEY: list(draft.sources)},
+        )
+        for draft in drafts
+        if draft.kind is kind
+    )
+
+
+def _append(file: TextIO, written: Written) -> None:
+    record = {
+        "memory_id": written.sources[0],
+        "drafts": [
+            {"kind": draft.kind.__name__.lower(), "texts": dict(draft.texts), "extra": dict(draft.extra or {})}
+            for draft in written.drafts
+        ],
+        "rejects": [asdict(reject) for reject in written.rejects],
+    }
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def _load_progress(path: Path, memories: Mapping[str, Memory]) -> dict[str, Written]:
+    if not path.exists():
+        return {}
+    keep_whole_lines(path)
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line:
+            try:
+                written = _written(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}:{number}: not a line of progress; remove the file to begin anew") from error
+            if written.sources[0] not in memories:
+                raise ValueError(
+                    f"{path}:{number} is about the memory {written.sources[0]!r}, which is not among those given; "
+                    "remove the file to begin anew, or take the memories it was begun with"
+                )
+            found[written.sources[0]] = written
+    return found
+
+
+def _written(record: Any) -> Written:
+    sources = (record["memory_id"],)
+    return Written(
+        sources=sources,
+        drafts=tuple(
+            Draft(kind=KINDS[draft["kind"]], texts=draft["texts"], extra=draft["extra"], sources=sources)
+            for draft in record["drafts"]
+        ),
+        rejects=tuple(
+            Reject(sources=tuple(reject["sources"]), reason=reject["reason"], text=reject["text"])
+            for reject in record["rejects"]
+        ),
+    )

@@ -1,0 +1,121 @@
+"""One update of a bank while training: judge what is on probation, write from experience, merge, admit on probation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sgsd_lightning.skills.admission import Dropped
+from sgsd_lightning.skills.bank import SkillBank
+from sgsd_lightning.skills.evidence import EvidenceLedger
+from sgsd_lightning.skills.growth.drafting import draft_candidates
+from sgsd_lightning.skills.growth.kind_update import MaintenanceSettings, UpdateOfKind
+from sgsd_lightning.skills.growth.memories import Memory
+from sgsd_lightning.skills.growth.writer import Reject, SkillWriter
+from sgsd_lightning.skills.item_ids import DYNAMIC_PREFIX, ItemIds
+from sgsd_lightning.skills.leaks.guard import LeakGuard
+
+LAST_ID = "last_dynamic_id"
+UNFIT = "unfit_items"
+"""Keys of a bank's metadata: the highest number given out and what evidence spoke against: neither is to come back."""
+NUM_UNFIT_KEPT = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BankUpdate:
+    """The new bank, and how it came about."""
+
+    bank: SkillBank
+    added: tuple[str, ...]
+    """Ids of items that are new and on probation."""
+    admitted: tuple[str, ...]
+    """Ids of items whose probation is over."""
+    dropped: tuple[Dropped, ...]
+    rejects: tuple[Reject, ...]
+    """What the writer or a guard could not use."""
+    num_drafts: int
+    """What the writer proposed."""
+    num_leaks: int
+    """Of these, the ones that gave an answer or an evaluation problem away."""
+
+
+def maintain(
+    bank: SkillBank,
+    ledger: EvidenceLedger,
+    memories: Sequence[Memory],
+    writer: SkillWriter,
+    guard: LeakGuard,
+    settings: MaintenanceSettings,
+    step: int,
+    deadline: float | None = None,
+    min_items: int = 1,
+) -> BankUpdate:
+    """Make the next bank. Static items are never touched, and nothing here depends on the order of processes.
+
+    Args:
+        bank: The one in use.
+        ledger: What the verifier made of its items.
+        memories: What was done since the last update.
+        writer: What writes from them.
+        guard: Refuses what gives an answer or an evaluation problem away.
+        settings: How much may change.
+        step: The optimizer step, for the record.
+        deadline: Of the writer, by `time.monotonic`.
+        min_items: Of each kind that the bank must keep: what retrieval asks for.
+
+    Raises:
+        WriterUnavailableError: when the writer cannot be had; the bank is as it was.
+    """
+    ids = ItemIds(
+        DYNAMIC_PREFIX,
+        [item.item_id for item in bank.items],
+        int(bank.metadata.get(LAST_ID, 0)),
+    )
+    candidates = draft_candidates(choose_memories(memories, settings.max_memories), writer, guard, deadline)
+    unfit_before = bank.metadata.get(UNFIT, [])
+    common: dict[str, Any] = {
+        "memories": candidates.memories,
+        "ledger": ledger,
+        "writer": writer,
+        "guard": guard,
+        "settings": settings,
+        "step": step,
+        "ids": ids,
+        "unfit_before": unfit_before,
+        "deadline": deadline,
+        "min_items": min_items,
+    }
+    skills = UpdateOfKind(items=bank.general_skills, drafts=candidates.skills, **common).run()
+    mistakes = UpdateOfKind(items=bank.common_mistakes, drafts=candidates.mistakes, **common).run()
+    unfit = [*unfit_before, *skills.unfit, *mistakes.unfit][-NUM_UNFIT_KEPT:]
+    return BankUpdate(
+        bank=replace(
+            bank,
+            general_skills=skills.items,
+            common_mistakes=mistakes.items,
+            metadata={**bank.metadata, LAST_ID: ids.last_number, UNFIT: unfit},
+        ),
+        added=skills.added + mistakes.added,
+        admitted=skills.admitted + mistakes.admitted,
+        dropped=skills.dropped + mistakes.dropped,
+        rejects=(*candidates.rejects, *skills.rejects, *mistakes.rejects),
+        num_drafts=candidates.num_drafts,
+        num_leaks=candidates.num_leaks,
+    )
+
+
+def choose_memories(memories: Sequence[Memory], num: int) -> list[Memory]:
+    """``num`` successes and ``num`` failures at most, in their order: the newest of each problem before older ones."""
+    chosen: list[int] = []
+    for is_success in (True, False):
+        num_newer: Counter[str] = Counter()
+        order = []
+        for place in range(len(memories) - 1, -1, -1):
+            memory = memories[place]
+            if memory.is_success == is_success:
+                order.append((num_newer[memory.problem_id], -place))
+                num_newer[memory.problem_id] += 1
+        chosen += [-place for _, place in sorted(order)[:num]]
+    return [memories[place] for place in sorted(chosen)]

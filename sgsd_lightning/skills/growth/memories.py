@@ -1,0 +1,94 @@
+"""Memories: what a policy did on a problem and what the verifier said, from which skills and mistakes are written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sgsd_lightning.files import whole_records
+from sgsd_lightning.types import Rollout, Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """One judged trajectory: a success (outcome +1) or a failure (-1)."""
+
+    memory_id: str
+    """Unique among the memories of a file or of a run."""
+    problem_id: str
+    problem: str
+    reference_answer: str
+    """The published answer: a writer may see it, an item must not repeat it."""
+    completion: str
+    answer: str | None
+    """The answer found in the completion; None where there was none."""
+    reward: float
+    outcome: int
+    """+1 accepted, -1 rejected."""
+    finish_reason: str
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the verifier accepted the completion."""
+        return self.outcome > 0
+
+
+def memory_of(rollout: Rollout, verdict: Verdict, memory_id: str) -> Memory | None:
+    """The memory of a judged rollout; None where the verifier said neither right nor wrong."""
+    if verdict.outcome == 0:
+        return None
+    return Memory(
+        memory_id=memory_id,
+        problem_id=rollout.problem.problem_id,
+        problem=rollout.problem.text,
+        reference_answer=rollout.problem.answer,
+        completion=rollout.completion_text,
+        answer=verdict.answer,
+        reward=verdict.reward,
+        outcome=verdict.outcome,
+        finish_reason=str(rollout.finish_reason),
+    )
+
+
+def memory_line(memory: Memory) -> str:
+    """One line of a memory file, without its line break."""
+    return json.dumps(asdict(memory), ensure_ascii=False)
+
+
+def load_memories(path: str | Path) -> list[Memory]:
+    """Read a memory file (JSON Lines).
+
+    A last line that was cut off when its writer was stopped is left out.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, the line and the field of the first thing that is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"memory file {path} does not exist (looked in {Path.cwd()})")
+    memories: list[Memory] = []
+    seen: set[str] = set()
+    for number, record in whole_records(path):
+        memory = _memory(record, f"{path}:{number}")
+        if memory.memory_id in seen:
+            raise ValueError(f"{path}:{number}: the memory_id {memory.memory_id!r} stands twice; ids must be unique")
+        seen.add(memory.memory_id)
+        memories.append(memory)
+    return memories
+
+
+def _memory(record: Any, where: str) -> Memory:
+    names = {entry.name for entry in fields(Memory)}
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: a memory must be a JSON object; got {type(record).__name__}")
+    for name in sorted(names - record.keys()):
+        raise ValueError(f"{where}: the field {name!r} is missing; a memory has {', '.join(sorted(names))}")
+    if record["outcome"] not in (1, -1):
+        raise ValueError(f"{where}: the field 'outcome' must be 1 or -1; got {record['outcome']!r}")
+    for name in ("memory_id", "problem_id", "problem", "reference_answer", "completion"):
+        if not isinstance(record[name], str):
+            raise ValueError(f"{where}: the field {name!r} must be a text; got {record[name]!r}")
+    return Memory(**{name: record[name] for name in names})

@@ -1,0 +1,1 @@
+"""Guards against items that give an answer away."""

@@ -1,0 +1,1 @@
+"""Mathematical answers: extraction from a completion, and equivalence with the published one."""
