@@ -16,12 +16,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from sgsd_lightning.contexts import guidance_of
-from sgsd_lightning.contexts.pool import TeacherPool, build_teacher_pool
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.prompts.chat import PromptRole
-from sgsd_lightning.types import Problem, Rollout, TokenScores
+from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.types import Problem, Rollout, TeacherContext, TokenScores
 
 log = logging.getLogger(__name__)
 
@@ -47,36 +46,39 @@ def audit(module: SelfDistillation, problem: Problem) -> AuditReport:
     The module must have been set up and its model configured. Sampling is seeded and leaves no trace in training.
     """
     report = AuditReport()
-    pools = module.contexts.build([problem])
-    contexts = pools[0]
-    guidance = guidance_of(module.student_contexts, [problem])[problem.problem_id]
+    learner = module.learner
+    with torch.no_grad():
+        own = learner.judge(learner.sample([problem], module.global_step)[:1])
+        taught = learner.teach(own, {learner.name: own})
+        scores = learner.score(taught)
+    rollout, contexts = own[0].rollout, list(taught.contexts[0]) if taught.contexts else []
+    guidance = learner.rollouter.guidance_for([problem])[problem.problem_id]
     prompts = {
-        PromptRole.STUDENT: module.prompts.student(module.tokenizer, problem, guidance),
-        PromptRole.EVALUATION: module.prompts.evaluation(module.tokenizer, problem),
+        PromptRole.STUDENT: rollout.prompt_ids,
+        PromptRole.EVALUATION: learner.prompts.evaluation(learner.tokenizer, problem),
     }
     if contexts:
-        prompts[PromptRole.TEACHER] = module.prompts.teacher(module.tokenizer, problem, contexts[0], guidance)
-    for role, prompt_ids in prompts.items():
-        report.sections.append(_describe_prompt(module, role, prompt_ids))
-        report.warnings += _prompt_warnings(module, role, prompt_ids)
-    report.warnings += _template_warnings(module)
+        prompts[PromptRole.TEACHER] = learner.prompts.teacher(learner.tokenizer, problem, contexts[0], guidance)
+    for role in (role for role in PromptRole if role in prompts):
+        report.sections.append(_describe_prompt(learner, role, prompts[role]))
+        report.warnings += _prompt_warnings(learner, role, prompts[role])
+    report.warnings += _template_warnings(learner)
     if contexts:
-        report.warnings += _privileged_text_warnings(module, problem, contexts[0].text)
-    rollout, pool, scores = _trial_step(module, problem)
-    report.sections.append(_describe_mask(module, rollout, scores))
-    report.sections.append(_describe_first_token(module, rollout, pool, scores))
+        report.warnings += _privileged_text_warnings(learner, problem, contexts[0])
+    report.sections.append(_describe_mask(learner, rollout, scores))
+    report.sections.append(_describe_first_token(learner, rollout, contexts, scores))
     report.warnings += _score_warnings(rollout, scores)
     return report
 
 
-def _describe_prompt(module: SelfDistillation, role: PromptRole, prompt_ids: Sequence[int]) -> str:
-    tokenizer = module.tokenizer
+def _describe_prompt(learner: Learner, role: PromptRole, prompt_ids: Sequence[int]) -> str:
+    tokenizer = learner.tokenizer
     boundary = prompt_ids[-NUM_BOUNDARY_TOKENS:]
     pieces = " ".join(f"{token_id}={tokenizer.decode([token_id])!r}" for token_id in boundary)
     special = Counter(tokenizer.decode([token_id]) for token_id in prompt_ids if token_id in tokenizer.all_special_ids)
     return "\n".join(
         [
-            f"== {role} prompt: {len(prompt_ids)} tokens, template arguments {module.prompts.template_args[role]} ==",
+            f"== {role} prompt: {len(prompt_ids)} tokens, template arguments {learner.prompts.template_args[role]} ==",
             tokenizer.decode(list(prompt_ids)),
             f"-- the completion starts after: {pieces}",
             f"-- special tokens: {dict(special)}",
@@ -84,57 +86,47 @@ def _describe_prompt(module: SelfDistillation, role: PromptRole, prompt_ids: Seq
     )
 
 
-def _prompt_warnings(module: SelfDistillation, role: PromptRole, prompt_ids: Sequence[int]) -> list[str]:
+def _prompt_warnings(learner: Learner, role: PromptRole, prompt_ids: Sequence[int]) -> list[str]:
     warnings = []
-    bos = module.tokenizer.bos_token_id
+    bos = learner.tokenizer.bos_token_id
     if bos is not None and list(prompt_ids[:2]) == [bos, bos]:
         warnings.append(f"the {role} prompt starts with two beginning-of-sequence tokens: the template adds one itself")
-    if module.prompts.is_over_long(tuple(prompt_ids)):
+    if learner.prompts.is_over_long(tuple(prompt_ids)):
         warnings.append(
             f"the {role} prompt has {len(prompt_ids)} tokens, over prompts.max_prompt_tokens = "
-            f"{module.prompts.max_prompt_tokens}; it is {module.prompts.over_long_prompts}d, never cut"
+            f"{learner.prompts.max_prompt_tokens}; it is {learner.prompts.over_long_prompts}d, never cut"
         )
     return warnings
 
 
-def _template_warnings(module: SelfDistillation) -> list[str]:
-    student = module.prompts.template_args[PromptRole.STUDENT]
+def _template_warnings(learner: Learner) -> list[str]:
+    student = learner.prompts.template_args[PromptRole.STUDENT]
     return [
         f"{role} and student use different chat-template arguments ({other} and {student}): "
         f"the completion is {'scored' if role is PromptRole.TEACHER else 'evaluated'} in a format it was not sampled in"
-        for role, other in module.prompts.template_args.items()
+        for role, other in learner.prompts.template_args.items()
         if other != student
     ]
 
 
-def _privileged_text_warnings(module: SelfDistillation, problem: Problem, text: str) -> list[str]:
+def _privileged_text_warnings(learner: Learner, problem: Problem, context: TeacherContext) -> list[str]:
     """The rendered context must come before the last user turn ends, that is, not in the assistant's turn."""
-    context_messages = module.prompts.messages(PromptRole.TEACHER, problem, module.contexts.build([problem])[0][0])
-    rendered = module.tokenizer.apply_chat_template(
+    context_messages = learner.prompts.messages(PromptRole.TEACHER, problem, context)
+    rendered = learner.tokenizer.apply_chat_template(
         list(context_messages),
         tokenize=False,
         add_generation_prompt=False,
-        **module.prompts.template_args[PromptRole.TEACHER],
+        **learner.prompts.template_args[PromptRole.TEACHER],
     )
-    probe = text.strip()
+    probe = context.text.strip()
     if probe and probe not in rendered:
         return ["the privileged text does not stand in the teacher's user turn: the chat template moves or changes it"]
     return []
 
 
-def _trial_step(module: SelfDistillation, problem: Problem) -> tuple[Rollout, TeacherPool, TokenScores]:
-    rollouts = module.sample([problem])[:1]
-    verdicts = module.verifier.verify(rollouts)
-    pool = build_teacher_pool(
-        rollouts, verdicts, module.contexts, module.prompts, module.tokenizer, module.student_contexts
-    )
-    with torch.no_grad():
-        return rollouts[0], pool, module.score(pool)
-
-
-def _describe_mask(module: SelfDistillation, rollout: Rollout, scores: TokenScores) -> str:
+def _describe_mask(learner: Learner, rollout: Rollout, scores: TokenScores) -> str:
     kept = scores.loss_mask[0].tolist() if len(scores.loss_mask) else []
-    pieces = [module.tokenizer.decode([token_id]) for token_id in rollout.completion_ids]
+    pieces = [learner.tokenizer.decode([token_id]) for token_id in rollout.completion_ids]
     dropped = Counter(piece for piece, is_kept in zip(pieces, kept, strict=False) if not is_kept)
     return "\n".join(
         [
@@ -146,14 +138,16 @@ def _describe_mask(module: SelfDistillation, rollout: Rollout, scores: TokenScor
     )
 
 
-def _describe_first_token(module: SelfDistillation, rollout: Rollout, pool: TeacherPool, scores: TokenScores) -> str:
+def _describe_first_token(
+    learner: Learner, rollout: Rollout, contexts: Sequence[TeacherContext], scores: TokenScores
+) -> str:
     ratios = _first_log_ratios(scores)
-    first = module.tokenizer.decode([rollout.completion_ids[0]])
+    first = learner.tokenizer.decode([rollout.completion_ids[0]])
     lines = [f"== log-ratio (teacher - student) of the first completion token {first!r}, nats =="]
-    if pool.contexts:
+    if contexts:
         lines += [
             f"{'+'.join(context.source_ids) or 'context'}: {ratio:+.3f} (weight {context.weight:.3f})"
-            for context, ratio in zip(pool.contexts[0], ratios.tolist(), strict=False)
+            for context, ratio in zip(contexts, ratios.tolist(), strict=False)
         ]
     return "\n".join(lines)
 

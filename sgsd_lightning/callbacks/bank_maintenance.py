@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.data import ProblemDataModule
@@ -20,10 +20,12 @@ from sgsd_lightning.files import reason
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.skills import SkillBank, is_dynamic, is_on_probation
 from sgsd_lightning.skills.growth.maintenance import BankUpdate, MaintenanceSettings, maintain
-from sgsd_lightning.skills.growth.memories import Memory, memory_of
+from sgsd_lightning.skills.growth.memories import Memory, to_memory
 from sgsd_lightning.skills.growth.writer import SkillWriter
 from sgsd_lightning.skills.leaks.guard import LeakGuard
-from sgsd_lightning.types import Problem
+from sgsd_lightning.training.run_callback import RunCallback, StepPhase
+from sgsd_lightning.training.step_report import StepReport
+from sgsd_lightning.types import Problem, StepRecord
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ GRACE_SECONDS = 30.0
 """How long a writer may take beyond its time before it is left alone."""
 
 
-class BankMaintenance(Callback):
+class BankMaintenance(RunCallback):
     """Every so many optimizer steps, turns what the run went through into new items of the bank.
 
     Rollouts of all micro-batches and processes since the last update are pooled. When their success rate is under the
@@ -52,6 +54,8 @@ class BankMaintenance(Callback):
         max_pooled: rollouts kept since the last update; the newest stay.
         time_limit_seconds: for all of the writer's work on one update.
     """
+
+    phase = StepPhase.LEARN
 
     def __init__(
         self,
@@ -77,7 +81,6 @@ class BankMaintenance(Callback):
         self.settings = settings or MaintenanceSettings()
         self.max_pooled = max_pooled
         self.time_limit_seconds = time_limit_seconds
-        self._step_memories: list[Memory] = []
         self._pool: list[Memory] = []
         self._guard = LeakGuard([])
 
@@ -90,10 +93,10 @@ class BankMaintenance(Callback):
         assert isinstance(pl_module, SelfDistillation)
         if self.writer is None or stage != "fit":
             return
-        if not isinstance(pl_module.contexts, SkillPairs):
+        if not isinstance(pl_module.learner.contexts, SkillPairs):
             raise ValueError(
                 "bank_maintenance.writer needs model.init_args.contexts of class SkillPairs, which has a bank; "
-                f"got {type(pl_module.contexts).__name__}"
+                f"got {type(pl_module.learner.contexts).__name__}"
             )
         self._guard = LeakGuard(problem.text for problem in _evaluation_problems(getattr(trainer, "datamodule", None)))
 
@@ -102,31 +105,24 @@ class BankMaintenance(Callback):
         assert isinstance(pl_module, SelfDistillation)
         if self.writer is None:
             return
-        self.writer.attach(pl_module.model, pl_module.tokenizer)
-        contexts = pl_module.contexts
+        self.writer.attach(pl_module.model, pl_module.learner.tokenizer)
+        contexts = pl_module.learner.contexts
         if trainer.is_global_zero and isinstance(contexts, SkillPairs) and contexts.bank is not None:
             _save(contexts.bank, _folder(trainer), [LATEST])
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
         if self.writer is None:
             return
-        is_complete = pl_module.is_step_complete(batch_idx)
-        step = trainer.global_step + (0 if is_complete else 1)
-        self._step_memories += _memories(pl_module, step)
-        if not is_complete:
-            return
+        assert isinstance(module, SelfDistillation)
+        own = [memory for step in report.learner_steps for memory in _memories(step.record, report.step)]
         # every process holds the pool, so that any of them can write it into a checkpoint
-        gathered = [memory for part in gather_from_processes(self._step_memories) for memory in part]
-        self._step_memories = []
+        gathered = [memory for part in gather_from_processes(own) for memory in part]
         # in an order that does not tell how the step was split
         gathered.sort(key=lambda memory: memory.memory_id)
         self._pool = [*self._pool, *gathered][-self.max_pooled :]
-        if step % self.every_n_steps == 0:
-            with pl_module.timer("bank"):
-                self._update(trainer, pl_module, self.writer, step)
+        if report.step % self.every_n_steps == 0:
+            with report.timer("bank"):
+                self._update(trainer, module, self.writer, report.step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"pool": [asdict(memory) for memory in self._pool]}
@@ -140,7 +136,7 @@ class BankMaintenance(Callback):
         module.log("bank/success_frac", success_frac, batch_size=1)
         if not pool or success_frac >= self.success_threshold:
             return
-        contexts = module.contexts
+        contexts = module.learner.contexts
         assert isinstance(contexts, SkillPairs)
         assert contexts.bank is not None
         bank, ledger = contexts.bank, contexts.ledger
@@ -181,14 +177,13 @@ def _evaluation_problems(data: Any) -> Iterator[Problem]:
             yield from data.problems.get(split) or source.load()
 
 
-def _memories(module: SelfDistillation, step: int) -> list[Memory]:
-    """Of the last micro-batch on this process; none where an earlier step was taken on its rollouts."""
-    record = module.step_record
-    if record is None or record.is_reused:
+def _memories(record: StepRecord, step: int) -> list[Memory]:
+    """Of a micro-batch on this process; none where an earlier step was taken on its rollouts."""
+    if record.is_reused:
         return []
     found = [
-        memory_of(rollout, verdict, f"step-{step}/{rollout.problem.problem_id}/{rollout.group_index}")
-        for rollout, verdict in zip(record.rollouts, record.verdicts, strict=True)
+        to_memory(judged, f"step-{step}/{judged.rollout.problem.problem_id}/{judged.rollout.sample_index}")
+        for judged in record.judged
     ]
     return [memory for memory in found if memory is not None]
 

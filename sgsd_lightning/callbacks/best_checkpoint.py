@@ -14,7 +14,8 @@ from sgsd_lightning.callbacks.checkpoint import write_whole_files
 from sgsd_lightning.checkpoints.folders import recovered
 from sgsd_lightning.checkpoints.reading import load_unsharded_part
 from sgsd_lightning.distributed.processes import broadcast_from_first
-from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training.run_callback import RunCallback, StepPhase
+from sgsd_lightning.training.step_report import StepReport
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ FILENAME = "best.ckpt"
 Mode = Literal["max", "min"]
 
 
-class BestCheckpoint(Checkpoint):
+class BestCheckpoint(RunCallback, Checkpoint):
     """Writes ``best.ckpt`` after every evaluation that is better than all before; the earlier of equal ones stays.
 
     It is a whole checkpoint, from which a run can go on as from any other (``--ckpt_path best``). A run without
@@ -37,6 +38,8 @@ class BestCheckpoint(Checkpoint):
         metric: what an evaluation logs that says how good it is; None keeps no best checkpoint.
         mode: whether the metric is to be large (``max``) or small (``min``).
     """
+
+    phase = StepPhase.SAVE
 
     def __init__(self, dirpath: str | None = None, metric: str | None = "val/avg@k", mode: Mode = "max") -> None:
         if mode not in get_args(Mode):
@@ -65,11 +68,11 @@ class BestCheckpoint(Checkpoint):
         self.dirpath = trainer.strategy.broadcast(self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints"))
         write_whole_files(trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        self._is_within_step = not pl_module.is_step_complete(batch_idx)
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._is_within_step = True
+
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        self._is_within_step = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep this evaluation if it is the best.

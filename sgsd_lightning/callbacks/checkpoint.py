@@ -11,12 +11,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from sgsd_lightning.checkpoints.files import WholeFileCheckpoints, copy_checkpoint, remove_partial
-from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training.run_callback import RunCallback, StepPhase
+from sgsd_lightning.training.step_report import StepReport
 
 RESUME = "go on from it with --ckpt_path last"
 
 
-class RunCheckpoint(ModelCheckpoint):
+class RunCheckpoint(RunCallback, ModelCheckpoint):
     """Lightning's ModelCheckpoint, which writes only between optimizer steps, and always at the last one.
 
     Before an evaluation in the middle of training, which may take longer than many steps, it writes ``last.ckpt`` too,
@@ -31,6 +32,8 @@ class RunCheckpoint(ModelCheckpoint):
         mode: whether the metric is to be large (``max``) or small (``min``).
         save_top_k: how many to keep beside ``last.ckpt``.
     """
+
+    phase = StepPhase.SAVE
 
     def __init__(
         self,
@@ -70,14 +73,17 @@ class RunCheckpoint(ModelCheckpoint):
         self._last_global_step_saved = trainer.global_step
         _begin_next_epoch(trainer)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._is_within_step = True
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        self._is_within_step = not pl_module.is_step_complete(batch_idx)
-        if self._is_within_step:
-            return
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Nothing: Lightning's own hook runs before the step is handed over, and is called from there."""
+
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        self._is_within_step = False
+        super().on_train_batch_end(trainer, module, None, None, trainer.fit_loop.epoch_loop.batch_idx)
         if _evaluation_follows(trainer) or _is_ending(trainer):
             self.save_last_step(trainer)
 

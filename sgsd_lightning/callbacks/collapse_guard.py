@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -17,6 +17,8 @@ from sgsd_lightning.metrics.collapse import AVG_AT_K, CollapseBounds, CollapseWa
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy.shadow_weights import reshard
 from sgsd_lightning.training.fsdp2 import FSDP2Strategy
+from sgsd_lightning.training.run_callback import RunCallback, StepPhase
+from sgsd_lightning.training.step_report import StepReport
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ Action = Literal["warn", "stop", "rollback"]
 HOW_TO_GO_ON = "--collapse_guard.action=warn goes on all the same"
 
 
-class CollapseGuard(Callback):
+class CollapseGuard(RunCallback):
     """Compares what every optimizer step and every evaluation measures with the run's own start.
 
     Numbers are those of the very step, of all processes, so that every process decides the same. Each rule speaks
@@ -85,6 +87,8 @@ class CollapseGuard(Callback):
         )
         self._is_within_step = False
 
+    phase = StepPhase.GUARD
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse in time what cannot be rolled back.
 
@@ -115,16 +119,14 @@ class CollapseGuard(Callback):
             log.warning("%s; %s", "; ".join(self.watch.tripped.values()), HOW_TO_GO_ON)
         self._stop_if_due(trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._is_within_step = True
+
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
         """Before the step's checkpoint is written, so that it holds what was made of the step."""
-        assert isinstance(pl_module, SelfDistillation)
-        self._is_within_step = not pl_module.is_step_complete(batch_idx)
-        if self._is_within_step:
-            return
-        _warn(trainer, self.watch.observe_step(trainer.global_step, pl_module.step_metrics))
-        pl_module.log("collapse/num_tripped", float(len(self.watch.tripped)), batch_size=1)
+        self._is_within_step = False
+        _warn(trainer, self.watch.observe_step(report.step, report.metrics))
+        module.log("collapse/num_tripped", float(len(self.watch.tripped)), batch_size=1)
         self._stop_if_due(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

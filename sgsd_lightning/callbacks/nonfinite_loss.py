@@ -6,13 +6,14 @@ import logging
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from sgsd_lightning.distributed.processes import gather_from_processes, largest_over_processes
-from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training.run_callback import RunCallback
+from sgsd_lightning.training.step_report import StepReport
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class NonfiniteLossError(FloatingPointError):
     """A loss or gradient was not finite, and the setting says to stop."""
 
 
-class NonfiniteLoss(Callback):
+class NonfiniteLoss(RunCallback):
     """Looks at the loss of every micro-batch and at the gradients before every optimizer step, over all processes.
 
     Logs ``objective/skipped_steps``, the number of optimizer steps that were left out so far.
@@ -44,14 +45,15 @@ class NonfiniteLoss(Callback):
         self.max_consecutive = max_consecutive
         self.num_skipped = 0
         self.num_consecutive = 0
+        self._problems: list[str] = []
         self._losses: list[tuple[Tensor, list[str]]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._problems = list(dict.fromkeys(problem.problem_id for problem in batch))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Keep the loss on its device: nothing waits for it before the step."""
-        assert isinstance(pl_module, SelfDistillation)
-        record = pl_module.step_record
-        problems = [rollout.problem.problem_id for rollout in record.rollouts] if record else []
-        self._losses.append((loss.detach(), list(dict.fromkeys(problems))))
+        self._losses.append((loss.detach(), self._problems))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         losses, self._losses = self._losses, []
@@ -74,12 +76,8 @@ class NonfiniteLoss(Callback):
             for parameter in group["params"]:
                 parameter.grad = None
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        if pl_module.is_step_complete(batch_idx):
-            pl_module.log("objective/skipped_steps", float(self.num_skipped), batch_size=1)
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        module.log("objective/skipped_steps", float(self.num_skipped), batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_skipped": self.num_skipped, "num_consecutive": self.num_consecutive}

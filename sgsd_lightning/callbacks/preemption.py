@@ -10,11 +10,11 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
 from sgsd_lightning.distributed.processes import largest_over_processes
-from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training.run_callback import RunCallback, StepPhase
+from sgsd_lightning.training.step_report import StepReport
 
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 
@@ -26,7 +26,7 @@ class StoppedBySignal(SystemExit):
     """
 
 
-class Preemption(Checkpoint):
+class Preemption(RunCallback):
     """On SIGTERM, SIGUSR1 (SLURM's warning) or Ctrl-C: finish the optimizer step, save ``last.ckpt`` and exit.
 
     A signal to one process stops them all after the same step. A second Ctrl-C interrupts at once. Where Lightning
@@ -34,11 +34,11 @@ class Preemption(Checkpoint):
     saves nothing, and talks to the other processes in the middle of whatever they are doing. An evaluation that was due
     after the step, or under way, is left out; the run that goes on begins with the next step.
 
-    A Checkpoint callback, so that it runs when all others have dealt with a step.
-
     Args:
         enabled: off leaves the signals as they are.
     """
+
+    phase = StepPhase.STOP
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
@@ -66,11 +66,8 @@ class Preemption(Checkpoint):
 
         return note
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        if not self.enabled or not pl_module.is_step_complete(batch_idx) or not self._is_stop_agreed(pl_module):
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        if not self.enabled or not self._is_stop_agreed(module):
             return
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, RunCheckpoint):

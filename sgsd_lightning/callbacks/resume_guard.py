@@ -51,12 +51,12 @@ class ResumeGuard(Callback):
         if stage != "fit":
             return
         assert isinstance(pl_module, SelfDistillation)
-        pl_module.contexts.prepare()
+        pl_module.learner.contexts.prepare()
         self._contents = {
-            "content of the teacher contexts (skill bank)": contexts_digest(pl_module.contexts.state_dict()),
+            "content of the teacher contexts (skill bank)": contexts_digest(pl_module.learner.contexts.state_dict()),
             "trainer.accumulate_grad_batches": str(trainer.accumulate_grad_batches),
         }
-        shown = pl_module.student_contexts
+        shown = getattr(pl_module.learner.rollouter, "guidance", None)
         if shown is not None:
             shown.prepare()
             self._contents["content of the student's contexts (skill bank)"] = contexts_digest(shown.state_dict())
@@ -74,7 +74,7 @@ class ResumeGuard(Callback):
         """Frozen weights are the source's both before and after a checkpoint is loaded."""
         assert isinstance(pl_module, SelfDistillation)
         self._contents["names and shapes of the model's weights"] = parameters_digest(pl_module.model)
-        teacher = pl_module.teacher_weights
+        teacher = pl_module.learner.teacher
         frozen = frozen_weights_digest([pl_module.model, *([] if teacher.is_saved else [teacher])])
         if frozen is not None:
             self._contents["values of the frozen weights"] = frozen

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from sgsd_lightning.files import reason
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.types import Rollout, StepRecord, Verdict
+from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.training.run_callback import RunCallback
+from sgsd_lightning.training.step_report import StepReport
+from sgsd_lightning.types import JudgedRollout, StepRecord
 
 COLUMNS = ("problem_id", "completion", "reward", "outcome", "finish_reason", "teachers")
 
 
-class RolloutTable(Callback):
+class RolloutTable(RunCallback):
     """Writes ``rollouts.jsonl`` (training), ``evaluation.jsonl`` and ``predictions.jsonl`` into the run folder.
 
     Args:
@@ -36,49 +39,28 @@ class RolloutTable(Callback):
         self.num_rows = num_rows
         self.num_token_rows = num_token_rows
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        record = pl_module.step_record
-        # micro-batches before the last belong to the step that is still to be taken
-        step = trainer.global_step + (0 if pl_module.is_step_complete(batch_idx) else 1)
-        if record is None or not self.every_n_steps or step % self.every_n_steps or not record.rollouts:
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        if not self.every_n_steps or report.step % self.every_n_steps:
             return
-        rows = [{"step": step, **row} for row in training_rows(record)]
-        for index, row in enumerate(rows[: self.num_token_rows]):
-            add_tokens(row, record, index, pl_module)
+        rows: list[dict[str, Any]] = []
+        for step in report.learner_steps:
+            learner = _learner(module, step.record.policy)
+            of_batch = [{"step": report.step, **row} for row in training_rows(step.record)]
+            for index, row in enumerate(of_batch[: self.num_token_rows]):
+                add_tokens(row, step.record, index, learner)
+            rows += of_batch
         _append(trainer, "rollouts", rows)
         if trainer.is_global_zero:
-            self._log_table(trainer, "rollouts", rows[: self.num_rows], step)
+            self._log_table(trainer, "rollouts", rows[: self.num_rows], report.step)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_evaluated(
+        self, trainer: Trainer, module: LightningModule, stage: str, judged: Sequence[JudgedRollout]
     ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        if not trainer.sanity_checking:
-            rows = [rollout_row(*judged) for judged in pl_module.evaluation_record]
+        rows = [rollout_row(entry) for entry in judged]
+        if stage == "predict":
+            _append(trainer, "predictions", rows)
+        elif not trainer.sanity_checking:
             _append(trainer, "evaluation", [{"step": trainer.global_step, **row} for row in rows])
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        _append(trainer, "predictions", [rollout_row(*judged) for judged in pl_module.evaluation_record])
 
     def _log_table(self, trainer: Trainer, name: str, rows: list[dict[str, Any]], step: int) -> None:
         cells = [[_cell(row.get(column, "")) for column in COLUMNS] for row in rows]
@@ -89,35 +71,44 @@ class RolloutTable(Callback):
                 logger.log_table(name, columns=list(COLUMNS), data=cells, step=step)
 
 
+def _learner(module: LightningModule, policy: str) -> Learner:
+    assert isinstance(module, SelfDistillation)
+    return module.learners[policy]
+
+
 def training_rows(record: StepRecord) -> Iterator[dict[str, Any]]:
-    """One row a rollout of a training step, with a list of its teachers."""
-    for index, (rollout, verdict) in enumerate(zip(record.rollouts, record.verdicts, strict=True)):
-        teachers = [
-            {"sources": list(context.source_ids), "weight": context.weight}
-            | ({"stance_score": record.stance_score[index][k]} if record.stance_score else {})
-            | ({"stance": record.stance[index][k]} if record.stance else {})
-            | ({"polarity": record.polarity[index][k]} if record.polarity else {})
-            for k, context in enumerate(record.contexts[index])
+    """One row per rollout of a training step, with a list of its teachers."""
+    for index, judged in enumerate(record.judged):
+        teachers: list[dict[str, Any]] = [
+            {"sources": list(context.source_ids), "weight": context.weight} for context in record.contexts[index]
         ]
-        yield {**rollout_row(rollout, verdict), "teachers": teachers}
+        if record.stances:
+            for teacher, stance in zip(teachers, record.stances[index], strict=True):
+                teacher |= {
+                    "stance_score": stance.stance_score,
+                    "stance": stance.stance,
+                    "polarity": stance.polarity,
+                }
+        yield {**rollout_row(judged), "teachers": teachers}
 
 
-def add_tokens(row: dict[str, Any], record: StepRecord, index: int, module: SelfDistillation) -> None:
+def add_tokens(row: dict[str, Any], record: StepRecord, index: int, learner: Learner) -> None:
     """To the row of the ``index``-th rollout, what was measured of each of its tokens; 0 where it did not count."""
-    ids = record.rollouts[index].completion_ids
+    ids = record.judged[index].rollout.completion_ids
     mask = record.loss_mask[index, : len(ids)]
-    row["tokens"] = [module.tokenizer.decode([token_id]) for token_id in ids]
+    row["tokens"] = [learner.tokenizer.decode([token_id]) for token_id in ids]
     row["loss_mask"] = mask.int().tolist()
     row["student_logprob"] = _rounded(record.student_logprob[index, : len(ids)])
     for k, (teacher, context) in enumerate(zip(row["teachers"], record.contexts[index], strict=True)):
         log_ratio = record.log_ratio[index, k, : len(ids)].where(mask, 0.0)
-        gate = module.objective.token_gate(log_ratio)
+        gate = learner.objective.token_gate(log_ratio)
         teacher |= {"text": context.text, "log_ratio": _rounded(log_ratio)}
         teacher |= {} if gate is None else {"gate": _rounded(gate)}
 
 
-def rollout_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
+def rollout_row(judged: JudgedRollout) -> dict[str, Any]:
     """What a person wants to know of a judged rollout."""
+    rollout, verdict = judged.rollout, judged.verdict
     return {
         "problem_id": rollout.problem.problem_id,
         "problem": rollout.problem.text,
@@ -125,7 +116,7 @@ def rollout_row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
         "completion": rollout.completion_text,
         "completion_tokens": len(rollout.completion_ids),
         "finish_reason": str(rollout.finish_reason),
-        "group_index": rollout.group_index,
+        "sample_index": rollout.sample_index,
         "answer": verdict.answer,
         "reward": verdict.reward,
         "outcome": verdict.outcome,

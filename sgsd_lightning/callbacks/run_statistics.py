@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.metrics.measurements import Largest, Measurement, Total, combine
 from sgsd_lightning.module import SelfDistillation
@@ -19,12 +19,15 @@ from sgsd_lightning.planning.flops import (
     scoring_flops,
     training_flops,
 )
-from sgsd_lightning.planning.model_shape import ModelShape, shape_of
+from sgsd_lightning.planning.model_shape import ModelShape, model_shape
 from sgsd_lightning.scoring.token_count import TokenCount
+from sgsd_lightning.training.learner import LearnerStep
+from sgsd_lightning.training.run_callback import RunCallback
+from sgsd_lightning.training.step_report import StepReport
 
 
-class RunStatistics(Callback):
-    """Logs, once an optimizer step and over all processes:
+class RunStatistics(RunCallback):
+    """Logs, once per optimizer step and over all processes:
 
     ``time/<phase>_ms`` and ``time/step_ms`` of the slowest process, ``time/completion_tokens_per_s``,
     ``time/model_tflop_per_s`` (operations that the mathematics needs, see `sgsd_lightning.planning.flops`),
@@ -35,13 +38,11 @@ class RunStatistics(Callback):
         self._shape: ModelShape | None = None
         self._peak_flops: float | None = None
         self._step_start = time.perf_counter()
-        self._num_tokens = 0
-        self._flops = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SelfDistillation)
         try:
-            self._shape = shape_of(pl_module.model)
+            self._shape = model_shape(pl_module.model)
         except ValueError:
             self._shape = None  # an architecture whose operations are not counted
         if torch.cuda.is_available():
@@ -50,27 +51,20 @@ class RunStatistics(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._step_start = time.perf_counter()
-            self._num_tokens = 0
-            self._flops = 0.0
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        self._num_tokens += sum(completion for _, completion in pl_module.sampled_lengths)
-        if self._shape is not None:
-            self._flops += model_flops(self._shape, pl_module)
-        if not pl_module.is_step_complete(batch_idx):
-            return
-        for name, value in self._statistics(trainer, pl_module).items():
-            pl_module.log(name, value, batch_size=1)
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        for name, value in self._statistics(trainer, report).items():
+            module.log(name, value, batch_size=1)
 
-    def _statistics(self, trainer: Trainer, pl_module: SelfDistillation) -> dict[str, float]:
+    def _statistics(self, trainer: Trainer, report: StepReport) -> dict[str, float]:
+        steps = report.learner_steps
+        num_tokens = sum(completion for step in steps for _, completion in step.sampled_lengths)
+        flops = 0.0 if self._shape is None else sum(model_flops(self._shape, step) for step in steps)
         measured: dict[str, Measurement] = {
-            **{name: Largest(value) for name, value in pl_module.timer.take().items()},
+            **{name: Largest(value) for name, value in report.timer.take().items()},
             "time/step_ms": Largest(1000 * (time.perf_counter() - self._step_start)),
-            "time/completion_tokens_per_s": Total(float(self._num_tokens)),
-            "time/model_tflop_per_s": Total(self._flops / 1e12),
+            "time/completion_tokens_per_s": Total(float(num_tokens)),
+            "time/model_tflop_per_s": Total(flops / 1e12),
             "memory/peak_gib": Largest(peak_memory_gib()),
         }
         statistics = combine([measured])
@@ -85,10 +79,10 @@ class RunStatistics(Callback):
         return statistics
 
 
-def model_flops(shape: ModelShape, module: SelfDistillation) -> float:
-    """Operations that the last micro-batch needed on this process: sampling, teachers, student and backward pass."""
-    counts = module.scorer.token_counts
-    prompts, completions = zip(*module.sampled_lengths, strict=True) if module.sampled_lengths else ((), ())
+def model_flops(shape: ModelShape, step: LearnerStep) -> float:
+    """Operations that a micro-batch needed on this process: sampling, teachers, student and backward pass."""
+    counts = step.token_counts
+    prompts, completions = zip(*step.sampled_lengths, strict=True) if step.sampled_lengths else ((), ())
     sampling = generation_flops(shape, prompts, completions).model
     teachers = counts.get("teachers", TokenCount())
     student = counts.get("student", TokenCount())

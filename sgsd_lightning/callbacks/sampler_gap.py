@@ -6,10 +6,12 @@ import logging
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.distributed.sharding import gathered_dtype
 from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training.run_callback import RunCallback
+from sgsd_lightning.training.step_report import StepReport
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class SamplerGapError(RuntimeError):
     """The gap was above its bound, and the setting says to stop."""
 
 
-class SamplerGapAlarm(Callback):
+class SamplerGapAlarm(RunCallback):
     """Compares ``rollout/sampler_gap_mean`` with a bound after every optimizer step.
 
     Args:
@@ -43,15 +45,15 @@ class SamplerGapAlarm(Callback):
             raise ValueError(f"sampler_gap.action must be one of {', '.join(get_args(Action))}; got {action!r}")
         self.max_mean_gap = max_mean_gap
         self.action = action
-        self._checked_step = 0
+        self._gap: float | None = None
         self._is_above = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # a resumed run has logged nothing yet
-        self._checked_step = trainer.global_step
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        # reused rollouts measure no gap
+        self._gap = report.metrics.get(METRIC)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The module logs a step's metrics after the callbacks' last hook of that step; they are read here."""
+        """Not within the step, whose checkpoint an error would cost."""
         self._check(trainer, pl_module, self.action)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -60,10 +62,9 @@ class SamplerGapAlarm(Callback):
 
     def _check(self, trainer: Trainer, pl_module: LightningModule, action: Action) -> None:
         assert isinstance(pl_module, SelfDistillation)
-        if trainer.global_step == self._checked_step or METRIC not in trainer.callback_metrics:
+        gap, self._gap = self._gap, None  # the same on every process
+        if gap is None:
             return
-        self._checked_step = trainer.global_step
-        gap = float(trainer.callback_metrics[METRIC])  # the same on every process
         bound = self.max_mean_gap if self.max_mean_gap is not None else default_bound(trainer, pl_module)
         was_above, self._is_above = self._is_above, not gap <= bound
         if not self._is_above:

@@ -27,7 +27,7 @@ COUNTED = (
 """Settings of a configuration that a step depends on. Not counted: how long, on what and how watched it is run."""
 COMPARED_BY_CONTENT = (
     "model.init_args.contexts.init_args.bank",
-    "model.init_args.student_contexts.init_args.bank",
+    "model.init_args.rollouts.init_args.guidance.init_args.bank",
     "data.init_args.train",
     "data.init_args.validation",
     "data.init_args.test",

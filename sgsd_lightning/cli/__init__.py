@@ -12,7 +12,7 @@ USAGE = """usage: sgsd COMMAND [options]
 
 commands that read a configuration (--config NAME_OR_FILE, more laid over it: --config scale/ddp,
 --config method/grpo, then overrides:
---model.init_args.samples_per_prompt=4):
+--model.init_args.rollouts.init_args.group_size=4):
   fit            train                                   --ckpt_path last resumes
   validate       avg@k and pass@k on the validation problems
   test           the same on the test problems           --ckpt_path best: of the run's best checkpoint
@@ -83,10 +83,12 @@ def _dispatch(command: str, rest: list[str]) -> None:
 
         print_plan(rest)
     elif command == "configs":
-        from sgsd_lightning.cli.configs import method_configs, scale_configs, shipped_configs
+        from sgsd_lightning.cli.configs import LAYERED, all_configs
 
-        for name, path in {**shipped_configs(), **scale_configs(), **method_configs()}.items():
+        for name, path in all_configs().items():
             print(f"{name:32s} {path}")
+        for name, parts in LAYERED.items():
+            print(f"{name:32s} {' + '.join(parts)}")
     else:
         from sgsd_lightning.cli.configs import resolve_config_arguments
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sgsd_lightning.cli.renamed import check_file, check_flag
+
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -13,50 +15,93 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "configs"
 
 
+LAYERED = {
+    "sgsd_qwen3_1.7b": ("sgsd_paper", "model/qwen3_1.7b"),
+    "sgsd_qwen3_4b": ("sgsd_paper", "model/qwen3_4b"),
+    "sgsd_qwen3_8b": ("sgsd_paper", "model/qwen3_8b"),
+    "sgsd_toy_growing": ("sgsd_toy", "method/growing_bank"),
+}
+"""Short names for a configuration with others laid over it."""
+OVERLAYS = ("model", "method", "scale")
+"""Folders of what is laid over a configuration: whose weights, which method, which devices."""
+
+
 def shipped_configs() -> dict[str, Path]:
     """Name to file of every shipped configuration that is whole."""
-    return {path.name.removesuffix(".yaml"): path for path in sorted(config_folder().glob("*.yaml"))}
+    return _named("")
 
 
-def scale_configs() -> dict[str, Path]:
-    """Name to file of the trainer settings that are laid over one of them, such as ``scale/fsdp2``."""
-    return {f"scale/{path.name.removesuffix('.yaml')}": path for path in sorted(config_folder().glob("scale/*.yaml"))}
+def overlay_configs(kind: str) -> dict[str, Path]:
+    """Name to file of the overlays of a kind, such as ``method/opsd`` and ``scale/fsdp2``."""
+    return _named(f"{kind}/")
 
 
-def method_configs() -> dict[str, Path]:
-    """Name to file of the methods that are laid over one of them, such as ``method/opsd``."""
-    return {f"method/{path.name.removesuffix('.yaml')}": path for path in sorted(config_folder().glob("method/*.yaml"))}
+def _named(prefix: str) -> dict[str, Path]:
+    return {
+        f"{prefix}{path.name.removesuffix('.yaml')}": path for path in sorted(config_folder().glob(f"{prefix}*.yaml"))
+    }
 
 
-def resolve_config(value: str) -> str:
-    """A file that exists stays as it is; else ``name``, ``name.yaml`` or ``configs/name.yaml`` names a shipped one.
+def all_configs() -> dict[str, Path]:
+    """Name to file of all of them."""
+    return {**shipped_configs(), **{name: path for kind in OVERLAYS for name, path in overlay_configs(kind).items()}}
 
-    Names of trainer settings begin with ``scale/``, those of methods with ``method/``.
+
+def resolve_configs(value: str) -> list[str]:
+    """A file that exists stays as it is; else ``name``, ``name.yaml`` or ``configs/name.yaml`` names shipped files.
+
+    Names of overlays begin with their kind: ``model/``, ``method/``, ``scale/``. A short name stands for several files,
+    one laid over the other.
 
     Raises:
-        FileNotFoundError: if neither exists, listing the shipped names.
+        FileNotFoundError: if there is none, listing the shipped names.
     """
     if Path(value).is_file():
-        return value
-    shipped = {**shipped_configs(), **scale_configs(), **method_configs()}
+        return [value]
+    shipped = all_configs()
     # not .stem: a name may hold a dot, as 1.7b
     name = Path(value).as_posix().removeprefix("configs/").removesuffix(".yaml")
-    if name in shipped:
-        return str(shipped[name])
+    names = LAYERED.get(name, (name,))
+    if all(part in shipped for part in names):
+        return [str(shipped[part]) for part in names]
     raise FileNotFoundError(
-        f"--config {value}: no such file, and no shipped configuration of that name; there are {', '.join(shipped)}"
+        f"--config {value}: no such file, and no shipped configuration of that name; there are "
+        f"{', '.join([*shipped, *LAYERED])}"
     )
 
 
+def resolve_config(value: str) -> str:
+    """The same for a name that stands for one file.
+
+    Raises:
+        FileNotFoundError: as :func:`resolve_configs`.
+        ValueError: for a short name of several.
+    """
+    paths = resolve_configs(value)
+    if len(paths) > 1:
+        raise ValueError(f"{value} stands for {len(paths)} configurations, one laid over the other: {LAYERED[value]}")
+    return paths[0]
+
+
 def resolve_config_arguments(arguments: list[str]) -> list[str]:
-    """Replace the values of ``--config``/``-c`` in a command line."""
+    """Replace the values of ``--config``/``-c`` in a command line.
+
+    Raises:
+        FileNotFoundError: as :func:`resolve_configs`.
+        ValueError: for settings of an earlier edition, on the command line or in a file, saying what they are now.
+    """
     resolved: list[str] = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if resolved and resolved[-1] in ("--config", "-c"):
-            resolved.append(resolve_config(argument))
-        elif flag in ("--config", "-c") and equals:
-            resolved.append(f"{flag}={resolve_config(value)}")
-        else:
-            resolved.append(argument)
+    place = 0
+    while place < len(arguments):
+        flag, equals, value = arguments[place].partition("=")
+        place += 1
+        if flag not in ("--config", "-c") or not (equals or place < len(arguments)):
+            check_flag(arguments[place - 1])
+            resolved.append(arguments[place - 1])
+            continue
+        if not equals:
+            value, place = arguments[place], place + 1
+        for path in resolve_configs(value):
+            check_file(Path(path))
+            resolved.append(f"{flag}={path}")
     return resolved

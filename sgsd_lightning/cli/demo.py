@@ -122,7 +122,7 @@ def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) 
         "pass@k": float(metrics["test/pass@k"]),  # type: ignore[arg-type]
         "completion_tokens": float(metrics["test/completion_tokens_mean"]),  # type: ignore[arg-type]
         "problems": len(cli.datamodule.problems["test"]),
-        "samples": cli.model.evaluation.samples_per_problem,
+        "samples": cli.model.evaluation.group_size,
     }
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from sgsd_lightning.checkpoints.identity import problems_digest, sampled_weights_digest
 from sgsd_lightning.data import ProblemDataModule, load_problem_set
 from sgsd_lightning.evaluation.collection import collect_samples, missing_samples, samples_so_far, wanted_samples
+from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
@@ -47,9 +48,7 @@ def evaluate(
     Raises:
         ValueError: for arguments out of range, several processes, or a folder that holds another evaluation.
     """
-    from sgsd_lightning.cli.lightning_cli import load_policy
-
-    num_samples = module.evaluation.samples_per_problem if samples is None else samples
+    num_samples = module.evaluation_rollouts.group_size if samples is None else samples
     if num_samples < 1:
         raise ValueError(f"sgsd evaluate: --samples must be at least 1; got {num_samples}")
     if trainer.world_size > 1:
@@ -58,11 +57,10 @@ def evaluate(
             "--shard=1/4 and so on, into the same folder"
         )
     part = parse_shard(shard)
-    sets = _fitting(_problem_sets(problems, data), module, ckpt_path, load_policy)
+    sets = _fitting(_problem_sets(problems, data), module, ckpt_path)
     model: Any = module.model
     model.to(trainer.strategy.root_device)
-    if module.evaluation.contexts is not None:
-        module.evaluation.contexts.prepare()
+    module.evaluation_rollouts.prepare()
     out.mkdir(parents=True, exist_ok=True)
     identity = {
         **settings,
@@ -101,7 +99,7 @@ def evaluation_settings(config: Mapping[str, Any]) -> dict[str, str]:
     arguments = config["model"]["init_args"]
     counted = {name: arguments.get(name) for name in COUNTED}
     counted["evaluation"] = {
-        name: value for name, value in (counted["evaluation"] or {}).items() if name != "samples_per_problem"
+        name: value for name, value in (counted["evaluation"] or {}).items() if name != "group_size"
     }
     return {f"model.{name}": json.dumps(value, sort_keys=True, default=str) for name, value in counted.items()}
 
@@ -159,14 +157,15 @@ def _problem_sets(value: str | None, data: ProblemDataModule) -> dict[str, list[
 
 
 def _fitting(
-    sets: Mapping[str, list[Problem]], module: SelfDistillation, ckpt_path: str | None, load_policy: Any
+    sets: Mapping[str, list[Problem]], module: SelfDistillation, ckpt_path: str | None
 ) -> dict[str, list[Problem]]:
     """Check the problems before the weights are loaded where that can be, and their prompts with the tokenizer."""
     for problems in sets.values():
-        check_answers(problems, module.verifier)
+        check_answers(problems, module.evaluation_verifier)
     load_policy(module, ckpt_path)
     return {
-        name: keep_fitting_problems(problems, module.prompts, module.tokenizer, name) for name, problems in sets.items()
+        name: keep_fitting_problems(problems, module.learner.prompts, module.learner.tokenizer, name)
+        for name, problems in sets.items()
     }
 
 

@@ -31,10 +31,10 @@ from sgsd_lightning.callbacks.alignment_audit import audit
 from sgsd_lightning.callbacks.best_checkpoint import FILENAME as BEST_FILENAME
 from sgsd_lightning.checkpoints.folders import is_sharded_checkpoint, recovered
 from sgsd_lightning.checkpoints.identity import settings_identity
-from sgsd_lightning.checkpoints.reading import load_checkpoint
 from sgsd_lightning.cli.errors import essential_lines
 from sgsd_lightning.cli.loggers import default_loggers
 from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
 
@@ -80,7 +80,7 @@ class SelfDistillationTrainer(Trainer):
             adapter: LoRA merged into the weights, or the adapter alone.
         """
         load_policy(model, ckpt_path)
-        export_model(model.model, model.tokenizer, Path(folder), adapter=adapter)
+        export_model(model.model, model.learner.tokenizer, Path(folder), adapter=adapter)
         print(f"exported to {folder}")
 
     def evaluate(
@@ -102,7 +102,7 @@ class SelfDistillationTrainer(Trainer):
             datamodule: the data.
             problems: names of problem sets (aime24) and files, separated by commas; null takes the test problems of
                 the configuration.
-            samples: of each problem; null takes evaluation.samples_per_problem.
+            samples: of each problem; null takes evaluation.group_size.
             out: the folder of samples and results; null takes `evaluation` in the run folder.
             ckpt_path: a checkpoint of the policy; null takes it untrained, as a Hugging Face folder is.
             shard: i/n evaluates every n-th problem from the i-th on, so that devices share an evaluation.
@@ -143,16 +143,6 @@ class SelfDistillationTrainer(Trainer):
         collect(self, model, datamodule, Path(out), samples, limit, ckpt_path, evaluation or [], dry_run)
 
 
-def load_policy(model: SelfDistillation, ckpt_path: str | None) -> None:
-    """Tokenizer and weights, those of a checkpoint if one is named, and nothing of the training contexts."""
-    model.tokenizer = model.policy.load_tokenizer()
-    model.configure_model()
-    if ckpt_path is not None:
-        checkpoint = load_checkpoint(Path(ckpt_path))
-        model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
-
-
 def _load(trainer: Trainer, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
     """What `fit` does before its first step, without the strategy."""
     model.trainer = trainer
@@ -177,11 +167,11 @@ class SelfDistillationCLI(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        # before the other, so that Lightning's ckpt_path="best" means it, and last.ckpt is written after it
+        # before the other, so that Lightning's ckpt_path="best" means it
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        # the order in which these deal with a step is in their phases
         parser.add_lightning_class_args(RolloutTable, "rollout_table")
-        # before the statistics, so that its time counts for the step that it ends
         parser.add_lightning_class_args(BankMaintenance, "bank_maintenance")
         parser.add_lightning_class_args(RunStatistics, "run_statistics")
         parser.add_lightning_class_args(AlignmentAudit, "alignment_audit")

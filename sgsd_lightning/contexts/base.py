@@ -1,50 +1,59 @@
-"""The contract of a context builder: problems in, what each of their teachers sees out."""
+"""The contracts of context builders: what each teacher sees beyond the student's prompt."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from sgsd_lightning.types import Observation, Problem, TeacherContext
+from sgsd_lightning.types import JudgedRollout, Part, Problem, TeacherContext
 
 
-class ContextBuilder(ABC):
-    """Builds the pool of teacher contexts of every problem in a batch."""
+class ContextBuilder(Part):
+    """Builds the teachers of every judged rollout of a batch."""
+
+    @abstractmethod
+    def contexts_for(
+        self, own: Sequence[JudgedRollout], everyone: Mapping[str, Sequence[JudgedRollout]]
+    ) -> list[list[TeacherContext]]:
+        """One list per rollout of ``own``; the weights of each non-empty list add up to 1.
+
+        Called once per batch of judged rollouts; the result is kept as long as the rollouts are.
+
+        Args:
+            own: The rollouts of the policy whose teachers are wanted, without dropped ones.
+            everyone: The judged rollouts of all policies of the run by name, this one's included.
+        """
+
+
+class ProblemContextBuilder(ContextBuilder):
+    """Builds contexts that depend on the problem alone: the only kind that students and evaluation may be shown."""
 
     @abstractmethod
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
-        """One list a problem; the weights of each non-empty list add up to 1.
+        """One list per problem; the weights of each non-empty list add up to 1.
 
         The result for a problem must depend on that problem and the builder's state alone, never on its neighbours.
         """
 
-    def prepare(self) -> None:
-        """Load what :meth:`build` needs, and raise a clear error for what is wrong with it, before training starts."""
-
-    def observe(self, step: int, observations: Sequence[Observation]) -> None:
-        """Take up what the teachers of all processes turned out to be in an optimizer step.
-
-        Called once it is taken, with the same observations in the same order on every process. What :meth:`build`
-        makes of them belongs into :meth:`state_dict`.
-        """
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """What a checkpoint must hold so that :meth:`build` goes on as before: strings, numbers and tensors only."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the state of a checkpoint; called after :meth:`prepare`."""
+    def contexts_for(
+        self, own: Sequence[JudgedRollout], everyone: Mapping[str, Sequence[JudgedRollout]]
+    ) -> list[list[TeacherContext]]:
+        """:meth:`build` once per problem, shared by its rollouts."""
+        problems = list({judged.rollout.problem.problem_id: judged.rollout.problem for judged in own}.values())
+        pools = {problem.problem_id: pool for problem, pool in zip(problems, self.build(problems), strict=True)}
+        return [pools[judged.rollout.problem.problem_id] for judged in own]
 
 
-class NoContext(ContextBuilder):
+class NoContext(ProblemContextBuilder):
     """No teachers: for objectives that need none, such as a policy gradient."""
 
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
         return [[] for _ in problems]
 
 
-def guidance_of(builder: ContextBuilder | None, problems: Sequence[Problem]) -> dict[str, TeacherContext | None]:
+def student_guidance(
+    builder: ProblemContextBuilder | None, problems: Sequence[Problem]
+) -> dict[str, TeacherContext | None]:
     """By problem id, one text of all contexts that a builder has for it, as a student is shown them; None for none."""
     pools = [[] for _ in problems] if builder is None else builder.build(problems)
     return {problem.problem_id: _united(pool) for problem, pool in zip(problems, pools, strict=True)}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sgsd_lightning.contexts.base import ContextBuilder
+from sgsd_lightning.contexts.base import ProblemContextBuilder
 from sgsd_lightning.types import Problem, TeacherContext
 
 
-class PlainPrompt(ContextBuilder):
+class PlainPrompt(ProblemContextBuilder):
     """The student's own prompt; with frozen teacher weights, the reference of a KL penalty."""
 
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from sgsd_lightning.contexts.base import ContextBuilder
+from sgsd_lightning.contexts.base import ProblemContextBuilder
 from sgsd_lightning.types import Problem, TeacherContext
 
 Shown = Literal["solution", "answer"]
 
 
-class ReferenceAnswer(ContextBuilder):
+class ReferenceAnswer(ProblemContextBuilder):
     """Shows the problem's worked solution, or only its answer.
 
     Args:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-from sgsd_lightning.contexts.base import ContextBuilder
+from sgsd_lightning.contexts.base import ProblemContextBuilder
 from sgsd_lightning.skills import (
     EvidenceLedger,
     EvidenceSettings,
@@ -31,7 +31,7 @@ TEMPLATE = (
 )
 
 
-class SkillPairs(ContextBuilder):
+class SkillPairs(ProblemContextBuilder):
     """K skill-mistake pairs a problem, paired by rank of similarity.
 
     Args:

@@ -110,7 +110,7 @@ class ProblemDataModule(LightningDataModule):
         train: the training problems.
         validation: the problems of ``sgsd validate`` and of validation while training.
         test: the problems of ``sgsd test`` and ``sgsd predict``; None takes those of validation.
-        batch_size: problems in one training batch of one process; each gives ``samples_per_prompt`` rollouts.
+        batch_size: problems in one training batch of one process; each gives a group of rollouts.
         evaluation_batch_size: problems in one batch of evaluation.
         seed: what the order of the training problems derives from.
         drop_last: leave out the end of an epoch that does not fill a batch of every process, so that every optimizer

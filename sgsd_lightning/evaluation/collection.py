@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sgsd_lightning.evaluation.samples import SAMPLE_FILES, Sample, load_samples, sample_line, sample_of
+from sgsd_lightning.evaluation.samples import SAMPLE_FILES, Sample, load_samples, sample_line, to_sample
 from sgsd_lightning.files import keep_whole_lines
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.types import Problem, TeacherContext
+from sgsd_lightning.rollouts.base import Wanted
+from sgsd_lightning.types import Problem
 
 REQUESTS_AT_A_TIME = 1024
 """A request's randomness is drawn ahead, 8 bytes a token that it may come to have."""
 
 
-class Wanted(NamedTuple):
+class WantedSample(NamedTuple):
     """A sample that is to be made."""
 
     problem_set: str
@@ -24,7 +25,9 @@ class Wanted(NamedTuple):
     """Which of the problem's samples, from 0."""
 
 
-def wanted_samples(sets: Mapping[str, Sequence[Problem]], num_samples: int, shard: tuple[int, int]) -> list[Wanted]:
+def wanted_samples(
+    sets: Mapping[str, Sequence[Problem]], num_samples: int, shard: tuple[int, int]
+) -> list[WantedSample]:
     """The first sample of every problem, then the second and so on, so that what is there early is of all problems.
 
     Args:
@@ -34,7 +37,7 @@ def wanted_samples(sets: Mapping[str, Sequence[Problem]], num_samples: int, shar
     """
     problems = [(name, problem) for name, of_set in sets.items() for problem in of_set]
     own = problems[shard[0] :: shard[1]]
-    return [Wanted(name, problem, number) for number in range(num_samples) for name, problem in own]
+    return [WantedSample(name, problem, number) for number in range(num_samples) for name, problem in own]
 
 
 def samples_so_far(folder: Path) -> list[Sample]:
@@ -42,7 +45,7 @@ def samples_so_far(folder: Path) -> list[Sample]:
     return load_samples(folder) if any(folder.glob(SAMPLE_FILES)) else []
 
 
-def missing_samples(wanted: Sequence[Wanted], done: Sequence[Sample]) -> list[Wanted]:
+def missing_samples(wanted: Sequence[WantedSample], done: Sequence[Sample]) -> list[WantedSample]:
     """Those that are still to be made."""
     keys = {sample.key for sample in done}
     return [entry for entry in wanted if (entry.problem_set, entry.problem.problem_id, entry.number) not in keys]
@@ -50,7 +53,7 @@ def missing_samples(wanted: Sequence[Wanted], done: Sequence[Sample]) -> list[Wa
 
 def collect_samples(
     module: SelfDistillation,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedSample],
     path: Path,
     on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> None:
@@ -70,28 +73,12 @@ def collect_samples(
     with path.open("a", encoding="utf-8") as file:
         for start in range(0, len(wanted), REQUESTS_AT_A_TIME):
             some = wanted[start : start + REQUESTS_AT_A_TIME]
-            contexts = _contexts(module, some)
-            requests = [
-                module.evaluation_request(entry.problem, entry.number, context)
-                for entry, context in zip(some, contexts, strict=True)
-            ]
-            stream = module.rollouts.stream(module.model, module.tokenizer, requests, module.evaluation.sampling)
+            entries = [Wanted(entry.problem, entry.number) for entry in some]
+            stream = module.evaluation_rollouts.stream(module.learner, entries, stream="evaluation")
             for place, rollout in stream:
-                (verdict,) = module.verifier.verify([rollout])
-                context = contexts[place]
-                sources = () if context is None else context.source_ids
-                sample = sample_of(some[place].problem_set, rollout, verdict, sources)
+                (judged,) = module.evaluation_verifier.verify([rollout])
+                sources = module.evaluation_rollouts.sources(entries[place])
+                sample = to_sample(some[place].problem_set, judged, sources)
                 file.write(sample_line(sample))
                 file.flush()
                 on_sample(sample)
-
-
-def _contexts(module: SelfDistillation, wanted: Sequence[Wanted]) -> list[TeacherContext | None]:
-    # sets may use the same ids for different problems
-    problems = {(entry.problem_set, entry.problem.problem_id): entry.problem for entry in wanted}
-    pools = dict(zip(problems, module.evaluation_contexts(list(problems.values())), strict=True))
-    found: list[TeacherContext | None] = []
-    for entry in wanted:
-        pool = pools[entry.problem_set, entry.problem.problem_id]
-        found.append(pool[entry.number % len(pool)] if pool else None)
-    return found

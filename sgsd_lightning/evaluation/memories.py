@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sgsd_lightning.files import keep_whole_lines
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.rollouts import RolloutRequest
-from sgsd_lightning.seeding import derive_seed
-from sgsd_lightning.skills.growth.memories import load_memories, memory_line, memory_of
+from sgsd_lightning.rollouts import SingleTurn
+from sgsd_lightning.rollouts.base import Wanted
+from sgsd_lightning.skills.growth.memories import load_memories, memory_line, to_memory
 from sgsd_lightning.skills.leaks.evaluation_problems import EvaluationProblems
 from sgsd_lightning.types import Problem
 
@@ -65,15 +65,16 @@ def collect_memories(
         ValueError: if ``path`` holds something else than memories.
     """
     missing = _missing(problems, path, samples)
+    trained = module.learner.rollouter
+    plain = SingleTurn(trained.engine, getattr(trained, "sampling", None))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for start in range(0, len(missing), ROLLOUTS_AT_A_TIME):
             batch = missing[start : start + ROLLOUTS_AT_A_TIME]
-            requests = [_request(module, problem, index) for problem, index in batch]
-            rollouts = module.rollouts.generate(module.model, module.tokenizer, requests, module.sampling)
-            verdicts = module.verifier.verify(rollouts)
-            for (problem, index), rollout, verdict in zip(batch, rollouts, verdicts, strict=True):
-                memory = memory_of(rollout, verdict, memory_id(problem, index))
+            wanted = [Wanted(problem, index) for problem, index in batch]
+            judged = module.learner.judge(plain.sample(module.learner, wanted, stream="memory"))
+            for (problem, index), entry in zip(batch, judged, strict=True):
+                memory = to_memory(entry, memory_id(problem, index))
                 if memory is not None:
                     file.write(memory_line(memory) + "\n")
             file.flush()
@@ -95,12 +96,3 @@ def _missing(problems: Sequence[Problem], path: Path, samples: int) -> list[tupl
             "was begun with, or write to another file"
         )
     return wanted[max((place[name] + 1 for name in written), default=0) :]
-
-
-def _request(module: SelfDistillation, problem: Problem, index: int) -> RolloutRequest:
-    return RolloutRequest(
-        problem=problem,
-        prompt_ids=module.prompts.student(module.tokenizer, problem),
-        seed=derive_seed("memory", module.seed, problem.problem_id, index),
-        group_index=index,
-    )

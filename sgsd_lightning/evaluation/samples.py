@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import whole_records
-from sgsd_lightning.types import Rollout, Verdict
+from sgsd_lightning.types import JudgedRollout
 
 SAMPLE_FILES = "samples*.jsonl"
 
@@ -41,13 +41,14 @@ class Sample:
         return (self.problem_set, self.problem_id, self.index)
 
 
-def sample_of(problem_set: str, rollout: Rollout, verdict: Verdict, sources: Sequence[str]) -> Sample:
+def to_sample(problem_set: str, judged: JudgedRollout, sources: Sequence[str]) -> Sample:
     """Of a judged rollout."""
+    rollout, verdict = judged.rollout, judged.verdict
     return Sample(
         problem_set=problem_set,
         problem_id=rollout.problem.problem_id,
-        index=rollout.group_index,
-        is_correct=verdict.reward > 0,
+        index=rollout.sample_index,
+        is_correct=verdict.accepted is True,
         answer=verdict.answer,
         reference_answer=rollout.problem.answer,
         completion_tokens=len(rollout.completion_ids),

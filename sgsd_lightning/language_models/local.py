@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.distributed.gathered_weights import gathered_weights
+from sgsd_lightning.engines import GenerationRequest, TransformersEngine, end_of_sequence_ids
 from sgsd_lightning.language_models.base import Answer, LanguageModel
 from sgsd_lightning.policy import PolicySource
-from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
 from sgsd_lightning.seeding import derive_seed
-from sgsd_lightning.types import FinishReason, Messages, Problem, SamplingSettings
+from sgsd_lightning.types import FinishReason, Messages, SamplingSettings
 
 TOO_LATE = "not answered before the deadline"
 
@@ -52,7 +52,8 @@ class TransformersModel(LanguageModel):
 
     def answers(self, chats: Sequence[Messages], deadline: float | None = None) -> Iterator[tuple[int, Answer]]:
         model, tokenizer = self.loaded()
-        requests = [self._request(tokenizer, chat) for chat in chats]
+        stop_ids = end_of_sequence_ids(model, tokenizer)
+        requests = [self._request(tokenizer, chat, stop_ids) for chat in chats]
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
         fitting = [i for i, r in enumerate(requests) if len(r.prompt_ids) + self.sampling.max_new_tokens <= room]
         for index in sorted(set(range(len(chats))) - set(fitting)):
@@ -66,27 +67,31 @@ class TransformersModel(LanguageModel):
             yield from zip(batch, self._answered(model, tokenizer, [requests[i] for i in batch]), strict=True)
 
     def _answered(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[RolloutRequest]
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[GenerationRequest]
     ) -> list[Answer]:
-        rollouts = TransformersEngine().decode(model, tokenizer, requests, self.sampling)
+        completions = TransformersEngine().decode(model, requests, self.sampling)
         limit = self.sampling.max_new_tokens
         return [
-            Answer(text=rollout.completion_text)
-            if rollout.finish_reason is FinishReason.STOPPED
+            Answer(
+                text=tokenizer.decode(
+                    list(completion.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
+            )
+            if completion.finish_reason is FinishReason.STOPPED
             else Answer(error=f"cut off after {limit} tokens (language_model.sampling.max_new_tokens)")
-            for rollout in rollouts
+            for completion in completions
         ]
 
-    def _request(self, tokenizer: PreTrainedTokenizerBase, chat: Messages) -> RolloutRequest:
+    def _request(
+        self, tokenizer: PreTrainedTokenizerBase, chat: Messages, stop_ids: tuple[int, ...]
+    ) -> GenerationRequest:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in chat], tokenize=False, add_generation_prompt=True, **self.template_args
         )
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         content = "\n".join(message["content"] for message in chat)
-        return RolloutRequest(
-            problem=Problem(problem_id="a chat of the skill writer", text=content, answer=""),
-            prompt_ids=tuple(ids),
-            seed=derive_seed("writer", self.seed, content),
+        return GenerationRequest(
+            prompt_ids=tuple(ids), seed=derive_seed("writer", self.seed, content), stop_ids=stop_ids, label="a chat"
         )
 
 

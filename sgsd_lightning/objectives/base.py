@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sgsd_lightning.metrics.measurements import Measurement
-from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types import ScoreRequest, TeacherStances, TokenScores, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,14 +20,8 @@ class ObjectiveResult:
     """Scalar: the mean over all B rollouts, dropped and neutral ones included as 0."""
     metrics: Mapping[str, Tensor | Measurement] = field(default_factory=dict)
     """Scalars to log, detached, named ``objective/...``; a plain tensor is taken as a mean over the B rollouts."""
-    stance_score: Tensor | None = None
-    """[B, K] detached, nats per token."""
-    stance: Tensor | None = None
-    """[B, K] detached: +1 the teacher likes the rollout better than the student does, -1 less, 0 neither or absent."""
-    polarity: Tensor | None = None
-    """[B, K] detached: +1 helpful, -1 misleading, 0 neutral or absent."""
-    gated_loss: Tensor | None = None
-    """[B, K] detached, nats per token: what the gate let through of each teacher."""
+    stances: TeacherStances | None = None
+    """What was measured of each teacher; None where the objective measures no stance."""
 
 
 class Objective(ABC):

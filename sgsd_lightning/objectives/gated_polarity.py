@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgsd_lightning.metrics.measurements import Measurement, mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
-from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types import ScoreRequest, TeacherStances, TokenScores, Verdict
 
 LARGEST_SLOPE = 0.392952
 """The largest dl/dr at tau = 1, where r = 1.2156; at another temperature it is divided by sqrt(tau)."""
@@ -67,10 +67,12 @@ class GatedPolarity(Objective):
         return ObjectiveResult(
             loss=_mean(output.rollout_loss),
             metrics=_metrics(output, scores),
-            stance_score=output.stance_score.detach(),
-            stance=output.stance.detach(),
-            polarity=output.polarity.detach(),
-            gated_loss=output.gated_loss.detach(),
+            stances=TeacherStances(
+                stance_score=output.stance_score.detach(),
+                stance=output.stance.detach(),
+                polarity=output.polarity.detach(),
+                gated_loss=output.gated_loss.detach(),
+            ),
         )
 
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:

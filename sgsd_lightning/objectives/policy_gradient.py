@@ -9,30 +9,30 @@ import torch
 from torch import Tensor
 
 from sgsd_lightning.metrics.measurements import mean_where
+from sgsd_lightning.objectives.advantages import Advantages, GroupAdvantages, group_sums, judged
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
 
 LossLevel = Literal["sequence", "token", "constant"]
-STD_EPSILON = 1e-4
 
 
 class PolicyGradient(Objective):
     """The clipped policy gradient over groups of rollouts of one problem (GRPO, arXiv 2402.03300).
 
-    Equation, with R_i the reward of rollout i and w the probability of a token now over the one it was sampled with::
+    Equation, with A_it the advantage of token t of rollout i and w_t its probability now over that when sampled::
 
-        A_i = R_i - mean of R over the group        (/ (standard deviation + 1e-4) with normalise_advantages)
-        L   = - mean over rollouts of  sum_t min(w_t A_i, clip(w_t, 1 - clip_low, 1 + clip_high) A_i) / n_i
-              + kl_weight * mean over rollouts of  mean_t (exp(d_t) - d_t - 1),   d = log reference - log student
+        L = - mean over rollouts of  sum_t min(w_t A_it, clip(w_t, 1 - clip_low, 1 + clip_high) A_it) / n_i
+            + kl_weight * mean over rollouts of  mean_t (exp(d_t) - d_t - 1),   d = log reference - log student
 
     All sampled tokens count, the end-of-sequence token included. GRPO: ``sequence`` and normalised; Dr. GRPO (arXiv
     2503.20783): ``constant`` and not normalised; DAPO (arXiv 2503.14476): ``token`` and ``clip_high`` 0.28.
 
-    A group is what a micro-batch holds of a problem: all ``samples_per_prompt`` rollouts but the dropped ones. With one
-    update a batch of rollouts w is 1 up to rounding, and clipping does nothing.
+    A group is what a micro-batch holds of a problem: its ``rollouts.group_size`` rollouts but the dropped ones. Those
+    that could not be judged count 0 and change nothing of the others. With one update per batch of rollouts w is 1 up
+    to rounding, and clipping does nothing.
 
     Args:
-        normalise_advantages: divide by the group's standard deviation.
+        advantages: what a token is worth; None takes `GroupAdvantages`.
         clip_low: how far below 1 the ratio w still counts.
         clip_high: how far above.
         loss_level: what n_i is: ``sequence`` the rollout's own tokens, ``token`` the mean number of tokens in its
@@ -43,7 +43,7 @@ class PolicyGradient(Objective):
 
     def __init__(
         self,
-        normalise_advantages: bool = True,
+        advantages: Advantages | None = None,
         clip_low: float = 0.2,
         clip_high: float = 0.2,
         loss_level: LossLevel = "sequence",
@@ -60,7 +60,7 @@ class PolicyGradient(Objective):
         for name, (is_valid, value, rule) in rules.items():
             if not is_valid:
                 raise ValueError(f"objective.{name} must be {rule}; got {value!r}")
-        self.normalise_advantages = normalise_advantages
+        self.advantages = advantages or GroupAdvantages()
         self.clip_low = clip_low
         self.clip_high = clip_high
         self.loss_level: LossLevel = loss_level
@@ -73,32 +73,35 @@ class PolicyGradient(Objective):
 
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
         student, mask = scores.student_logprob, scores.completion_mask
-        rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=student.dtype, device=student.device)
-        advantage = group_advantages(rewards, scores.problem_index, self.normalise_advantages)
+        advantage = self.advantages(scores, verdicts)  # [B, T] or [B, 1]
+        is_judged = judged(verdicts, student.device)
         ratio = torch.where(mask, student - scores.sampled_logprob, 0.0).exp()
         clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
-        gain = torch.minimum(ratio * advantage[:, None], clipped * advantage[:, None])
-        per_rollout = -torch.where(mask, gain, 0.0).sum(-1) / self._num_tokens(mask, scores.problem_index)
-        kl = self._kl(scores) if self.kl_weight else torch.zeros_like(per_rollout)
+        gain = torch.minimum(ratio * advantage, clipped * advantage)
+        per_rollout = -torch.where(mask, gain, 0.0).sum(-1) / self._num_tokens(mask, scores.group, is_judged)
+        kl = torch.where(is_judged, self._kl(scores), 0.0) if self.kl_weight else torch.zeros_like(per_rollout)
         loss = (per_rollout + self.kl_weight * kl).sum() / max(1, len(verdicts))
-        has_signal = advantage != 0
+        is_one_per_rollout = advantage.shape[1] == 1
+        per_token = torch.ones_like(advantage, dtype=torch.bool) if is_one_per_rollout else mask
+        has_signal = ((advantage != 0) & per_token).any(-1)
         return ObjectiveResult(
             loss=loss,
             metrics={
-                "objective/advantage_abs": mean_where(advantage.abs(), torch.ones_like(has_signal)),
+                "objective/advantage_abs": mean_where(advantage.abs(), per_token),
                 "objective/active_rollout_frac": mean_where(has_signal, torch.ones_like(has_signal)),
                 "objective/clipped_token_frac": mean_where(ratio != clipped, mask),
                 "objective/kl": mean_where(kl, torch.ones_like(has_signal)),
             },
         )
 
-    def _num_tokens(self, mask: Tensor, problem_index: Tensor) -> Tensor:
+    def _num_tokens(self, mask: Tensor, group: Tensor, is_judged: Tensor) -> Tensor:
         """n_i [B], at least 1."""
         own = mask.sum(-1).float()
         if self.loss_level == "constant":
             own = torch.full_like(own, self.max_completion_tokens)
         elif self.loss_level == "token":
-            own = group_sums(own, problem_index) / group_sums(torch.ones_like(own), problem_index)
+            counted = is_judged.float()
+            own = group_sums(own * counted, group) / group_sums(counted, group).clamp(min=1)
         return own.clamp(min=1)
 
     def _kl(self, scores: TokenScores) -> Tensor:
@@ -111,20 +114,3 @@ class PolicyGradient(Objective):
         mask = scores.completion_mask
         difference = torch.where(mask, scores.teacher_logprob[:, 0] - scores.student_logprob, 0.0)
         return (difference.exp() - difference - 1).sum(-1) / mask.sum(-1).clamp(min=1)
-
-
-def group_sums(values: Tensor, group: Tensor) -> Tensor:
-    """[B]: the sum over each value's group; ``group`` is [B] int64, counted from 0."""
-    num_groups = int(group.max()) + 1 if len(group) else 0
-    return values.new_zeros(num_groups).index_add(0, group, values)[group]
-
-
-def group_advantages(rewards: Tensor, group: Tensor, normalise: bool) -> Tensor:
-    """[B]: how much better than its group; 0 in a group of one or of equal rewards."""
-    sizes = group_sums(torch.ones_like(rewards), group)
-    centred = rewards - group_sums(rewards, group) / sizes
-    if not normalise:
-        return centred
-    # over n - 1, as the reference implementations have it
-    variance = group_sums(centred.square(), group) / (sizes - 1).clamp(min=1)
-    return centred / (variance.sqrt() + STD_EPSILON)

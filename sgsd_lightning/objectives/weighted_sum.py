@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -38,14 +37,14 @@ class WeightedSum(Objective):
 
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
         results = [objective(scores, verdicts) for objective in self.objectives]
-        stances = next((result for result in results if result.stance is not None), results[0])
+        stances = next((result.stances for result in results if result.stances is not None), None)
         loss = torch.stack([weight * result.loss for weight, result in zip(self.weights, results, strict=True)]).sum()
         metrics = {
             f"objective_{number}/{name.removeprefix('objective/')}": value
             for number, result in enumerate(results, start=1)
             for name, value in {**result.metrics, "objective/loss": result.loss.detach()}.items()
         }
-        return replace(stances, loss=loss, metrics=metrics)
+        return ObjectiveResult(loss=loss, metrics=metrics, stances=stances)
 
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:
         """Of the first objective that has one."""

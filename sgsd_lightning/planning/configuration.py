@@ -9,10 +9,11 @@ from typing import Any
 
 from transformers import PreTrainedConfig, Qwen3Config
 
+from sgsd_lightning.engines import TransformersEngine
 from sgsd_lightning.planning.model_shape import ModelShape, config_by_name, shape_from_config
 from sgsd_lightning.planning.run_settings import Accelerator, RunSettings, Strategy, Teacher
 from sgsd_lightning.policy import LoraSettings, PretrainedPolicy, RandomPolicy
-from sgsd_lightning.rollouts import TransformersEngine
+from sgsd_lightning.training.learner import ScoringSettings
 
 _TEACHERS: dict[str, Teacher] = {
     "LiveTeacher": "live",
@@ -64,9 +65,7 @@ def read_configuration(config: Mapping[str, Any], estimates: Estimates) -> ReadC
         accelerator=_accelerator(trainer, assumptions),
         accumulate_grad_batches=int(trainer["accumulate_grad_batches"] or 1),
         teacher=_teacher(model),
-        teacher_tokens_per_forward=model["teacher_tokens_per_forward"],
-        head_implementation=model["head_implementation"],
-        samples_per_prompt=model["samples_per_prompt"],
+        **_scoring(model),
         **strategy,
         **_tokens(config, estimates, assumptions),
         **_rollouts(model),
@@ -187,7 +186,7 @@ def _strategy_kind(name: str, num_devices: int) -> Strategy:
         return "fsdp2"
     if name in ("single_device", "SingleDeviceStrategy"):
         return "single"
-    raise ValueError(f"trainer.strategy {name!r} is not reckoned with; there are auto, ddp and fsdp2")
+    raise ValueError(f"trainer.strategy {name!r} is not supported by `sgsd plan`; it knows auto, ddp and fsdp2")
 
 
 def _num_devices(trainer: Mapping[str, Any], assumptions: list[str]) -> int:
@@ -206,7 +205,7 @@ def _teacher(model: Mapping[str, Any]) -> Teacher:
     name = _class_name(model.get("teacher_weights")) or "LiveTeacher"
     if name not in _TEACHERS:
         raise ValueError(
-            f"model.init_args.teacher_weights {name!r} is not reckoned with; there are {', '.join(_TEACHERS)}"
+            f"model.init_args.teacher_weights {name!r} is not supported by `sgsd plan`; it knows {', '.join(_TEACHERS)}"
         )
     return _TEACHERS[name]
 
@@ -227,7 +226,7 @@ def _tokens(config: Mapping[str, Any], estimates: Estimates, assumptions: list[s
         "problems_per_batch": int(_arguments(config, "data").get("batch_size", 1)),
         "prompt_tokens": estimates.prompt_tokens or limit,
         "teacher_prompt_tokens": estimates.teacher_prompt_tokens or limit,
-        "completion_tokens": (model.get("sampling") or {}).get("max_new_tokens", 1024),
+        "completion_tokens": (_rollouter(model).get("sampling") or {}).get("max_new_tokens", 1024),
     }
 
 
@@ -238,13 +237,28 @@ def _num_contexts(contexts: Mapping[str, Any]) -> int:
     return 1
 
 
+def _rollouter(model: Mapping[str, Any]) -> dict[str, Any]:
+    return dict((model.get("rollouts") or {}).get("init_args") or {})
+
+
+def _scoring(model: Mapping[str, Any]) -> dict[str, Any]:
+    scoring = model.get("scoring") or {}
+    default = ScoringSettings()
+    return {
+        name: scoring.get(name, getattr(default, name))
+        for name in ("teacher_tokens_per_forward", "head_implementation")
+    }
+
+
 def _rollouts(model: Mapping[str, Any]) -> dict[str, Any]:
     defaults = inspect.signature(TransformersEngine).parameters
-    arguments = (model.get("rollouts") or {}).get("init_args") or {}
+    rollouter = _rollouter(model)
+    engine = (rollouter.get("engine") or {}).get("init_args") or {}
     return {
-        "rollout_batch_size": arguments.get("batch_size", defaults["batch_size"].default),
-        "rollout_batch_tokens": arguments.get("max_batch_tokens", defaults["max_batch_tokens"].default),
-        "gather_weights": arguments.get("gather_weights", True),
+        "group_size": rollouter.get("group_size", 1),
+        "rollout_batch_size": engine.get("batch_size", defaults["batch_size"].default),
+        "rollout_batch_tokens": engine.get("max_batch_tokens", defaults["max_batch_tokens"].default),
+        "gather_weights": engine.get("gather_weights", True),
     }
 
 
@@ -253,7 +267,7 @@ def _evaluation(config: Mapping[str, Any], estimates: Estimates) -> dict[str, An
     if not data.get("validation") or config["trainer"].get("limit_val_batches") == 0:
         return {}
     return {
-        "evaluation_rollouts": data.get("evaluation_batch_size", 16) * evaluation.get("samples_per_problem", 1),
+        "evaluation_rollouts": data.get("evaluation_batch_size", 16) * evaluation.get("group_size", 1),
         "evaluation_completion_tokens": (evaluation.get("sampling") or {}).get("max_new_tokens", 1024),
     }
 

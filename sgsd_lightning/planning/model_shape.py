@@ -117,7 +117,7 @@ class ModelShape:
         return replace(self, linear_layers=adapted)
 
 
-def shape_of(model: PreTrainedModel) -> ModelShape:
+def model_shape(model: PreTrainedModel) -> ModelShape:
     """The shape of a model, wherever it is and whether or not it is sharded or adapted.
 
     Raises:
@@ -167,7 +167,7 @@ def shape_from_config(config: PreTrainedConfig) -> ModelShape:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(small)
     return replace(
-        shape_of(model),
+        model_shape(model),
         num_layers=text.num_hidden_layers,
         num_sliding_layers=layer_types.count("sliding_attention"),
     )

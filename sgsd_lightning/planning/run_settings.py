@@ -53,7 +53,7 @@ class RunSettings:
 
     problems_per_batch: int = 1
     """In one micro-batch of one device."""
-    samples_per_prompt: int = 1
+    group_size: int = 1
     accumulate_grad_batches: int = 1
     prompt_tokens: int = 512
     teacher_prompt_tokens: int = 1024
@@ -72,7 +72,7 @@ class RunSettings:
     """A fused optimizer needs no temporaries."""
 
     def __post_init__(self) -> None:
-        for name in ("num_devices", "problems_per_batch", "samples_per_prompt", "prompt_tokens", "completion_tokens"):
+        for name in ("num_devices", "problems_per_batch", "group_size", "prompt_tokens", "completion_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         if self.strategy == "single" and self.num_devices != 1:
@@ -133,7 +133,7 @@ class RunSettings:
     @property
     def num_rollouts(self) -> int:
         """In one micro-batch of one device."""
-        return self.problems_per_batch * self.samples_per_prompt
+        return self.problems_per_batch * self.group_size
 
     @property
     def student_length(self) -> int:

@@ -3,13 +3,13 @@
 from sgsd_lightning.policy.export import export_model
 from sgsd_lightning.policy.loading import PolicySource, PretrainedPolicy, RandomPolicy
 from sgsd_lightning.policy.lora import LoraSettings
-from sgsd_lightning.policy.teacher_weights import (
+from sgsd_lightning.policy.views import (
     EmaTeacher,
     FrozenTeacher,
     LiveTeacher,
     PeriodicTeacher,
+    PolicyView,
     ShadowTeacher,
-    TeacherWeights,
 )
 
 __all__ = [
@@ -19,9 +19,9 @@ __all__ = [
     "LoraSettings",
     "PeriodicTeacher",
     "PolicySource",
+    "PolicyView",
     "PretrainedPolicy",
     "RandomPolicy",
     "ShadowTeacher",
-    "TeacherWeights",
     "export_model",
 ]

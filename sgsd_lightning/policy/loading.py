@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +25,7 @@ from sgsd_lightning.scoring.attention import resolve_attention
 from sgsd_lightning.scoring.check import check_score
 from sgsd_lightning.scoring.compilation import compile_layers
 from sgsd_lightning.seeding import seeded
+from sgsd_lightning.types import Completion, TokenSequence
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,10 @@ class PolicySource(ABC):
     @abstractmethod
     def load_model(self) -> PreTrainedModel:
         """A causal LM on the CPU, in training mode, without dropout; what is to be trained requires gradients."""
+
+    def sequences(self, prompt_ids: Sequence[int], completion: Completion) -> tuple[TokenSequence, ...]:
+        """How this policy's model reads a completion after a prompt; the targets in order are the completion's ids."""
+        return (TokenSequence.causal(prompt_ids, completion.ids),)
 
 
 class PretrainedPolicy(PolicySource):

@@ -87,8 +87,11 @@ class ChatPrompts:
         """The student's prompt ids, up to where its answer starts; with guidance, the teacher's text under the
         student's template arguments.
         """
-        role = PromptRole.STUDENT if guidance is None else PromptRole.TEACHER
-        return self.render(tokenizer, self.messages(role, problem, guidance), PromptRole.STUDENT)
+        return self.render(tokenizer, self.student_messages(problem, guidance), PromptRole.STUDENT)
+
+    def student_messages(self, problem: Problem, guidance: TeacherContext | None = None) -> Messages:
+        """The student's chat, before the template."""
+        return self.messages(PromptRole.STUDENT if guidance is None else PromptRole.TEACHER, problem, guidance)
 
     def teacher(
         self,
@@ -99,8 +102,10 @@ class ChatPrompts:
     ) -> tuple[int, ...]:
         """A teacher's prompt ids: the student's guidance, if there is any, then the teacher's own context.
 
-        A teacher that is shown nothing of its own reads the student's prompt.
+        A teacher that is shown nothing of its own reads the student's prompt; one with a chat of its own reads that.
         """
+        if context.messages is not None:
+            return self.render(tokenizer, context.messages, PromptRole.TEACHER)
         if not context.text:
             return self.student(tokenizer, problem, guidance)
         shown = context if guidance is None else replace(context, text=f"{guidance.text}\n\n{context.text}")

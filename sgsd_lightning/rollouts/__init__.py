@@ -1,6 +1,6 @@
-"""Rollout engines: prompts in, sampled completions out."""
+"""Rollouters: problems in, rollouts out; who speaks when, and what is read before."""
 
-from sgsd_lightning.rollouts.base import RolloutEngine, RolloutRequest, check_freshness
-from sgsd_lightning.rollouts.transformers_engine import TransformersEngine
+from sgsd_lightning.rollouts.base import Rollouter, SamplingPolicy
+from sgsd_lightning.rollouts.single_turn import EvaluationTurn, SingleTurn
 
-__all__ = ["RolloutEngine", "RolloutRequest", "TransformersEngine", "check_freshness"]
+__all__ = ["EvaluationTurn", "Rollouter", "SamplingPolicy", "SingleTurn"]

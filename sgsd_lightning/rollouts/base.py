@@ -1,83 +1,81 @@
-"""The contract of a rollout engine: prompts in, sampled completions out."""
+"""The contract of a rollouter: problems in, rollouts out."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sgsd_lightning.types import Problem, Rollout, SamplingSettings
+from sgsd_lightning.engines import RolloutEngine
+from sgsd_lightning.prompts.chat import ChatPrompts
+from sgsd_lightning.types import Part, Problem, Rollout, TeacherContext
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RolloutRequest:
-    """One completion to sample."""
+class SamplingPolicy(Protocol):
+    """What a rollouter needs of the policy that it samples from; a `Learner` is one."""
+
+    name: str
+    seed: int
+    prompts: ChatPrompts
+
+    @property
+    def version(self) -> int:
+        """The optimizer step of the weights as they are now."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+
+class Wanted(NamedTuple):
+    """A rollout that is to be sampled."""
 
     problem: Problem
-    prompt_ids: tuple[int, ...]
-    seed: int
-    """Everything random about this completion derives from this number (64 bits)."""
-    group_index: int = 0
+    sample_index: int
+    """Which of the samples of its problem."""
 
 
-STREAMED_AT_A_TIME = 64
+class Rollouter(Part):
+    """Samples rollouts: who speaks when, what each turn reads, and where its randomness comes from."""
 
+    group_size: int
+    """Rollouts of each problem, its group."""
 
-class RolloutEngine(ABC):
-    """Samples completions from the policy."""
+    engine: RolloutEngine
+    """What samples completions."""
+
+    def guidance_for(self, problems: Sequence[Problem]) -> Mapping[str, TeacherContext | None]:
+        """By problem id, what the student's prompt shows beside the problem, for teachers that are to see it too."""
+        return {problem.problem_id: None for problem in problems}
+
+    def sources(self, wanted: Wanted) -> tuple[str, ...]:
+        """Ids of what this rollout's prompt shows beside the problem."""
+        return ()
 
     @abstractmethod
-    def generate(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[RolloutRequest],
-        sampling: SamplingSettings,
-        weights_version: int = 0,
+    def sample(
+        self, policy: SamplingPolicy, wanted: Sequence[Wanted], *, stream: str, step: int | None = None
     ) -> list[Rollout]:
-        """One rollout a request, in their order, without gradient.
-
-        A completion depends on its own request, the weights and the settings alone (up to rounding): not on the
-        batch it is sampled in.
+        """Rollouts of the policy's weights as they are now, in the order of ``wanted``; a collective under FSDP2.
 
         Args:
-            model: The policy; its weights at this moment are the ones to sample with.
-            tokenizer: Its tokenizer.
-            requests: What to sample; may be empty in a process that has no part in a batch.
-            sampling: How.
-            weights_version: The optimizer step of the weights; every rollout carries it. An engine that holds a copy
-                of the weights has to refresh it whenever this number or the model object differs from the last
-                call's, also when the number went down (an earlier checkpoint was loaded).
+            policy: Who is sampled.
+            wanted: Of which problems, and which of their samples; may be empty in a process without a part.
+            stream: What the rollouts are for (``rollout``, ``evaluation``): streams do not share random numbers.
+            step: The optimizer step that randomness also derives from; None gives the same noise at any step.
         """
 
-    def stream(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[RolloutRequest],
-        sampling: SamplingSettings,
-    ) -> Iterator[tuple[int, Rollout]]:
-        """The same as it comes, for work that is to be kept when it is stopped: a request's place, and its rollout.
+    def rollouts(
+        self, policy: SamplingPolicy, problems: Sequence[Problem], *, stream: str, step: int | None = None
+    ) -> list[Rollout]:
+        """``group_size`` rollouts of each problem, one problem after the other."""
+        wanted = [Wanted(problem, index) for problem in problems for index in range(self.group_size)]
+        return self.sample(policy, wanted, stream=stream, step=step)
 
-        Here some requests at a time; an engine that knows of each completion when it ends overrides this.
-        """
-        for start in range(0, len(requests), STREAMED_AT_A_TIME):
-            some = requests[start : start + STREAMED_AT_A_TIME]
-            yield from enumerate(self.generate(model, tokenizer, some, sampling), start=start)
-
-
-def check_freshness(engine: RolloutEngine, rollouts: Sequence[Rollout], weights_version: int) -> None:
-    """An engine that holds a copy of the weights must have refreshed it.
-
-    Raises:
-        RuntimeError: naming the engine, if a rollout is of other weights than those of step ``weights_version``.
-    """
-    stale = next((rollout for rollout in rollouts if rollout.weights_version != weights_version), None)
-    if stale is not None:
-        raise RuntimeError(
-            f"{type(engine).__name__} sampled with the weights of step {stale.weights_version} at step "
-            f"{weights_version}; an engine that holds a copy of the weights must refresh it when weights_version "
-            "changes"
-        )
+    def stream(self, policy: SamplingPolicy, wanted: Sequence[Wanted], *, stream: str) -> Iterator[tuple[int, Rollout]]:
+        """The same as they end, for work that is to survive a stop: the index into ``wanted``, and the rollout."""
+        yield from enumerate(self.sample(policy, wanted, stream=stream))

@@ -1,30 +1,38 @@
-"""Several optimizer steps on the same rollouts: they are kept for as many steps, and in the checkpoint between."""
+"""Several optimizer steps on the same rollouts: they and their teachers are kept, and are in the checkpoint between."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
 
 from sgsd_lightning.distributed.processes import num_processes
-from sgsd_lightning.types import FinishReason, Problem, Rollout, Verdict
+from sgsd_lightning.types import (
+    Completion,
+    FinishReason,
+    JudgedRollout,
+    Problem,
+    RewardSpan,
+    Rollout,
+    Taught,
+    TeacherContext,
+    TokenSequence,
+    Turn,
+    Verdict,
+)
 
 log = logging.getLogger(__name__)
 
-
-class JudgedRollouts(NamedTuple):
-    """The rollouts of a micro-batch and what the verifier says of them, in the same order."""
-
-    rollouts: Sequence[Rollout]
-    verdicts: Sequence[Verdict]
+Restore = Callable[[Sequence[JudgedRollout], Sequence[Sequence[TeacherContext]]], Taught]
+"""From judged rollouts, and the contexts of those that are not dropped, to what they were taught."""
 
 
 class RolloutReuse:
-    """Keeps the judged rollouts of each micro-batch of a step until the last update on them.
+    """Keeps what each micro-batch of a step was taught until the last update on it.
 
     The loader hands out a step's micro-batches ``updates_per_batch`` times in a row; those after the first time find
-    their rollouts here.
+    their rollouts here, with the contexts that were built for them.
 
     Args:
         updates_per_batch: optimizer steps on the same rollouts, at least 1.
@@ -34,29 +42,36 @@ class RolloutReuse:
         if updates_per_batch < 1:
             raise ValueError(f"model.updates_per_batch must be at least 1; got {updates_per_batch}")
         self.updates_per_batch = updates_per_batch
-        self._kept: dict[int, JudgedRollouts] = {}
-        self._loaded: Mapping[int, Sequence[Mapping[str, Any]]] = {}
+        self._kept: dict[int, Mapping[str, Taught]] = {}
+        self._loaded: Mapping[int, Mapping[str, Any]] = {}
 
-    def find(self, problems: Sequence[Problem], batch_idx: int, micro_batches: int) -> JudgedRollouts | None:
-        """The rollouts of an earlier update on the same problems; None where they are to be sampled.
+    def find(
+        self, problems: Sequence[Problem], batch_idx: int, micro_batches: int, restore: Mapping[str, Restore]
+    ) -> Mapping[str, Taught] | None:
+        """By policy, what an earlier update on the same problems was taught; None where they are to be sampled.
 
         Args:
             problems: of the micro-batch.
             batch_idx: of the micro-batch in its epoch.
             micro_batches: in an optimizer step.
+            restore: by policy, how rollouts and contexts of a checkpoint become rows again.
         """
         place = batch_idx % micro_batches
         if batch_idx // micro_batches % self.updates_per_batch == 0:
             return None
         if place in self._loaded:
-            self._kept[place] = _judged(self._loaded[place], problems)
+            saved = self._loaded[place]
+            self._kept[place] = {
+                name: restore[name](_judged(rows["rollouts"], problems), _contexts(rows["contexts"]))
+                for name, rows in saved.items()
+            }
             self._loaded = {other: rows for other, rows in self._loaded.items() if other != place}
         return self._kept.get(place)
 
-    def keep(self, judged: JudgedRollouts, batch_idx: int, micro_batches: int) -> None:
+    def keep(self, taught: Mapping[str, Taught], batch_idx: int, micro_batches: int) -> None:
         """For the updates that follow, if any do."""
         if self.updates_per_batch > 1:
-            self._kept[batch_idx % micro_batches] = judged
+            self._kept[batch_idx % micro_batches] = taught
 
     def check_data(self, updates_per_batch: int) -> None:
         """The data module must hand out a step's problems as often as there are updates on their rollouts.
@@ -67,17 +82,26 @@ class RolloutReuse:
         if updates_per_batch != self.updates_per_batch:
             raise ValueError(
                 f"model.updates_per_batch is {self.updates_per_batch} and data.updates_per_batch is "
-                f"{updates_per_batch}: the data module hands out a step's problems once an update, so that both must "
+                f"{updates_per_batch}: the data module hands out a step's problems once per update, so that both must "
                 "be the same"
             )
 
-    def state_dict(self) -> dict[int, list[dict[str, Any]]]:
-        """Of this process: by place in the step, a row of plain values and tensors each rollout; problems by id."""
-        kept = {place: [_row(*pair) for pair in zip(*judged, strict=True)] for place, judged in self._kept.items()}
-        return {**{place: list(map(dict, rows)) for place, rows in self._loaded.items()}, **kept}
+    def state_dict(self) -> dict[int, dict[str, Any]]:
+        """Of this process: by place in the step and policy, plain values and tensors; problems by id."""
+        kept = {
+            place: {
+                name: {
+                    "rollouts": [_row(judged) for judged in taught.sampled],
+                    "contexts": [[asdict(context) for context in contexts] for contexts in taught.contexts],
+                }
+                for name, taught in policies.items()
+            }
+            for place, policies in self._kept.items()
+        }
+        return {**{place: dict(policies) for place, policies in self._loaded.items()}, **kept}
 
-    def load_state_dicts(self, states: Sequence[Mapping[int, Sequence[Mapping[str, Any]]]], rank: int) -> None:
-        """Take up this process's part of what :meth:`state_dict` gave on every process.
+    def load_state_dicts(self, states: Sequence[Mapping[int, Mapping[str, Any]]], rank: int) -> None:
+        """Take this process's part of what :meth:`state_dict` gave on every process.
 
         With another number of processes the problems of a step are split otherwise; the rollouts that the next
         updates would have been on are then sampled anew.
@@ -94,29 +118,60 @@ class RolloutReuse:
             )
 
 
-def _row(rollout: Rollout, verdict: Verdict) -> dict[str, Any]:
-    values = {entry.name: getattr(rollout, entry.name) for entry in fields(Rollout) if entry.name != "problem"}
+def _row(judged: JudgedRollout) -> dict[str, Any]:
+    rollout = judged.rollout
     return {
-        **values,
-        "problem_id": rollout.problem.problem_id,
-        "finish_reason": str(rollout.finish_reason),
-        "verdict": {entry.name: getattr(verdict, entry.name) for entry in fields(Verdict)},
+        **{entry.name: getattr(rollout, entry.name) for entry in fields(Rollout)},
+        "problem": rollout.problem.problem_id,
+        "messages": [dict(message) for message in rollout.messages],
+        "turns": [_turn_row(turn) for turn in rollout.turns],
+        "verdict": asdict(judged.verdict),
     }
 
 
-def _judged(rows: Sequence[Mapping[str, Any]], problems: Sequence[Problem]) -> JudgedRollouts:
+def _turn_row(turn: Turn) -> dict[str, Any]:
+    completion = {entry.name: getattr(turn.completion, entry.name) for entry in fields(Completion)}
+    return {
+        "prompt_ids": turn.prompt_ids,
+        "text": turn.text,
+        "is_trained": turn.is_trained,
+        "completion": {**completion, "finish_reason": str(turn.completion.finish_reason)},
+    }
+
+
+def _judged(rows: Sequence[Mapping[str, Any]], problems: Sequence[Problem]) -> list[JudgedRollout]:
     by_id = {problem.problem_id: problem for problem in problems}
-    unknown = next((row["problem_id"] for row in rows if row["problem_id"] not in by_id), None)
+    unknown = next((row["problem"] for row in rows if row["problem"] not in by_id), None)
     if unknown is not None:
         raise ValueError(
             f"the checkpoint holds rollouts of problem {unknown!r}, which its micro-batch does not have now"
         )
-    rollouts = [
-        Rollout(
-            **{name: value for name, value in row.items() if name not in ("problem_id", "verdict", "finish_reason")},
-            problem=by_id[row["problem_id"]],
-            finish_reason=FinishReason(row["finish_reason"]),
-        )
-        for row in rows
+    return [
+        JudgedRollout(rollout=_rollout(row, by_id[row["problem"]]), verdict=_verdict(row["verdict"])) for row in rows
     ]
-    return JudgedRollouts(rollouts, [Verdict(**row["verdict"]) for row in rows])
+
+
+def _rollout(row: Mapping[str, Any], problem: Problem) -> Rollout:
+    values = {name: value for name, value in row.items() if name not in ("problem", "turns", "verdict")}
+    return Rollout(**values, problem=problem, turns=tuple(_turn(turn) for turn in row["turns"]))
+
+
+def _turn(row: Mapping[str, Any]) -> Turn:
+    completion = row["completion"]
+    finish_reason = FinishReason(completion["finish_reason"])
+    return Turn(**{**row, "completion": Completion(**{**completion, "finish_reason": finish_reason})})
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    return Verdict(**{**row, "spans": tuple(RewardSpan(**span) for span in row["spans"])})
+
+
+def _contexts(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[TeacherContext]]:
+    return [[_context(row) for row in contexts] for contexts in rows]
+
+
+def _context(row: Mapping[str, Any]) -> TeacherContext:
+    sequences = row["sequences"]
+    return TeacherContext(
+        **{**row, "sequences": None if sequences is None else tuple(TokenSequence(**entry) for entry in sequences)}
+    )

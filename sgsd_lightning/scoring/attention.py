@@ -97,12 +97,17 @@ def segment_arguments(implementation: str, segments: Segments) -> dict[str, Any]
     The implementations of transformers other than flash attention find it in the position ids, which start again.
 
     Raises:
-        ValueError: for a shared prefix and an implementation other than ``sgsd_varlen``.
+        ValueError: for a shared prefix, or sequences that are not causal, and another implementation than
+            ``sgsd_varlen``.
     """
     if implementation == VARLEN:
         return {"segments": segments}
     if segments.key_index is not None:
         raise ValueError(f"policy.attention {implementation} cannot share a prefix between sequences")
+    if not segments.is_causal:
+        raise ValueError(
+            f"policy.attention {implementation} is causal, and some sequences are not; set it to sgsd_varlen"
+        )
     if not is_flash(implementation):
         return {}
     return {
@@ -247,7 +252,7 @@ def _varlen_kernels(
         segments.longest_query,
         segments.longest_key,
         scale=scaling,
-        window_size=(lookback, 0),
+        window_size=(lookback, 0) if segments.is_causal else (-1, -1),
         enable_gqa=key.shape[1] != query.shape[1],
     )
     assert isinstance(output, Tensor)  # a tuple only when more is asked for
@@ -270,7 +275,7 @@ def _sdpa_by_shape(
             rows(key, block.key_index, block.num_segments),
             rows(value, block.key_index, block.num_segments),
             attn_mask=block.mask,
-            is_causal=block.mask is None,
+            is_causal=block.mask is None and block.is_causal,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )

@@ -11,12 +11,13 @@ from transformers import PreTrainedModel
 
 from sgsd_lightning.scoring.attention import row_layout, runs_on_cpu
 from sgsd_lightning.scoring.forward import bind_score
-from sgsd_lightning.scoring.packing import TokenSequence, pack
+from sgsd_lightning.scoring.packing import pack
+from sgsd_lightning.types import TokenSequence
 
 _SEQUENCES = (
-    TokenSequence(prompt_ids=(1, 2), completion_ids=(3, 4)),
-    TokenSequence(prompt_ids=(5,), completion_ids=(6,)),
-    TokenSequence(prompt_ids=(1, 2), completion_ids=(7, 8, 9)),
+    TokenSequence.causal((1, 2), (3, 4)),
+    TokenSequence.causal((5,), (6,)),
+    TokenSequence.causal((1, 2), (7, 8, 9)),
 )
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
@@ -42,10 +43,10 @@ def check_score(model: PreTrainedModel) -> None:
 
 
 def _own_logprob(model: PreTrainedModel, sequence: TokenSequence) -> Tensor:
-    ids = torch.tensor([[*sequence.prompt_ids, *sequence.completion_ids]], device=model.device)
-    start = len(sequence.prompt_ids)
-    logits = model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float()
-    return logits.log_softmax(-1).gather(-1, ids[0, start:, None])[:, 0]
+    ids = torch.tensor([sequence.input_ids], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, list(sequence.predicted_from)].float()
+    targets = torch.tensor(sequence.targets, device=model.device)
+    return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import torch
 from sgsd_kernels import Implementation, linear_divergence, linear_logprob, support_logprob, teacher_support
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
@@ -138,6 +140,20 @@ def _divergence(head: dict[str, Any], asked: StudentDivergence, implementation: 
         mask=asked.mask,
         implementation=implementation,
     )
+
+
+def layer_features(model: PreTrainedModel, batch: PackedBatch, layers: Sequence[int]) -> Tensor:
+    """[layers, N, D] float32: the outputs of these layers at the positions that predict a target."""
+    segments = batch.segments
+    with nullcontext() if segments is None else packed_forward():
+        outputs = model.get_decoder()(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            output_hidden_states=True,
+            **({} if segments is None else segment_arguments(model.config._attn_implementation, segments)),
+        )
+    return torch.stack([outputs.hidden_states[layer].flatten(0, 1)[batch.predicted_from].float() for layer in layers])
 
 
 def bind_score(model: PreTrainedModel) -> None:

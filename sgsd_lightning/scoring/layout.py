@@ -2,86 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sgsd_lightning.scoring.forward import HeadScores, StudentDivergence, StudentSupport
-from sgsd_lightning.scoring.loss_mask import LossMaskRule
-from sgsd_lightning.types import DivergenceRequest, Rollout, ScoreRequest
+from sgsd_lightning.types import DivergenceRequest, ScoreRequest, ScoreRow, TokenSequence
+
+
+class Piece(NamedTuple):
+    """One token sequence of a row, and where its targets lie among the row's T ids."""
+
+    row: int
+    context: int
+    """Which of the row's teachers; 0 for the student."""
+    start: int
+    sequence: TokenSequence
 
 
 class PaddedLayout:
     """The padded [B, T] and [B, K, T] layouts that scalars are scattered to.
 
     A cell is an index into the flattened layout.
+
+    Args:
+        rows: B of them.
+        device: Of the tensors.
     """
 
-    def __init__(self, rollouts: Sequence[Rollout], num_contexts: int, device: torch.device) -> None:
-        self.rollouts = rollouts
-        self.num_contexts = num_contexts
+    def __init__(self, rows: Sequence[ScoreRow], device: torch.device) -> None:
+        self.rows = rows
+        self.num_contexts = max((len(row.teachers) for row in rows), default=0)
+        self.num_tokens = max((len(row.targets) for row in rows), default=0)
         self.device = device
-        self.num_tokens = max((len(rollout.completion_ids) for rollout in rollouts), default=0)
+
+    def student_pieces(self) -> list[Piece]:
+        """The student's sequences that predict something, row by row."""
+        return [piece for index, row in enumerate(self.rows) for piece in _pieces(index, 0, row.student)]
+
+    def teacher_pieces(self) -> list[Piece]:
+        """The teachers' sequences that predict something, row by row and teacher by teacher."""
+        return [
+            piece
+            for index, row in enumerate(self.rows)
+            for context, sequences in enumerate(row.teachers)
+            for piece in _pieces(index, context, sequences)
+        ]
+
+    def cells(self, pieces: Sequence[Piece]) -> Tensor:
+        """[N] int64: where the targets of these sequences are in [B, T]."""
+        return self._spans([(piece.row, piece) for piece in pieces])
+
+    def context_cells(self, pieces: Sequence[Piece]) -> Tensor:
+        """[N] int64: where the targets of these teachers' sequences are in [B, K, T]."""
+        return self._spans([(piece.row * self.num_contexts + piece.context, piece) for piece in pieces])
+
+    def _spans(self, spans: Sequence[tuple[int, Piece]]) -> Tensor:
+        parts = [
+            torch.arange(len(piece.sequence.targets)) + line * self.num_tokens + piece.start for line, piece in spans
+        ]
+        return torch.cat(parts).to(self.device)
 
     def zeros(self) -> Tensor:
         """[B, T] float32."""
-        return torch.zeros(len(self.rollouts), self.num_tokens, device=self.device)
-
-    def cells(self, rows: Sequence[int]) -> Tensor:
-        """[N] int64: where the tokens of these rollouts are in [B, T]."""
-        return self._spans([(row, len(self.rollouts[row].completion_ids)) for row in rows])
-
-    def context_cells(self, places: Sequence[tuple[int, int]]) -> Tensor:
-        """[N] int64: where the tokens of these (rollout, context) pairs are in [B, K, T]."""
-        return self._spans(
-            [(row * self.num_contexts + column, len(self.rollouts[row].completion_ids)) for row, column in places]
-        )
-
-    def _spans(self, spans: Sequence[tuple[int, int]]) -> Tensor:
-        parts = [torch.arange(length) + start * self.num_tokens for start, length in spans]
-        return torch.cat(parts).to(self.device)
+        return torch.zeros(len(self.rows), self.num_tokens, device=self.device)
 
     def scatter(self, cells: Tensor, values: Tensor) -> Tensor:
         """[B, T]: values at their cells, 0 elsewhere; differentiable in the values."""
-        return self.zeros().flatten().index_copy(0, cells, values.float()).view(len(self.rollouts), self.num_tokens)
+        return self.zeros().flatten().index_copy(0, cells, values.float()).view(len(self.rows), self.num_tokens)
 
-    def problem_index(self) -> Tensor:
-        """[B] int64: rollouts of one problem have one number."""
-        numbers: dict[str, int] = {}
-        index = [numbers.setdefault(rollout.problem.problem_id, len(numbers)) for rollout in self.rollouts]
-        return torch.tensor(index, dtype=torch.int64, device=self.device)
+    def group(self) -> Tensor:
+        """[B] int64."""
+        return torch.tensor([row.group for row in self.rows], dtype=torch.int64, device=self.device)
+
+    def completion_mask(self) -> Tensor:
+        """[B, T] bool."""
+        return self._padded([torch.ones(len(row.targets), dtype=torch.bool) for row in self.rows], torch.bool)
+
+    def loss_mask(self) -> Tensor:
+        """[B, T] bool."""
+        return self._padded([row.loss_mask for row in self.rows], torch.bool)
 
     def sampled_logprob(self) -> Tensor:
         """[B, T] float32: what the policy gave the tokens when it sampled them; 0 elsewhere."""
-        padded = torch.zeros(len(self.rollouts), self.num_tokens)
-        for row, rollout in zip(padded, self.rollouts, strict=True):
-            row[: len(rollout.logprobs)] = rollout.logprobs
-        return padded.to(self.device)
+        return self._padded([row.sampled_logprob for row in self.rows], torch.float32)
 
-    def completion_mask(self) -> Tensor:
-        return self._padded_mask([torch.ones(len(r.completion_ids), dtype=torch.bool) for r in self.rollouts])
+    def step_index(self) -> Tensor:
+        """[B, T] int64."""
+        return self._padded([row.step_index for row in self.rows], torch.int64)
 
-    def loss_mask(self, rule: LossMaskRule) -> Tensor:
-        return self._padded_mask([rule(rollout) for rollout in self.rollouts])
-
-    def context_weight(self, weights: Sequence[Sequence[float]]) -> Tensor:
+    def context_weight(self) -> Tensor:
         """[B, K] float32."""
-        rows = [[*row, *[0.0] * (self.num_contexts - len(row))] for row in weights]
+        rows = [[*row.context_weight, *[0.0] * (self.num_contexts - len(row.context_weight))] for row in self.rows]
         return torch.tensor(rows, device=self.device).reshape(len(rows), self.num_contexts)
 
-    def _padded_mask(self, rows: Sequence[Tensor]) -> Tensor:
-        mask = torch.zeros(len(rows), self.num_tokens, dtype=torch.bool)
-        for padded, row in zip(mask, rows, strict=True):
+    def _padded(self, rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        values = torch.zeros(len(rows), self.num_tokens, dtype=dtype)
+        for padded, row in zip(values, rows, strict=True):
             padded[: len(row)] = row
-        return mask.to(self.device)
+        return values.to(self.device)
+
+
+def _pieces(row: int, context: int, sequences: Sequence[TokenSequence]) -> Iterator[Piece]:
+    start = 0
+    for sequence in sequences:
+        if sequence.targets:
+            yield Piece(row, context, start, sequence)
+        start += len(sequence.targets)
 
 
 class TeacherScores:
     """[B, K, T] scores, filled micro-batch by micro-batch."""
 
     def __init__(self, grid: PaddedLayout, request: ScoreRequest) -> None:
-        shape = (len(grid.rollouts), grid.num_contexts, grid.num_tokens)
+        shape = (len(grid.rows), grid.num_contexts, grid.num_tokens)
         self.logprob = torch.zeros(shape, device=grid.device)
         self.entropy = torch.zeros(shape, device=grid.device) if request.entropy else None
         self.hidden: Tensor | None = None

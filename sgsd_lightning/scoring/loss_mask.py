@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sgsd_lightning.types import FinishReason, Rollout
+from sgsd_lightning.types import Completion, FinishReason
 
 THINK_TAGS = ("<think>", "</think>")
 
@@ -25,26 +25,17 @@ class LossMaskRule:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, train_eos: bool) -> None:
         self.train_eos = train_eos
-        self._dropped = {
-            "special": _special_ids(tokenizer),
-            "think": sorted(_whole_tokens(tokenizer, THINK_TAGS)),
-            "newline": _newline_ids(tokenizer),
-        }
-        self._text = {i: tokenizer.convert_ids_to_tokens(i) for ids in self._dropped.values() for i in ids}
+        dropped = {*_special_ids(tokenizer), *_whole_tokens(tokenizer, THINK_TAGS), *_newline_ids(tokenizer)}
         self._counts = torch.ones(len(tokenizer), dtype=torch.bool)
-        self._counts[list(self._text)] = False
+        self._counts[sorted(dropped)] = False
 
-    def __call__(self, rollout: Rollout) -> Tensor:
-        """[T] bool, CPU: which of the rollout's sampled tokens count. Ids beyond the tokenizer's count."""
-        ids = torch.tensor(rollout.completion_ids, dtype=torch.int64)
+    def __call__(self, completion: Completion) -> Tensor:
+        """[T] bool, CPU: which of the sampled tokens count. Ids beyond the tokenizer's count."""
+        ids = torch.tensor(completion.ids, dtype=torch.int64)
         mask = self._counts[ids.clamp(max=len(self._counts) - 1)] | (ids >= len(self._counts))
-        if self.train_eos and rollout.finish_reason is FinishReason.STOPPED and len(ids):
+        if self.train_eos and completion.finish_reason is FinishReason.STOPPED and len(ids):
             mask[-1] = True
         return mask
-
-    def describe(self) -> dict[str, list[str]]:
-        """The dropped tokens as the vocabulary spells them, by reason: ``special``, ``think``, ``newline``."""
-        return {reason: [self._text[token_id] for token_id in ids] for reason, ids in self._dropped.items()}
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sgsd_lightning.scoring.segments import Segment, Segments, Span
+from sgsd_lightning.types import TokenSequence
 
 RowLayout = Literal["padded", "packed", "shared"]
 """How sequences become model inputs; see :func:`pack`."""
@@ -19,23 +20,10 @@ MIN_SHARED_TOKENS = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenSequence:
-    """A prompt and the completion whose tokens are to be scored under it."""
-
-    prompt_ids: tuple[int, ...]
-    completion_ids: tuple[int, ...]
-
-    @property
-    def num_input_tokens(self) -> int:
-        """Tokens that the model reads: all but the completion's last, which predicts nothing that is asked for."""
-        return len(self.prompt_ids) + max(0, len(self.completion_ids) - 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBatch:
-    """Model inputs of several sequences, and where their completion tokens are predicted.
+    """Model inputs of several sequences, and where their targets are predicted.
 
-    ``N`` is the number of completion tokens of all sequences, in the order of the sequences.
+    ``N`` is the number of targets of all sequences, in the order of the sequences.
     """
 
     input_ids: Tensor
@@ -43,9 +31,9 @@ class PackedBatch:
     position_ids: Tensor
     """Same shape; starts at 0 with every sequence, goes on after what a sequence shares."""
     predicted_from: Tensor
-    """[N] int64: index into the flattened inputs of the position that predicts each completion token."""
+    """[N] int64: index into the flattened inputs of the position that predicts each target."""
     targets: Tensor
-    """[N] int64: the completion tokens."""
+    """[N] int64."""
     segments: Segments | None
     """What attends to what when packed, None when padded."""
 
@@ -71,14 +59,17 @@ def pack(sequences: Sequence[TokenSequence], layout: RowLayout = "packed") -> Pa
             that no attention mask is needed.
 
     Raises:
-        ValueError: for no sequences, or for an empty prompt, after which a first token has no prediction.
+        ValueError: for no sequences, or for padded ones that are not causal: those would see the padding.
     """
     if not sequences:
         raise ValueError("pack needs at least one sequence")
-    if any(not sequence.prompt_ids for sequence in sequences):
-        raise ValueError("a prompt to score under has no tokens; it needs at least one, to predict the first from")
-    targets = torch.tensor([i for sequence in sequences for i in sequence.completion_ids], dtype=torch.int64)
+    targets = torch.tensor([i for sequence in sequences for i in sequence.targets], dtype=torch.int64)
     if layout == "padded":
+        if not all(sequence.is_causal for sequence in sequences):
+            raise ValueError(
+                "sequences that are not causal cannot be padded: they would see the padding; set policy.attention to "
+                "sgsd_varlen"
+            )
         return _padded(sequences, targets)
     row = _Row()
     for family in _families(sequences, layout):
@@ -105,16 +96,18 @@ class _Row:
 
     def add(self, member: _Member, sequence: TokenSequence) -> None:
         """Append what a sequence does not share with the one that was added before it."""
-        own_ids = [*sequence.prompt_ids, *sequence.completion_ids[:-1]][member.num_shared :]
+        own_ids = sequence.input_ids[member.num_shared :]
         prefix = _first_tokens(self._last, member.num_shared)
         own = Span(len(self.input_ids), len(own_ids))
         if own_ids:
-            self.segments.append(Segment(start=own.start, length=own.length, prefix=prefix))
+            self.segments.append(
+                Segment(start=own.start, length=own.length, prefix=prefix, is_causal=sequence.is_causal)
+            )
         self.input_ids += own_ids
         self.position_ids.append(torch.arange(own.length) + member.num_shared)
         self._last = (*prefix, own)
         places = torch.cat([torch.arange(span.length) + span.start for span in self._last])
-        self.predicted_from[member.place] = places[len(sequence.prompt_ids) - 1 :][: len(sequence.completion_ids)]
+        self.predicted_from[member.place] = places[torch.tensor(sequence.predicted_from, dtype=torch.int64)]
 
 
 def _first_tokens(spans: Sequence[Span], num_tokens: int) -> tuple[Span, ...]:
@@ -128,14 +121,14 @@ def _first_tokens(spans: Sequence[Span], num_tokens: int) -> tuple[Span, ...]:
 
 
 def _padded(sequences: Sequence[TokenSequence], targets: Tensor) -> PackedBatch:
-    rows = [[*sequence.prompt_ids, *sequence.completion_ids[:-1]] for sequence in sequences]
-    longest = max(map(len, rows))
+    longest = max(sequence.num_input_tokens for sequence in sequences)
+    rows = [[*sequence.input_ids, *[0] * (longest - sequence.num_input_tokens)] for sequence in sequences]
     return PackedBatch(
-        input_ids=torch.tensor([row + [0] * (longest - len(row)) for row in rows]),
+        input_ids=torch.tensor(rows),
         position_ids=torch.arange(longest).expand(len(rows), longest),
         predicted_from=torch.cat(
             [
-                torch.arange(len(sequence.completion_ids)) + (index * longest + len(sequence.prompt_ids) - 1)
+                torch.tensor(sequence.predicted_from, dtype=torch.int64) + index * longest
                 for index, sequence in enumerate(sequences)
             ]
         ),
@@ -153,22 +146,23 @@ class _Member(NamedTuple):
 
 
 def _families(sequences: Sequence[TokenSequence], layout: RowLayout) -> list[list[_Member]]:
-    """Sequences whose prompts begin alike, together; in the order of each family's first.
+    """Sequences that begin alike, together; in the order of each family's first.
 
-    In lexicographic order no prompt shares more with any before it than with the one just before.
+    Only what comes before the first prediction is shared. In lexicographic order none shares more with any before it
+    than with the one just before.
     """
     if layout != "shared":
         return [[_Member(index, 0)] for index in range(len(sequences))]
     families: list[list[_Member]] = []
     before: tuple[int, ...] = ()
-    for index in sorted(range(len(sequences)), key=lambda index: (sequences[index].prompt_ids, index)):
-        prompt_ids = sequences[index].prompt_ids
-        num_shared = _num_shared(before, prompt_ids)
-        if num_shared == len(prompt_ids) == len(before) or num_shared >= MIN_SHARED_TOKENS:
+    for index in sorted(range(len(sequences)), key=lambda index: (sequences[index].shareable_ids, index)):
+        shareable = sequences[index].shareable_ids
+        num_shared = _num_shared(before, shareable)
+        if 0 < num_shared == len(shareable) == len(before) or num_shared >= MIN_SHARED_TOKENS:
             families[-1].append(_Member(index, num_shared))
         else:
             families.append([_Member(index, 0)])
-        before = prompt_ids
+        before = shareable
     return sorted(families, key=lambda family: family[0].place)
 
 

@@ -1,9 +1,12 @@
-"""From rollouts and teacher prompts to per-token scores: teachers without gradient, then the student once."""
+"""From rows of token sequences to per-token scores: teachers without gradient, then the student once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
 
 import torch
 from sgsd_kernels import Implementation, Workload, resolve_implementation
@@ -13,19 +16,25 @@ from transformers import PreTrainedModel
 
 from sgsd_lightning.distributed.sharding import gathered_dtype, num_missing_passes
 from sgsd_lightning.metrics.timing import PhaseTimer
-from sgsd_lightning.policy.teacher_weights import LiveTeacher, TeacherWeights
 from sgsd_lightning.scoring.attention import row_layout
-from sgsd_lightning.scoring.forward import bind_score
+from sgsd_lightning.scoring.forward import bind_score, layer_features
 from sgsd_lightning.scoring.layout import PaddedLayout, TeacherScores
-from sgsd_lightning.scoring.loss_mask import LossMaskRule
-from sgsd_lightning.scoring.packing import PackedBatch, TokenSequence, forward_passes, pack
+from sgsd_lightning.scoring.packing import PackedBatch, forward_passes, pack
 from sgsd_lightning.scoring.precision import product_dtype
 from sgsd_lightning.scoring.token_count import TokenCount
-from sgsd_lightning.types import Rollout, ScoreRequest, SupportScores, TokenScores
+from sgsd_lightning.types import ScoreRequest, ScoreRow, SupportScores, TokenScores, TokenSequence
+
+
+class TeacherModel(Protocol):
+    """What the scorer needs of a teacher; a `PolicyView` is one."""
+
+    def activate(self, model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]: ...
+
+    def shares_head(self, model: PreTrainedModel) -> bool: ...
 
 
 class Scorer:
-    """Scores the sampled tokens under the student's prompt and under every teacher's.
+    """Scores the sampled ids in the student's sequences and in every teacher's. It knows ids only, no texts.
 
     Args:
         teacher_tokens_per_forward: The most tokens in one forward pass of the teachers; bounds their memory, whatever
@@ -41,7 +50,7 @@ class Scorer:
         timer: PhaseTimer | None = None,
     ) -> None:
         if teacher_tokens_per_forward < 1:
-            raise ValueError(f"model.teacher_tokens_per_forward must be at least 1; got {teacher_tokens_per_forward}")
+            raise ValueError(f"scoring.teacher_tokens_per_forward must be at least 1; got {teacher_tokens_per_forward}")
         self.teacher_tokens_per_forward = teacher_tokens_per_forward
         self.head_implementation = head_implementation
         self.timer = timer or PhaseTimer()
@@ -61,45 +70,34 @@ class Scorer:
         try:
             return resolve_implementation(self.head_implementation, workload)
         except ValueError as error:
-            raise ValueError(f"model.head_implementation: {error}") from None
+            raise ValueError(f"scoring.head_implementation: {error}") from None
 
     def score(
         self,
         student_model: PreTrainedModel,
-        teacher_weights: TeacherWeights,
-        rollouts: Sequence[Rollout],
-        teacher_prompts: Sequence[Sequence[tuple[int, ...]]],
-        context_weights: Sequence[Sequence[float]],
-        loss_mask_rule: LossMaskRule,
+        teacher: TeacherModel,
+        rows: Sequence[ScoreRow],
         request: ScoreRequest,
     ) -> TokenScores:
-        """Score B rollouts under K_b teacher contexts each; K is the largest K_b, T the longest completion.
+        """Score B rows under K_b teachers each; K is the largest K_b, T the most ids of a row.
 
         ``student_logprob`` always carries a gradient path to every trainable parameter, also when there is nothing to
         score (the path's value is 0), so that all processes can run the same backward pass.
 
         Args:
             student_model: The policy; runs once, on one packed row.
-            teacher_weights: Gives the model that teaches.
-            rollouts: What was sampled.
-            teacher_prompts: Per rollout, the ids of each of its teachers' prompts; may be empty.
-            context_weights: Per rollout, the weight of each of them.
-            loss_mask_rule: Which tokens count.
+            teacher: Gives the model that teaches.
+            rows: What was sampled, and how student and teachers read it.
             request: What the objective needs.
-
-        Raises:
-            ValueError: when prompts and weights do not match, or a prompt is empty.
         """
-        _check_rows(rollouts, teacher_prompts, context_weights)
-        device = student_model.device
-        grid = PaddedLayout(rollouts, max(map(len, teacher_prompts), default=0), device)
+        grid = PaddedLayout(rows, student_model.device)
         self.token_counts = {}
-        with self.timer("teachers"), torch.no_grad(), teacher_weights.activate(student_model) as teacher_model:
-            teachers = self._score_teachers(teacher_model, grid, teacher_prompts, request)
+        with self.timer("teachers"), torch.no_grad(), teacher.activate(student_model) as teacher_model:
+            teachers = self._score_teachers(teacher_model, grid, request)
             if request.divergence is not None:
-                teachers.head_weight = own_head(teacher_weights, teacher_model)
-        loss_mask = grid.loss_mask(loss_mask_rule)
-        weights = grid.context_weight(context_weights)
+                teachers.head_weight = own_head(teacher, teacher_model)
+        loss_mask = grid.loss_mask()
+        weights = grid.context_weight()
         # autocast in older versions of torch hands the casts made without gradient to the pass that needs one
         torch.clear_autocast_cache()
         with self.timer("student_forward"):
@@ -110,7 +108,8 @@ class Scorer:
             completion_mask=grid.completion_mask(),
             loss_mask=loss_mask,
             context_weight=weights,
-            problem_index=grid.problem_index(),
+            group=grid.group(),
+            step_index=grid.step_index(),
             sampled_logprob=grid.sampled_logprob(),
             student_entropy=student.entropy,
             teacher_entropy=teachers.entropy,
@@ -124,25 +123,32 @@ class Scorer:
             divergence=student.divergence,
         )
 
-    def _score_teachers(
-        self,
-        model: PreTrainedModel,
-        grid: PaddedLayout,
-        prompts: Sequence[Sequence[tuple[int, ...]]],
-        request: ScoreRequest,
-    ) -> TeacherScores:
-        """All teachers of all rollouts together, a bounded number of tokens at a time."""
+    @torch.no_grad()
+    def features(self, model: PreTrainedModel, sequences: Sequence[TokenSequence], layers: Sequence[int]) -> Tensor:
+        """[layers, N, D] float32: hidden states at the positions that predict the N targets, in order.
+
+        Args:
+            model: The policy, whole on its device.
+            sequences: At least one.
+            layers: Outputs of these layers; 0 is the embedding, -1 the last before the final norm's successor.
+        """
+        passes = forward_passes(sequences, self.teacher_tokens_per_forward, row_layout(model.config))
+        starts = [0, *accumulate(len(sequence.targets) for sequence in sequences)]
+        found: Tensor | None = None
+        for indices in passes:
+            values = layer_features(model, _batch([sequences[index] for index in indices], model), layers)
+            places = torch.cat([torch.arange(starts[index], starts[index + 1]) for index in indices]).to(values.device)
+            if found is None:
+                found = values.new_zeros(len(layers), starts[-1], values.shape[-1])
+            found[:, places] = values
+        assert found is not None
+        return found
+
+    def _score_teachers(self, model: PreTrainedModel, grid: PaddedLayout, request: ScoreRequest) -> TeacherScores:
+        """All teachers of all rows together, a bounded number of tokens at a time."""
         scores = TeacherScores(grid, request)
-        places = [
-            (row, column)
-            for row, row_prompts in enumerate(prompts)
-            for column in range(len(row_prompts))
-            if grid.rollouts[row].completion_ids
-        ]
-        sequences = [
-            TokenSequence(prompt_ids=prompts[row][column], completion_ids=grid.rollouts[row].completion_ids)
-            for row, column in places
-        ]
+        pieces = grid.teacher_pieces()
+        sequences = [piece.sequence for piece in pieces]
         bind_score(model)
         passes = forward_passes(sequences, self.teacher_tokens_per_forward, row_layout(model.config))
         # agreed upon before the first pass, which already waits for the other processes
@@ -156,7 +162,7 @@ class Scorer:
                 support_top_k=max(0, request.support_top_k),
                 keeps_hidden=request.divergence is not None,
             )
-            scores.put(grid.context_cells([places[index] for index in indices]), head_scores)
+            scores.put(grid.context_cells([pieces[index] for index in indices]), head_scores)
         for _ in range(num_missing):
             model.score(_nothing(model), implementation=self.head_implementation)
         return scores
@@ -172,14 +178,11 @@ class Scorer:
     ) -> _StudentScores:
         bind_score(model)
         support = teachers.support
-        rows = [row for row, rollout in enumerate(grid.rollouts) if rollout.completion_ids]
-        if not rows:
+        pieces = grid.student_pieces()
+        if not pieces:
             return self._score_nothing(model, grid, teachers, request)
-        sequences = [
-            TokenSequence(prompt_ids=grid.rollouts[row].prompt_ids, completion_ids=grid.rollouts[row].completion_ids)
-            for row in rows
-        ]
-        cells = grid.cells(rows)
+        sequences = [piece.sequence for piece in pieces]
+        cells = grid.cells(pieces)
         asked = request.divergence
         compared = None if asked is None else teachers.divergence_at(cells, loss_mask, context_weight, asked)
         head_scores = model.score(
@@ -229,14 +232,14 @@ class _StudentScores:
     divergence: Tensor | None
 
 
-def own_head(teacher_weights: TeacherWeights, model: PreTrainedModel) -> Tensor | None:
+def own_head(teacher: TeacherModel, model: PreTrainedModel) -> Tensor | None:
     """[V, D]: a copy of the head that teaches, within `activate`; None where the student's is the same.
 
     Raises:
         ValueError: where it would have to be gathered.
     """
     weight = model.get_output_embeddings().weight
-    if isinstance(teacher_weights, LiveTeacher) or not weight.requires_grad:
+    if teacher.shares_head(model):
         return None
     if isinstance(weight, DTensor):
         raise ValueError(
@@ -252,21 +255,4 @@ def _batch(sequences: Sequence[TokenSequence], model: PreTrainedModel) -> Packed
 
 def _nothing(model: PreTrainedModel) -> PackedBatch:
     """One made-up token, for a pass that only keeps step with other processes."""
-    return _batch([TokenSequence(prompt_ids=(0,), completion_ids=(0,))], model)
-
-
-def _check_rows(
-    rollouts: Sequence[Rollout],
-    prompts: Sequence[Sequence[tuple[int, ...]]],
-    weights: Sequence[Sequence[float]],
-) -> None:
-    if not len(rollouts) == len(prompts) == len(weights):
-        raise ValueError(
-            f"rollouts, teacher_prompts and context_weights must have one entry a rollout; got {len(rollouts)}, "
-            f"{len(prompts)} and {len(weights)}"
-        )
-    for row, (row_prompts, row_weights) in enumerate(zip(prompts, weights, strict=True)):
-        if len(row_prompts) != len(row_weights):
-            raise ValueError(
-                f"rollout {row} has {len(row_prompts)} teacher prompts but {len(row_weights)} context weights"
-            )
+    return _batch([TokenSequence.causal((0,), (0,))], model)

@@ -26,6 +26,8 @@ class Segment:
     start: int
     length: int
     """At least 1."""
+    is_causal: bool = True
+    """False: each token also sees what is after it in the segment."""
     prefix: tuple[Span, ...] = ()
     """Earlier tokens that the segment goes on from, in their order; empty for one that sees itself alone."""
 
@@ -56,7 +58,9 @@ class Block(NamedTuple):
     """[segments * keys] int64."""
     num_segments: int
     mask: Tensor | None
-    """[queries, keys] bool, True where a query sees a key; None where plain causality says it all."""
+    """[queries, keys] bool, True where a query sees a key; None where ``is_causal`` says it all."""
+    is_causal: bool
+    """Where there is no mask: whether a query sees only keys before it, or all of them."""
     num_dropped: int
     """Queries of the prefix, whose output is not wanted again."""
 
@@ -79,6 +83,18 @@ class Segments:
     def to(self, device: torch.device) -> Segments:
         """The same segments with tensors on ``device``."""
         return self if device == self.device else Segments(self.segments, device)
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """Whether every segment is.
+
+        Raises:
+            ValueError: where some are and some are not, which variable-length kernels cannot run in one pass.
+        """
+        kinds = {segment.is_causal for segment in self.segments}
+        if len(kinds) > 1:
+            raise ValueError("one forward pass holds causal sequences and others that are not; score them apart")
+        return kinds.pop()
 
     @cached_property
     def longest_query(self) -> int:
@@ -110,9 +126,9 @@ class Segments:
     def blocks(self, sliding_window: int | None) -> tuple[list[Block], Tensor]:
         """The segments by shape, and the [L] int64 order that puts their outputs, one after the other, into the row."""
         if sliding_window not in self._blocks:
-            by_shape: dict[tuple[int, int], list[Segment]] = {}
+            by_shape: dict[tuple[int, int, bool], list[Segment]] = {}
             for segment in self.segments:
-                by_shape.setdefault((segment.length, segment.prefix_length), []).append(segment)
+                by_shape.setdefault((segment.length, segment.prefix_length, segment.is_causal), []).append(segment)
             blocks = [self._block(same, sliding_window) for same in by_shape.values()]
             order = torch.argsort(torch.cat([block.places for block in blocks]))
             self._blocks[sliding_window] = blocks, order
@@ -123,7 +139,7 @@ class Segments:
         places = torch.cat([torch.arange(segment.length) + segment.start for segment in segments]).to(self.device)
         key_index = torch.cat([segment.key_places() for segment in segments]).to(self.device)
         # without a mask attention skips half of the square: that is less than a short prefix adds to it
-        is_square = sliding_window is None and first.prefix_length < first.length
+        is_square = first.is_causal and sliding_window is None and first.prefix_length < first.length
         mask = None if is_square else _mask(first, sliding_window)
         return Block(
             places=places,
@@ -131,6 +147,7 @@ class Segments:
             key_index=key_index,
             num_segments=len(segments),
             mask=None if mask is None else mask.to(self.device),
+            is_causal=first.is_causal,
             num_dropped=first.prefix_length if is_square else 0,
         )
 
@@ -140,6 +157,10 @@ class Segments:
 
 def _mask(segment: Segment, sliding_window: int | None) -> Tensor | None:
     is_windowed = sliding_window is not None and segment.num_keys > sliding_window
+    if not segment.is_causal:
+        if is_windowed:
+            raise ValueError("a sequence that is not causal cannot be longer than a model's sliding window")
+        return None
     if not segment.prefix and not is_windowed:
         return None
     query_position = torch.arange(segment.prefix_length, segment.num_keys)

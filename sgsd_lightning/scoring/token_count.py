@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgsd_lightning.scoring.packing import PackedBatch, TokenSequence
+from sgsd_lightning.scoring.packing import PackedBatch
+from sgsd_lightning.types import TokenSequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

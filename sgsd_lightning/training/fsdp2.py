@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from sgsd_lightning.checkpoints.folders import METADATA_FILENAME, is_sharded_checkpoint, recovered, replace_checkpoint
 from sgsd_lightning.distributed.sharding import ComputeDtype, ShardingSettings, shard_policy
-from sgsd_lightning.policy.teacher_weights import ShadowTeacher, TeacherWeights
+from sgsd_lightning.policy.views import PolicyView, ShadowTeacher
 
 TENSOR_PARALLEL_REFUSAL = (
     "tensor parallelism is not supported: the head's kernels read the whole vocabulary on every process, and the "
@@ -180,7 +180,7 @@ def shard(model: PreTrainedModel, strategy: Strategy) -> None:
     strategy.shard(model)
 
 
-def check_strategy(trainer: Trainer, teacher_weights: TeacherWeights) -> None:
+def check_strategy(trainer: Trainer, teacher_weights: PolicyView) -> None:
     """Refuse what would end in wrong numbers or in processes that wait for one another; make room for our batches.
 
     Raises:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from sgsd_lightning.contexts import ContextBuilder, guidance_of
+from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.prompts import ChatPrompts
+from sgsd_lightning.rollouts import Rollouter
+from sgsd_lightning.training.learner import Learner
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import Verifier
 
@@ -18,13 +20,7 @@ NUM_SHOWN = 5
 
 
 def check_problems(
-    data: ProblemDataModule,
-    splits: Sequence[str],
-    verifier: Verifier,
-    prompts: ChatPrompts,
-    tokenizer: PreTrainedTokenizerBase,
-    contexts: ContextBuilder,
-    student_contexts: ContextBuilder | None = None,
+    data: ProblemDataModule, splits: Sequence[str], learner: Learner, evaluation_verifier: Verifier
 ) -> None:
     """All of the checks below on the splits that ``data`` has, which keeps the problems whose prompts fit.
 
@@ -33,11 +29,13 @@ def check_problems(
     """
     for split in (split for split in splits if split in data.problems):
         is_training = split == "train"
-        check_answers(data.problems[split], verifier)
-        shown = student_contexts if is_training else None
-        data.keep(split, keep_fitting_problems(data.problems[split], prompts, tokenizer, split, shown))
+        check_answers(data.problems[split], learner.verifier if is_training else evaluation_verifier)
+        rollouter = learner.rollouter if is_training else None
+        data.keep(
+            split, keep_fitting_problems(data.problems[split], learner.prompts, learner.tokenizer, split, rollouter)
+        )
         if is_training:
-            check_teacher_prompts(data.problems[split], contexts, prompts, tokenizer, student_contexts)
+            check_teacher_prompts(data.problems[split], learner)
 
 
 def check_answers(problems: Sequence[Problem], verifier: Verifier) -> None:
@@ -60,19 +58,19 @@ def keep_fitting_problems(
     prompts: ChatPrompts,
     tokenizer: PreTrainedTokenizerBase,
     split: str,
-    student_contexts: ContextBuilder | None = None,
+    rollouter: Rollouter | None = None,
 ) -> list[Problem]:
     """The problems whose student and evaluation prompts fit ``prompts.max_prompt_tokens``.
 
-    ``student_contexts`` are those of the training prompts.
+    ``rollouter`` is training's, which may show the student more than the problem.
 
     Raises:
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
-    guidance = guidance_of(student_contexts, problems)
+    guidance = {} if rollouter is None else rollouter.guidance_for(problems)
     lengths = {
         problem.problem_id: max(
-            len(prompts.student(tokenizer, problem, guidance[problem.problem_id])),
+            len(prompts.student(tokenizer, problem, guidance.get(problem.problem_id))),
             len(prompts.evaluation(tokenizer, problem)),
         )
         for problem in problems
@@ -100,25 +98,20 @@ def keep_fitting_problems(
     return fitting
 
 
-def check_teacher_prompts(
-    problems: Sequence[Problem],
-    builder: ContextBuilder,
-    prompts: ChatPrompts,
-    tokenizer: PreTrainedTokenizerBase,
-    student_contexts: ContextBuilder | None = None,
-) -> None:
-    """Every teacher prompt must fit, unless over-long ones are to be dropped.
+def check_teacher_prompts(problems: Sequence[Problem], learner: Learner) -> None:
+    """Every teacher prompt that depends on the problem alone must fit, unless over-long ones are to be dropped.
 
     Raises:
         ValueError: naming the first (problem, context) pairs that do not fit.
     """
-    if prompts.over_long_prompts == "drop":
+    prompts, builder = learner.prompts, learner.contexts
+    if prompts.over_long_prompts == "drop" or not isinstance(builder, ProblemContextBuilder):
         return
     too_long: list[str] = []
-    guidance = guidance_of(student_contexts, problems)
+    guidance = learner.rollouter.guidance_for(problems)
     for problem, contexts in zip(problems, builder.build(problems), strict=True):
         for context in contexts:
-            length = len(prompts.teacher(tokenizer, problem, context, guidance[problem.problem_id]))
+            length = len(prompts.teacher(learner.tokenizer, problem, context, guidance[problem.problem_id]))
             if length > prompts.max_prompt_tokens:
                 too_long.append(f"{problem.problem_id} with {'+'.join(context.source_ids)} ({length} tokens)")
     if too_long:

@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sgsd_lightning.policy import TeacherWeights
+from sgsd_lightning.policy import PolicyView
 
 TEACHER_PREFIX = "teacher_weights."
 
 
-def restorable_names(model: PreTrainedModel, teacher_weights: TeacherWeights) -> set[str]:
+def restorable_names(model: PreTrainedModel, teacher_weights: PolicyView) -> set[str]:
     """Names in the module's state dict of weights that the policy's source gives back, so that no checkpoint need.
 
     Frozen ones, and those of a teacher that stays as it was before training.

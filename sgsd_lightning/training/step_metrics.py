@@ -10,7 +10,7 @@ from torch import Tensor
 from sgsd_lightning.metrics.measurements import Largest, Mean, Measurement, Total, mean_of, mean_where, weighted
 from sgsd_lightning.objectives import ObjectiveResult
 from sgsd_lightning.scoring.token_count import TokenCount
-from sgsd_lightning.types import FinishReason, Rollout, TokenScores, Verdict
+from sgsd_lightning.types import FinishReason, JudgedRollout, Rollout, TokenScores
 
 
 def objective_metrics(result: ObjectiveResult, num_scored: int, num_sampled: int) -> dict[str, Measurement]:
@@ -46,29 +46,41 @@ def token_metrics(
     }
 
 
-def rollout_metrics(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> dict[str, Measurement]:
+def rollout_metrics(judged: Sequence[JudgedRollout]) -> dict[str, Measurement]:
     """How the sampled completions came out.
 
     Fractions are over rollouts, ``equal_rewards_frac`` over problems, ``kept_mass`` over tokens. The length of accepted
     and of rejected completions is 0 where there were none; ``repetition_frac`` is that of `repeated_ngram_frac`.
     """
+    rollouts, verdicts = [entry.rollout for entry in judged], [entry.verdict for entry in judged]
     num_tokens = [len(rollout.completion_ids) for rollout in rollouts]
-    judged = list(zip(num_tokens, (verdict.outcome for verdict in verdicts), strict=True))
-    kept_mass = torch.cat([rollout.kept_mass for rollout in rollouts]) if rollouts else torch.ones(0)
+    outcomes = list(zip(num_tokens, (verdict.outcome for verdict in verdicts), strict=True))
+    rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
     return {
-        "rollout/reward_mean": mean_of([verdict.reward for verdict in verdicts]),
+        "rollout/reward_mean": mean_of(rewards),
+        "rollout/unjudged_frac": mean_of([verdict.reward is None for verdict in verdicts]),
         "rollout/accepted_frac": mean_of([verdict.outcome > 0 for verdict in verdicts]),
         "rollout/answer_found_frac": mean_of([verdict.answer is not None for verdict in verdicts]),
         "rollout/truncated_frac": mean_of([rollout.finish_reason is FinishReason.TRUNCATED for rollout in rollouts]),
         "rollout/dropped_frac": mean_of([verdict.is_dropped for verdict in verdicts]),
-        "rollout/equal_rewards_frac": mean_of(_has_equal_rewards(rollouts, verdicts)),
+        "rollout/equal_rewards_frac": mean_of(_has_equal_rewards(judged)),
         "rollout/completion_tokens_mean": mean_of(num_tokens),
-        "rollout/completion_tokens_accepted_mean": mean_of([num for num, outcome in judged if outcome > 0]),
-        "rollout/completion_tokens_rejected_mean": mean_of([num for num, outcome in judged if outcome < 0]),
+        "rollout/completion_tokens_accepted_mean": mean_of([num for num, outcome in outcomes if outcome > 0]),
+        "rollout/completion_tokens_rejected_mean": mean_of([num for num, outcome in outcomes if outcome < 0]),
         "rollout/completion_tokens_max": Largest(float(max(num_tokens, default=0))),
         "rollout/repetition_frac": mean_of([repeated_ngram_frac(rollout.completion_ids) for rollout in rollouts]),
-        "rollout/kept_mass_mean": Mean(float(kept_mass.sum()), float(kept_mass.numel())),
+        **_kept_mass(rollouts),
     }
+
+
+def _kept_mass(rollouts: Sequence[Rollout]) -> dict[str, Measurement]:
+    """Nothing where an engine cannot say what its filters kept."""
+    masses = [rollout.kept_mass for rollout in rollouts]
+    known = [mass for mass in masses if mass is not None]
+    if len(known) < len(masses):
+        return {}
+    kept = torch.cat(known) if known else torch.ones(0)
+    return {"rollout/kept_mass_mean": Mean(float(kept.sum()), float(kept.numel()))}
 
 
 def repeated_ngram_frac(ids: Sequence[int], n: int = 4) -> float:
@@ -77,11 +89,12 @@ def repeated_ngram_frac(ids: Sequence[int], n: int = 4) -> float:
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
-def _has_equal_rewards(rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> list[bool]:
-    """Per problem: whether all of its rollouts were rewarded alike."""
+def _has_equal_rewards(judged: Sequence[JudgedRollout]) -> list[bool]:
+    """Per problem: whether all of its judged rollouts were rewarded alike."""
     rewards: dict[str, set[float]] = {}
-    for rollout, verdict in zip(rollouts, verdicts, strict=True):
-        rewards.setdefault(rollout.problem.problem_id, set()).add(verdict.reward)
+    for entry in judged:
+        if entry.verdict.reward is not None:
+            rewards.setdefault(entry.rollout.problem.problem_id, set()).add(entry.verdict.reward)
     return [len(values) == 1 for values in rewards.values()]
 
 

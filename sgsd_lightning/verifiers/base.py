@@ -1,13 +1,13 @@
-"""The contract of a verifier: a rollout in, a verdict out."""
+"""The contract of a verifier: rollouts in, judged rollouts out."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sgsd_lightning.types import FinishReason, Rollout, Verdict
+from sgsd_lightning.types import FinishReason, JudgedRollout, Part, RewardSpan, Rollout, Verdict
 
 TruncatedRollouts = Literal["failure", "neutral", "dropped"]
 
@@ -16,13 +16,24 @@ TruncatedRollouts = Literal["failure", "neutral", "dropped"]
 class Grade:
     """What a verifier found in one completion."""
 
-    reward: float
-    """Above 0 means accepted."""
+    reward: float | None
+    """None: this completion could not be judged, which is no signal and not a zero."""
     answer: str | None
     """The answer as the completion spells it; None where there is none."""
+    accepted: bool | None = None
+    """Whether the completion counts as right; None takes a reward above 0 for right."""
+    spans: tuple[RewardSpan, ...] = ()
+    """Dense rewards over the sampled ids, in order."""
+
+    @property
+    def is_accepted(self) -> bool | None:
+        """None where it could not be judged."""
+        if self.reward is None or self.accepted is not None:
+            return self.accepted if self.reward is not None else None
+        return self.reward > 0
 
 
-class Verifier(ABC):
+class Verifier(Part):
     """Judges rollouts. Subclasses grade one; what a truncated rollout means is settled here, for all of them.
 
     Args:
@@ -52,18 +63,22 @@ class Verifier(ABC):
         """Grade many; verifiers that work in parallel override this."""
         return [self.grade(rollout) for rollout in rollouts]
 
-    def counts(self) -> dict[str, float]:
-        """What went wrong so far in this process, to be logged under ``verifier/``."""
-        return {}
-
-    def verify(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+    def verify(self, rollouts: Sequence[Rollout]) -> list[JudgedRollout]:
         """Grade every rollout and settle its outcome."""
-        return [self._settle(rollout, grade) for rollout, grade in zip(rollouts, self.grade_all(rollouts), strict=True)]
+        return [
+            JudgedRollout(rollout=rollout, verdict=self._settle(rollout, grade))
+            for rollout, grade in zip(rollouts, self.grade_all(rollouts), strict=True)
+        ]
 
     def _settle(self, rollout: Rollout, grade: Grade) -> Verdict:
-        if grade.reward > 0:
-            return Verdict(reward=grade.reward, answer=grade.answer, outcome=1)
-        if rollout.finish_reason is FinishReason.TRUNCATED and self.truncated_rollouts != "failure":
-            is_dropped = self.truncated_rollouts == "dropped"
-            return Verdict(reward=grade.reward, answer=grade.answer, outcome=0, is_dropped=is_dropped)
-        return Verdict(reward=grade.reward, answer=grade.answer, outcome=-1)
+        accepted = grade.is_accepted
+        is_cut = rollout.finish_reason is FinishReason.TRUNCATED and self.truncated_rollouts != "failure"
+        is_open = accepted is None or (is_cut and not accepted)
+        return Verdict(
+            reward=grade.reward,
+            accepted=accepted,
+            outcome=0 if is_open else 1 if accepted else -1,
+            answer=grade.answer,
+            spans=grade.spans,
+            is_dropped=is_cut and not accepted and self.truncated_rollouts == "dropped",
+        )

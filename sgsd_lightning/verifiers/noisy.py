@@ -11,7 +11,7 @@ from sgsd_lightning.verifiers.base import Grade, Verifier
 
 
 class NoisyVerifier(Verifier):
-    """Turns a share of another verifier's verdicts round: accepted to rejected, and rejected to accepted.
+    """Flips a fraction of another verifier's verdicts: accepted to rejected, and rejected to accepted.
 
     Which ones depends on the seed, the problem and the completion alone, so that a verdict given twice is the same.
 
@@ -35,7 +35,7 @@ class NoisyVerifier(Verifier):
     def grade_all(self, rollouts: Sequence[Rollout]) -> list[Grade]:
         grades = self.verifier.grade_all(rollouts)
         return [
-            replace(grade, reward=0.0 if grade.reward > 0 else 1.0) if self._is_flipped(rollout) else grade
+            _flipped(grade) if self._is_flipped(rollout) else grade
             for rollout, grade in zip(rollouts, grades, strict=True)
         ]
 
@@ -48,3 +48,10 @@ class NoisyVerifier(Verifier):
     def _is_flipped(self, rollout: Rollout) -> bool:
         text = repr((self.seed, rollout.problem.problem_id, rollout.completion_ids))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < self.flip_frac * 2**64
+
+
+def _flipped(grade: Grade) -> Grade:
+    """What could not be judged stays so."""
+    if grade.is_accepted is None:
+        return grade
+    return replace(grade, reward=0.0 if grade.is_accepted else 1.0, accepted=None)

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.data.sources import ProblemSource
 from sgsd_lightning.planning.memory import plan_memory
-from sgsd_lightning.planning.model_shape import shape_of
+from sgsd_lightning.planning.model_shape import model_shape
 from sgsd_lightning.planning.run_settings import RunSettings
 from sgsd_lightning.policy import EmaTeacher, LoraSettings
 from sgsd_lightning.types import Problem, SamplingSettings
@@ -54,7 +54,7 @@ def main(case: str) -> None:
     rollouts = module.step_record.rollouts
     prompt_tokens = len(rollouts[0].prompt_ids)
     run = RunSettings(
-        shape=shape_of(module.model),
+        shape=model_shape(module.model),
         accelerator="cpu",
         gradient_checkpointing=case == "ema",
         teacher="ema" if case == "ema" else "live",

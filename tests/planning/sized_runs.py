@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from sgsd_lightning.planning.model_shape import shape_of
+from sgsd_lightning.planning.model_shape import model_shape
 from sgsd_lightning.planning.run_settings import RunSettings
 from sgsd_lightning.policy import LoraSettings, RandomPolicy
 from sgsd_lightning.scoring.forward import bind_score
@@ -32,7 +32,7 @@ def scored_model(**settings: object) -> PreTrainedModel:
 def small_run(model: PreTrainedModel, **settings: object) -> RunSettings:
     """Three rollouts of 48 + 33 tokens."""
     run = RunSettings(
-        shape=shape_of(model),
+        shape=model_shape(model),
         accelerator="cpu",
         problems_per_batch=NUM_ROLLOUTS,
         prompt_tokens=PROMPT_TOKENS,

@@ -14,7 +14,7 @@ from sgsd_lightning.planning.flops import (
     scoring_flops,
     training_flops,
 )
-from sgsd_lightning.planning.model_shape import ModelShape, shape_of
+from sgsd_lightning.planning.model_shape import ModelShape, model_shape
 from sgsd_lightning.scoring.packing import TokenSequence, pack
 from tests.planning.sized_runs import LORA, scored_model
 
@@ -40,7 +40,7 @@ def _attention(shape: ModelShape, lengths: list[int]) -> int:
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_products_are_those_that_torch_runs(lora: object, gradient_checkpointing: bool) -> None:
     model = scored_model(lora=lora, gradient_checkpointing=gradient_checkpointing)
-    shape = shape_of(model)
+    shape = model_shape(model)
     with FlopCounterMode(display=False) as forward:
         loss = model.score(_batch(), implementation="chunked").logprob.sum()
     with FlopCounterMode(display=False) as backward:
@@ -55,7 +55,7 @@ def test_products_are_those_that_torch_runs(lora: object, gradient_checkpointing
 
 def test_attention_is_the_causal_half_of_what_torch_counts() -> None:
     model = scored_model(attention="eager")
-    shape, length = shape_of(model), 40
+    shape, length = model_shape(model), 40
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.arange(length)[None], use_cache=False)
     square = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]
@@ -66,7 +66,7 @@ def test_attention_is_the_causal_half_of_what_torch_counts() -> None:
 
 def test_generation_costs_what_torch_counts_step_by_step() -> None:
     model = scored_model(attention="eager").eval()
-    shape, prompt, new = shape_of(model), 9, 6
+    shape, prompt, new = model_shape(model), 9, 6
     with FlopCounterMode(display=False) as counter:
         model.generate(torch.arange(prompt)[None], max_new_tokens=new, min_new_tokens=new, do_sample=False)
     attention = counter.get_flop_counts()["Global"][torch.ops.aten.bmm]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from sgsd_kernels import linear_logprob
+from sgsd_lightning.rollouts.sampling import TokenSampler
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
@@ -26,10 +27,9 @@ from sgsd_lightning.planning.memory import (
     key_value_bytes,
     plan_memory,
 )
-from sgsd_lightning.planning.model_shape import shape_of
+from sgsd_lightning.planning.model_shape import model_shape
 from sgsd_lightning.planning.run_settings import RunSettings
 from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LiveTeacher, PeriodicTeacher
-from sgsd_lightning.rollouts.sampling import TokenSampler
 from sgsd_lightning.types import SamplingSettings
 from tests.planning.live_bytes import LiveBytes
 from tests.planning.sized_runs import LORA, rollouts_batch, scored_model, small_policy, small_run
@@ -155,7 +155,7 @@ def test_shards_are_an_eighth(lora: object, eight_pretended_processes: None) -> 
     model = scored_model(lora=lora)
     run = small_run(model, strategy="fsdp2", num_devices=WORLD_SIZE)
     shard_policy(model, init_device_mesh("cpu", (WORLD_SIZE,)), ShardingSettings())
-    assert shape_of(model) == run.shape
+    assert model_shape(model) == run.shape
     shards = dict.fromkeys((True, False), 0)
     for parameter in model.parameters():
         assert isinstance(parameter, DTensor)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig
 
-from sgsd_lightning.planning.model_shape import config_by_name, qwen3_config, shape_from_config, shape_of
+from sgsd_lightning.planning.model_shape import config_by_name, model_shape, qwen3_config, shape_from_config
 from tests.planning.sized_runs import LORA, small_policy
 
 # parameters as the Keras hub's presets state them, converted from the released weights
@@ -36,7 +36,7 @@ def test_the_smaller_one_whose_total_is_published_rounded() -> None:
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_parameters_of_a_real_model(lora: object, tied: bool) -> None:
     model = small_policy(lora=lora, tie_word_embeddings=tied).load_model()
-    shape = shape_of(model)
+    shape = model_shape(model)
     assert shape.num_parameters + shape.num_adapter_parameters == sum(p.numel() for p in model.parameters())
     assert shape.num_adapter_parameters == (
         sum(p.numel() for p in model.parameters() if p.requires_grad) if lora else 0
@@ -47,7 +47,7 @@ def test_parameters_of_a_real_model(lora: object, tied: bool) -> None:
 def test_configuration_and_model_agree() -> None:
     model = small_policy(lora=LORA).load_model()
     from_config = shape_from_config(model.config).with_adapters(LORA.rank, LORA.target_modules)
-    assert from_config == shape_of(model)
+    assert from_config == model_shape(model)
 
 
 def test_another_architecture() -> None:
@@ -70,13 +70,13 @@ def test_a_shape_needs_no_memory() -> None:
 def test_a_local_folder_is_read(tmp_path: object) -> None:
     model = small_policy().load_model()
     model.config.save_pretrained(tmp_path)
-    assert shape_from_config(config_by_name(str(tmp_path))) == shape_of(model)
+    assert shape_from_config(config_by_name(str(tmp_path))) == model_shape(model)
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(ValueError, match="no dense decoder"):
         shape_from_config(MixtralConfig(num_hidden_layers=1))
     with pytest.raises(ValueError, match="name no matrix; there are q_proj, "):
-        shape_of(small_policy().load_model()).with_adapters(8, ["query"])
+        model_shape(small_policy().load_model()).with_adapters(8, ["query"])
     assert qwen3_config("Qwen/Qwen3-Embedding-0.6B") is None
     assert qwen3_config("Qwen/Qwen3-30B-A3B") is None

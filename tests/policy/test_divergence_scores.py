@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sgsd_lightning.objectives import Divergence
-from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, TeacherWeights
+from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, PolicyView
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.types import DivergenceRequest, Rollout, ScoreRequest, TokenScores, Verdict
@@ -38,7 +38,7 @@ def score(
     rollouts: list[Rollout],
     prompts: list[list[tuple[int, ...]]],
     request: DivergenceRequest,
-    teacher: TeacherWeights | None = None,
+    teacher: PolicyView | None = None,
 ) -> TokenScores:
     scorer = Scorer(teacher_tokens_per_forward=25)
     teacher = teacher or LiveTeacher()

@@ -15,8 +15,8 @@ from sgsd_lightning.policy import (
     LiveTeacher,
     LoraSettings,
     PeriodicTeacher,
+    PolicyView,
     RandomPolicy,
-    TeacherWeights,
 )
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -46,7 +46,7 @@ def train(model: PreTrainedModel) -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-def logits(teacher: TeacherWeights, student: PreTrainedModel) -> Tensor:
+def logits(teacher: PolicyView, student: PreTrainedModel) -> Tensor:
     with torch.no_grad(), teacher.activate(student) as model:
         return model(input_ids=IDS).logits
 

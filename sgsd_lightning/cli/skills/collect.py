@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import Progress
 
 from sgsd_lightning.data import JsonlProblems, ProblemDataModule
+from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.memories import collect_memories, num_missing, without_evaluation_problems
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.skills.growth.memories import load_memories
@@ -47,21 +48,19 @@ def collect(
     Raises:
         ValueError: for numbers out of range, several processes, or training problems that are all evaluation problems.
     """
-    from sgsd_lightning.cli.lightning_cli import load_policy
-
     for name, value in (("samples", samples), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"sgsd skills collect: --{name} must be at least 1; got {value}")
     if trainer.world_size > 1:
         raise ValueError("sgsd skills collect runs in one process; set --trainer.devices=1")
     problems = _problems(data, evaluation_files)
-    check_answers(problems, module.verifier)
+    check_answers(problems, module.learner.verifier)
     if dry_run:
         num = num_missing(problems[:limit], out, samples)
         print(f"would sample {num} trajectories of {len(problems[:limit])} problems into {out}; nothing was written")
         return
     load_policy(module, ckpt_path)
-    problems = keep_fitting_problems(problems, module.prompts, module.tokenizer, "train")[:limit]
+    problems = keep_fitting_problems(problems, module.learner.prompts, module.learner.tokenizer, "train")[:limit]
     model: Any = module.model
     model.to(trainer.strategy.root_device)
     num = num_missing(problems, out, samples)

@@ -105,7 +105,7 @@ def _train(run: StudyRun, common: list[str], skill: Path) -> Path:
     if run.variant.pairs is not None:
         arguments.append(f"{CONTEXTS}.bank={_written(run.folder / 'bank.json', bank_of(run.variant.pairs))}")
     if run.variant.shows_skill:
-        arguments.append(f"{MODEL}.student_contexts={skill}")
+        arguments.append(f"{MODEL}.rollouts.init_args.guidance={skill}")
     run_command(["fit", *arguments])
     return run.folder / "checkpoints" / "last.ckpt"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import whole_records
-from sgsd_lightning.types import Rollout, Verdict
+from sgsd_lightning.types import JudgedRollout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +35,10 @@ class Memory:
         return self.outcome > 0
 
 
-def memory_of(rollout: Rollout, verdict: Verdict, memory_id: str) -> Memory | None:
+def to_memory(judged: JudgedRollout, memory_id: str) -> Memory | None:
     """The memory of a judged rollout; None where the verifier said neither right nor wrong."""
-    if verdict.outcome == 0:
+    rollout, verdict = judged.rollout, judged.verdict
+    if verdict.outcome == 0 or verdict.reward is None:
         return None
     return Memory(
         memory_id=memory_id,

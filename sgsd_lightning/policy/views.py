@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import ClassVar
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -13,14 +14,17 @@ from sgsd_lightning.policy.lora import adapter_layers, adapters_disabled
 from sgsd_lightning.policy.shadow_weights import ShadowWeights
 
 
-class TeacherWeights(nn.Module, ABC):
-    """Provides the model that scores completions under teacher contexts.
+class PolicyView(nn.Module, ABC):
+    """What the policy's weights look like to a teacher, or to a sampler.
 
     A module, so that weights which it holds are moved, sharded and saved in a checkpoint as the student's are.
     """
 
     is_saved: bool = True
     """Whether its parameters belong in a checkpoint; those of a teacher that the policy's source gives back do not."""
+
+    applies_to: ClassVar[frozenset[str]] = frozenset({"teacher"})
+    """Who may look through it: ``teacher``, ``sampler``."""
 
     @abstractmethod
     def prepare(self, student_model: PreTrainedModel) -> None:
@@ -33,12 +37,21 @@ class TeacherWeights(nn.Module, ABC):
         Within it nothing else may read or train the student: the model may be the same one with other weights in it.
         """
 
+    def shares_head(self, model: PreTrainedModel) -> bool:
+        """Whether the head of the model that :meth:`activate` gives is the student's own."""
+        return not model.get_output_embeddings().weight.requires_grad
+
     def update(self, student_model: PreTrainedModel, step: int) -> None:
         """Called after every optimizer step; ``step`` is the number of steps taken, from 1."""
 
 
-class LiveTeacher(TeacherWeights):
+class LiveTeacher(PolicyView):
     """The student itself, as it is at this step. Costs nothing."""
+
+    applies_to = frozenset({"teacher", "sampler"})
+
+    def shares_head(self, model: PreTrainedModel) -> bool:
+        return True
 
     def prepare(self, student_model: PreTrainedModel) -> None:
         pass
@@ -48,7 +61,7 @@ class LiveTeacher(TeacherWeights):
         yield student_model
 
 
-class ShadowTeacher(TeacherWeights):
+class ShadowTeacher(PolicyView):
     """A teacher with values of its own for what the student trains, and the student's for all that is frozen.
 
     The second values lie beside the student's, shard by shard, and are exchanged with them while the teachers run, so

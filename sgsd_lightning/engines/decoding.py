@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sgsd_lightning.rollouts.base import RolloutRequest
-from sgsd_lightning.rollouts.cached_rows import CachedRows
-from sgsd_lightning.rollouts.sampling import SampledTokens, TokenSampler
+from sgsd_lightning.engines.base import GenerationRequest
+from sgsd_lightning.engines.cached_rows import CachedRows
+from sgsd_lightning.engines.sampling import SampledTokens, TokenSampler
 from sgsd_lightning.types import SamplingSettings
 
 _NUMBERS_PER_TOKEN = 4
@@ -35,7 +35,7 @@ class BatchLimits:
 class _Row:
     place: int
     """Among the requests."""
-    request: RolloutRequest
+    request: GenerationRequest
     uniforms: array[float]
     """max_new_tokens of them in [0, 1)."""
     numbers: array[float] = field(default_factory=lambda: array("d"))
@@ -64,7 +64,6 @@ class Decoder:
     Args:
         model: In evaluation mode.
         sampling: How tokens are chosen.
-        end_ids: Tokens that end a completion.
         limits: Of the batch.
     """
 
@@ -72,13 +71,11 @@ class Decoder:
         self,
         model: PreTrainedModel,
         sampling: SamplingSettings,
-        end_ids: Sequence[int],
         limits: BatchLimits,
     ) -> None:
         self._model = model
         self._sampling = sampling
         self._sampler = TokenSampler(sampling)
-        self._end_ids = frozenset(end_ids)
         self._limits = limits
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
@@ -87,13 +84,13 @@ class Decoder:
         self._rows: list[_Row] = []
         self._cached: CachedRows | None = None
 
-    def run(self, requests: Sequence[RolloutRequest]) -> list[SampledTokens]:
+    def run(self, requests: Sequence[GenerationRequest]) -> list[SampledTokens]:
         """What was sampled for each request, [T] each on the CPU, its end-of-sequence token included."""
         found = dict(self.finished(requests))
         return [found[place] for place in range(len(requests))]
 
     @torch.no_grad()
-    def finished(self, requests: Sequence[RolloutRequest]) -> Iterator[tuple[int, SampledTokens]]:
+    def finished(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, SampledTokens]]:
         """The same as it comes: the place of a request, and what was sampled for it."""
         rows = [
             _Row(place=place, request=request, uniforms=_uniforms(request, self._sampling.max_new_tokens))
@@ -179,7 +176,7 @@ class Decoder:
         numbers = torch.stack([values.double() for values in fields], dim=-1).tolist()
         for row, values in zip(rows, numbers, strict=True):
             row.numbers.extend(values)
-            row.is_finished = int(values[0]) in self._end_ids or row.num_sampled == len(row.uniforms)
+            row.is_finished = int(values[0]) in row.request.stop_ids or row.num_sampled == len(row.uniforms)
 
     def _drop_finished(self) -> None:
         going = [place for place, row in enumerate(self._rows) if not row.is_finished]
@@ -195,10 +192,11 @@ class Decoder:
             self._cached.cut(max(row.num_tokens for row in self._rows) - 1)
 
 
-def _uniforms(request: RolloutRequest, num_steps: int) -> array[float]:
-    """One number a step from the request's own seed; more steps begin as fewer do."""
+def _uniforms(request: GenerationRequest, num_steps: int) -> array[float]:
+    """One number per step from the request's own seed; more steps begin as fewer do."""
     generator = torch.Generator().manual_seed(request.seed)
-    return array("d", torch.rand(num_steps, generator=generator, dtype=torch.float64).numpy().tobytes())
+    uniforms = torch.rand(request.first_uniform + num_steps, generator=generator, dtype=torch.float64)
+    return array("d", uniforms[request.first_uniform :].numpy().tobytes())
 
 
 def _sampled(row: _Row) -> SampledTokens:

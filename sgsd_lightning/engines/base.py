@@ -1,0 +1,90 @@
+"""The contract of a rollout engine: token ids in, completions out. It knows no problems, texts or tokenizers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from sgsd_lightning.types import Completion, Part, SamplingSettings
+
+STREAMED_AT_A_TIME = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """One completion to sample."""
+
+    prompt_ids: tuple[int, ...]
+    seed: int
+    """Everything random about this completion derives from this number (64 bits)."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end the completion, which then holds the id as its last."""
+    first_uniform: int = 0
+    """How many of the seed's random numbers were used before: a completion that is paused and continued with its ids
+    in the prompt then equals one that was sampled at once."""
+    label: str = ""
+    """Whose it is, for error messages: ``problem 'p3'``."""
+
+
+class RolloutEngine(Part):
+    """Samples completions from a policy."""
+
+    is_reproducible: bool = True
+    """Whether the same request, weights and settings give the same ids. Where not, a resume and a run split over other
+    processes equal the original up to sampling only."""
+
+    def sync(self, model: PreTrainedModel, version: int) -> None:
+        """Take the weights as they are now; called by every process before it samples from them.
+
+        Completions carry ``version`` from now on. Engines that read the model in place have nothing to copy.
+
+        Args:
+            model: The policy.
+            version: The optimizer step of its weights; may be lower than before, when a checkpoint was loaded.
+        """
+
+    @abstractmethod
+    def generate(
+        self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> list[Completion]:
+        """One completion per request, in their order, without gradient.
+
+        A completion depends on its own request, the weights and the settings alone (up to rounding): not on the
+        batch it is sampled in.
+
+        Args:
+            model: The policy; its weights of the last :meth:`sync` are sampled from.
+            requests: What to sample; may be empty in a process that has no part in a batch.
+            sampling: How.
+        """
+
+    def stream(
+        self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> Iterator[tuple[int, Completion]]:
+        """The same as it comes, for work that is to survive a stop: the index of a request, and its completion.
+
+        Here some requests at a time; an engine that knows of each completion when it ends overrides this.
+        """
+        for start in range(0, len(requests), STREAMED_AT_A_TIME):
+            some = requests[start : start + STREAMED_AT_A_TIME]
+            yield from enumerate(self.generate(model, some, sampling), start=start)
+
+    def close(self) -> None:
+        """Release what the engine holds; it is not used again."""
+
+
+def check_freshness(engine: RolloutEngine, completions: Sequence[Completion], version: int) -> None:
+    """An engine that holds a copy of the weights must have refreshed it.
+
+    Raises:
+        RuntimeError: naming the engine, if a completion is of other weights than those of step ``version``.
+    """
+    stale = next((completion for completion in completions if completion.policy_version != version), None)
+    if stale is not None:
+        raise RuntimeError(
+            f"{type(engine).__name__} sampled with the weights of step {stale.policy_version} at step {version}; an "
+            "engine that holds a copy of the weights must refresh it in sync"
+        )
