@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from sgsd_lightning.contexts.pool import build_teacher_pool
 
 from sgsd_lightning.callbacks.alignment_audit import audit
 from sgsd_lightning.contexts import ContextBuilder
-from sgsd_lightning.contexts.pool import build_teacher_pool
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.scoring import LossMaskRule
 from sgsd_lightning.training.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
 from sgsd_lightning.types import Problem, TeacherContext, Verdict
-from tests.tiny import PROBLEMS, EvenSum, NumberedContexts, tiny_module
+from tests.support.tiny import PROBLEMS, EvenSum, NumberedContexts, tiny_module
 
 
 def audited(**settings: object) -> tuple[str, list[str]]:

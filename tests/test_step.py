@@ -9,14 +9,14 @@ import pytest
 import torch
 from sgsd_kernels import reference
 from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
+from sgsd_lightning.contexts.pool import TeacherPool, build_teacher_pool
 from torch import Tensor
 
-from sgsd_lightning.contexts.pool import TeacherPool, build_teacher_pool
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import FrozenTeacher, LoraSettings
 from sgsd_lightning.scoring import LossMaskRule, Scorer
-from tests.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy, tiny_rollout, verdict
+from tests.support.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy, tiny_rollout, verdict
 
 SENSITIVE = {"gate_temperature": 0.5, "log_ratio_clip": 0.02, "stance_threshold": 1e-6}
 """Settings under which a random model's tiny log-ratios matter."""

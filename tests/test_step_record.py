@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from sgsd_lightning.contexts.pool import TeacherPool
+
 from sgsd_lightning.objectives import ObjectiveResult
 from sgsd_lightning.training.step_record import observations, record_step
 from sgsd_lightning.types import TeacherContext, TokenScores, Verdict
-from tests.tiny import PROBLEMS, tiny_rollout
+from tests.support.tiny import PROBLEMS, tiny_rollout
 
 CONTEXTS = [
     [

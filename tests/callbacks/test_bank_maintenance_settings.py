@@ -13,7 +13,7 @@ from sgsd_lightning.data import ProblemDataModule, ProblemSource
 from sgsd_lightning.toy import ConventionWriter
 from sgsd_lightning.toy.world import TOY_BANK
 from sgsd_lightning.types import Problem
-from tests.tiny import tiny_module
+from tests.support.tiny import tiny_module
 
 
 class Asked(ProblemSource):

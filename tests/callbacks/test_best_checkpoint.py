@@ -15,8 +15,8 @@ from sgsd_lightning.callbacks import BestCheckpoint, RunCheckpoint
 from sgsd_lightning.callbacks.best_checkpoint import FILENAME
 from sgsd_lightning.cli import main
 from sgsd_lightning.module import SelfDistillation
-from tests.callbacks.scripted_runs import fit, saved
-from tests.cli.tiny_runs import write_run
+from tests.support.scripted_runs import fit, saved
+from tests.support.tiny_runs import write_run
 
 
 def keeping(folder: Path, scores: list[float], **settings: Any) -> tuple[BestCheckpoint, Path]:

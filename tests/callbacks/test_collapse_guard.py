@@ -18,8 +18,8 @@ from sgsd_lightning.metrics.collapse import CollapseBounds, CollapseWatch
 from sgsd_lightning.metrics.measurements import combine
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.training.step_metrics import repeated_ngram_frac, rollout_metrics
-from tests.callbacks.scripted_runs import fit, saved
-from tests.tiny import PROBLEMS, tiny_rollout, verdict
+from tests.support.scripted_runs import fit, saved
+from tests.support.tiny import PROBLEMS, tiny_rollout, verdict
 
 ACCEPTED, REJECTED = "rollout/completion_tokens_accepted_mean", "rollout/completion_tokens_rejected_mean"
 OFF = {name: None for name, bound in vars(CollapseBounds()).items() if isinstance(bound, float)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from sgsd_lightning.callbacks import NonfiniteLoss
 from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLossError
 from sgsd_lightning.module import SelfDistillation
-from tests.distributed.runs import Run, data_of, tiny_run
+from tests.support.runs import Run, data_of, tiny_run
 
 
 class Poison(Callback):

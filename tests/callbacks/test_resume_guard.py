@@ -22,7 +22,7 @@ from sgsd_lightning.checkpoints.identity import (
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.policy import LoraSettings
 from sgsd_lightning.types import Problem
-from tests.tiny import PROBLEMS, tiny_module, tiny_policy
+from tests.support.tiny import PROBLEMS, tiny_module, tiny_policy
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 1,

@@ -14,7 +14,7 @@ from sgsd_lightning.callbacks import RolloutTable
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
 from sgsd_lightning.objectives import GatedPolarity, PolicyGradient, WeightedSum
 from sgsd_lightning.types import Problem
-from tests.tiny import PROBLEMS, tiny_module
+from tests.support.tiny import PROBLEMS, tiny_module
 
 
 class Four(ProblemSource):

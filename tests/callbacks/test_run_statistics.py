@@ -13,7 +13,7 @@ from sgsd_lightning.callbacks import RunStatistics
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.types import Problem
-from tests.tiny import PROBLEMS, tiny_module, tiny_policy
+from tests.support.tiny import PROBLEMS, tiny_module, tiny_policy
 
 PHASES = ("rollout", "verify", "contexts", "teachers", "student_forward", "objective", "backward", "optimizer")
 

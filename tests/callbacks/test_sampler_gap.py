@@ -15,7 +15,7 @@ from sgsd_lightning.callbacks.sampler_gap import SamplerGapAlarm, SamplerGapErro
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
 from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
 from sgsd_lightning.types import Problem, Rollout, SamplingSettings
-from tests.tiny import PROBLEMS, tiny_module, tiny_policy
+from tests.support.tiny import PROBLEMS, tiny_module, tiny_policy
 
 
 class FourProblems(ProblemSource):

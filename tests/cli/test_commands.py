@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from sgsd_lightning.cli import main
-from tests.cli.tiny_runs import start
+from tests.support.tiny_runs import start
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ import yaml
 
 from sgsd_lightning.cli import main
 from sgsd_lightning.cli.evaluate import parse_shard
-from tests.cli.tiny_runs import write_run
+from tests.support.tiny_runs import write_run
 
 
 @pytest.fixture

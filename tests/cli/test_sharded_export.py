@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.distributed import checkpoint as distributed_checkpoint
 
 from sgsd_lightning.cli import main
-from tests.cli.tiny_runs import start, write_run
+from tests.support.tiny_runs import start, write_run
 
 
 @pytest.fixture

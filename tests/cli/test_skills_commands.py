@@ -188,7 +188,7 @@ def test_an_interrupted_extraction_keeps_what_was_answered(folder: Path) -> None
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"{heed}; from sgsd_lightning.cli import main; raise SystemExit(main())"
     command = [sys.executable, "-c", program, "skills", "extract"]
-    command += ["--memories=memories.jsonl", "--out=candidates.json", "--writer=tests.cli.slow_writer.SlowWriter"]
+    command += ["--memories=memories.jsonl", "--out=candidates.json", "--writer=tests.support.slow_writer.SlowWriter"]
     root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE)
     progress = folder / "candidates.json.progress.jsonl"
@@ -202,7 +202,7 @@ def test_an_interrupted_extraction_keeps_what_was_answered(folder: Path) -> None
     num_done = progress.read_text().count("\n")
     assert 3 <= num_done < 30
     assert not (folder / "candidates.json").exists()
-    assert extract("--writer=tests.cli.slow_writer.SlowWriter", "--writer.seconds=0") == 0
+    assert extract("--writer=tests.support.slow_writer.SlowWriter", "--writer.seconds=0") == 0
     asked = (folder / "asked.txt").read_text().split()
     assert len(asked) <= 30 + 1
     assert len(SkillBank.load("candidates.json").general_skills) == 15

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.cli.tiny_runs import REPOSITORY, start, write_run
+from tests.support.tiny_runs import REPOSITORY, start, write_run
 
 FOLDER = "--trainer.default_root_dir={}"
 RESUME = "--ckpt_path=last"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Trainer
+from sgsd_lightning.contexts.pool import build_teacher_pool
 
 from sgsd_lightning.callbacks.alignment_audit import audit
 from sgsd_lightning.contexts import ContextBuilder, PlainPrompt, guidance_of
-from sgsd_lightning.contexts.pool import build_teacher_pool
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
 from sgsd_lightning.training.preflight import check_teacher_prompts, keep_fitting_problems
 from sgsd_lightning.types import Problem, TeacherContext
-from tests.tiny import PROBLEMS, tiny_module, tiny_rollout, verdict
+from tests.support.tiny import PROBLEMS, tiny_module, tiny_rollout, verdict
 
 
 class Hints(ContextBuilder):

@@ -24,7 +24,7 @@ from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.growth.writer import Draft, SkillWriter, Written
 from sgsd_lightning.training.fsdp2 import FSDP2Strategy
 from sgsd_lightning.types import SamplingSettings
-from tests.distributed.runs import Run, data_of, on_processes, tiny_run, whole
+from tests.support.runs import Run, data_of, on_processes, tiny_run, whole
 
 STOP, END, EVERY = 3, 6, 2
 WORDS = ["apples", "bridges", "clouds", "dragons", "engines"]

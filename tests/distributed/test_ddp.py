@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LoraSettings, PeriodicTeacher
 from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
 from sgsd_lightning.types import Rollout, SamplingSettings
-from tests.distributed.runs import ContextsForSome, Run, on_processes, outcome, outcomes, problems_of_rank
-from tests.tiny import EvenSum, tiny_policy
+from tests.support.runs import ContextsForSome, Run, on_processes, outcome, outcomes, problems_of_rank
+from tests.support.tiny import EvenSum, tiny_policy
 
 WITHOUT_TOKENS = problems_of_rank(1, 2, 2, step=0)
 WITHOUT_TEACHERS = problems_of_rank(0, 2, 2, step=1)

@@ -20,7 +20,6 @@ from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersE
 from sgsd_lightning.training.fsdp2 import FSDP2Strategy, check_strategy
 from sgsd_lightning.types import Rollout, SamplingSettings
 from sgsd_lightning.verifiers import Verifier
-from tests.distributed.runs import ContextsForSome, Run, on_processes, outcome, outcomes, tiny_run
 from tests.distributed.test_ddp import (
     LONG_CONTEXTS,
     WITHOUT_TEACHERS,
@@ -28,7 +27,8 @@ from tests.distributed.test_ddp import (
     assert_equal,
     assert_equal_metrics,
 )
-from tests.tiny import EvenSum, tiny_policy, tiny_rollout
+from tests.support.runs import ContextsForSome, Run, on_processes, outcome, outcomes, tiny_run
+from tests.support.tiny import EvenSum, tiny_policy, tiny_rollout
 
 LORA = LoraSettings(rank=2, alpha=4)
 

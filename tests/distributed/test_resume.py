@@ -12,8 +12,8 @@ from sgsd_lightning.callbacks import RunCheckpoint
 from sgsd_lightning.checkpoints.folders import is_sharded_checkpoint, recovered
 from sgsd_lightning.policy import EmaTeacher, LoraSettings
 from sgsd_lightning.training.fsdp2 import FSDP2Strategy
-from tests.distributed.runs import Run, data_of, on_processes, tiny_run, whole
-from tests.tiny import tiny_policy
+from tests.support.runs import Run, data_of, on_processes, tiny_run, whole
+from tests.support.tiny import tiny_policy
 
 STOP, END = 2, 4
 LORA = LoraSettings(rank=2, alpha=4)

@@ -11,8 +11,8 @@ import torch
 from sgsd_lightning.callbacks import BestCheckpoint, CollapseGuard, RunCheckpoint
 from sgsd_lightning.checkpoints.reading import load_checkpoint
 from sgsd_lightning.training.fsdp2 import FSDP2Strategy
-from tests.callbacks.scripted_runs import fit
-from tests.distributed.runs import on_processes, whole
+from tests.support.runs import on_processes, whole
+from tests.support.scripted_runs import fit
 
 STRATEGIES = ("ddp", "fsdp2 folder", "fsdp2 file")
 

@@ -18,8 +18,8 @@ from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import PolicyGradient
 from sgsd_lightning.rollouts.reuse import RolloutReuse
 from sgsd_lightning.types import Problem
-from tests.distributed.runs import Run, data_of, on_processes, outcome, tiny_run, whole
-from tests.tiny import PROBLEMS, tiny_module
+from tests.support.runs import Run, data_of, on_processes, outcome, tiny_run, whole
+from tests.support.tiny import PROBLEMS, tiny_module
 
 UPDATES, MICRO_BATCHES = 3, 2
 

@@ -11,7 +11,7 @@ from sgsd_lightning.evaluation.collection import collect_samples, wanted_samples
 from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest
 from sgsd_lightning.training import EvaluationSettings
 from sgsd_lightning.types import Problem, Rollout
-from tests.tiny import tiny_module, tiny_rollout
+from tests.support.tiny import tiny_module, tiny_rollout
 
 
 class Witness(RolloutEngine):

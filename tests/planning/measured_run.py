@@ -16,7 +16,7 @@ from sgsd_lightning.planning.model_shape import model_shape
 from sgsd_lightning.planning.run_settings import RunSettings
 from sgsd_lightning.policy import EmaTeacher, LoraSettings
 from sgsd_lightning.types import Problem, SamplingSettings
-from tests.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy
+from tests.support.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy
 
 SIZES = {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "intermediate_size": 1536}
 NEW_TOKENS, NUM_PROBLEMS = 150, 4

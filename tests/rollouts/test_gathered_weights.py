@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from sgsd_lightning.distributed.gathered_weights import gathered_weights
 from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
 from sgsd_lightning.types import Rollout, SamplingSettings
-from tests.distributed.runs import on_processes, whole
-from tests.tiny import PROBLEMS, tiny_policy
+from tests.support.runs import on_processes, whole
+from tests.support.tiny import PROBLEMS, tiny_policy
 
 NUM_REQUESTS = {"first": (2, 5), "second": (3, 0), "after a step": (1, 2)}
 """Of each process in each round."""

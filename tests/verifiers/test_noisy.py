@@ -6,7 +6,7 @@ import pytest
 
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import MathAnswer, NoisyVerifier
-from tests.tiny import EvenSum, tiny_rollout
+from tests.support.tiny import EvenSum, tiny_rollout
 
 
 def rollouts(num: int) -> list:  # type: ignore[type-arg]

@@ -9,7 +9,7 @@ import torch
 
 from sgsd_lightning.language_models import Answer, LocalModel, TrainedPolicy
 from sgsd_lightning.types import Messages, SamplingSettings
-from tests.tiny import tiny_policy
+from tests.support.tiny import tiny_policy
 
 CHATS: list[Messages] = [[{"role": "user", "content": f"question {n} " + "?" * n}] for n in range(5)]
 SHORT = SamplingSettings(max_new_tokens=200, sampling_temperature=1.0)

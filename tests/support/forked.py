@@ -8,7 +8,7 @@ from multiprocessing.context import ForkServerContext
 PRELOADED = [
     "sgsd_lightning.cli.lightning_cli",
     "sgsd_lightning.cli.terminal",
-    "tests.cli.accidents",
+    "tests.support.accidents",
     "torch.utils.tensorboard",
     "transformers.models.qwen3.modeling_qwen3",
     "math_verify",

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import EmaTeacher
-from tests.distributed.runs import Run, data_of, tiny_run
+from tests.support.runs import Run, data_of, tiny_run
 
 
 def fit(

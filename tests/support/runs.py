@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed, multiprocessing
 from torch.distributed.tensor import DTensor
 
 from sgsd_lightning.data import ProblemDataModule, ProblemLoader, ProblemSource
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import GatedPolarity
-from sgsd_lightning.training import EvaluationSettings
+from sgsd_lightning.training import EvaluationSettings, RunCallback, StepReport
 from sgsd_lightning.types import Problem, Rollout, SamplingSettings, TeacherContext
-from tests.forked import forkserver
-from tests.tiny import PROBLEMS, NumberedContexts, tiny_module
+from tests.support.forked import forkserver
+from tests.support.tiny import PROBLEMS, NumberedContexts, tiny_module
 
 NUM_STEPS = 3
 SEED = 3
@@ -81,12 +81,11 @@ class Run:
     updates_per_batch: int = 1
 
 
-class Recorder(Callback):
+class Recorder(RunCallback):
     """Keeps what a run comes to: every step's loss and gradient, and what was sampled."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
-        self._step_noted = 0
         self.gradients: list[dict[str, Tensor]] = []
         self.rollouts: list[Rollout] = []
         self.metrics: dict[str, float] = {}
@@ -101,23 +100,12 @@ class Recorder(Callback):
             }
         )
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        assert pl_module.step_record is not None
-        self.rollouts += pl_module.step_record.rollouts
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self._note_loss(trainer)
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        self.losses.append(report.metrics["objective/loss"])
+        self.rollouts += [judged.rollout for step in report.learner_steps for judged in step.record.judged]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note_loss(trainer)
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-    def _note_loss(self, trainer: Trainer) -> None:
-        """The module logs the loss after the callbacks' last hook of a step."""
-        if trainer.global_step > self._step_noted and "objective/loss" in trainer.callback_metrics:
-            self._step_noted = trainer.global_step
-            self.losses.append(float(trainer.callback_metrics["objective/loss"]))
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -149,7 +137,7 @@ def tiny_run(run: Run, world_size: int, folder: Path, **trainer: Any) -> tuple[S
     parts = {
         "objective": GatedPolarity(**SENSITIVE),
         "seed": SEED,
-        "evaluation": EvaluationSettings(samples_per_problem=2, sampling=SamplingSettings(max_new_tokens=8)),
+        "evaluation": EvaluationSettings(group_size=2, sampling=SamplingSettings(max_new_tokens=8)),
         # an epsilon above the gradients' rounding, which AdamW would otherwise blow up to whole steps
         "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, eps=1e-5),
         **run.module(),
@@ -172,7 +160,7 @@ def data_of(run: Run, world_size: int) -> ProblemDataModule:
 
 def perturbed(module: SelfDistillation, scale: float) -> SelfDistillation:
     """Make the policy's source give weights under which teachers disagree; adapters that do something."""
-    load = module.policy.load_model
+    load = module.learner.source.load_model
 
     def load_model() -> Any:
         model = load()
@@ -183,7 +171,7 @@ def perturbed(module: SelfDistillation, scale: float) -> SelfDistillation:
                     parameter += scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
         return model
 
-    module.policy.load_model = load_model  # type: ignore[method-assign]
+    module.learner.source.load_model = load_model  # type: ignore[method-assign]
     return module
 
 
@@ -196,7 +184,7 @@ def outcome(run: Run, world_size: int, folder: Path, **trainer: Any) -> dict[str
         "gradients": recorder.gradients,
         "weights": {name: whole(value) for name, value in module.model.named_parameters()},
         "teacher": {name: whole(value) for name, value in module.teacher_weights.named_parameters()},
-        "completions": {(r.problem.problem_id, r.group_index): r.completion_ids for r in recorder.rollouts},
+        "completions": {(r.problem.problem_id, r.sample_index): r.completion_ids for r in recorder.rollouts},
         "metrics": recorder.metrics,
     }
     if run.validates:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.forked import forkserver
+from tests.support.forked import forkserver
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,7 +46,10 @@ def write_run(folder: Path, **trainer: Any) -> Path:
             "init_args": {"truncated_rollouts": "failure"},
         },
         "teacher_weights": {"class_path": "sgsd_lightning.policy.EmaTeacher", "init_args": {"decay": 0.5}},
-        "sampling": {"max_new_tokens": 6},
+        "rollouts": {
+            "class_path": "sgsd_lightning.rollouts.SingleTurn",
+            "init_args": {"sampling": {"max_new_tokens": 6}},
+        },
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
         "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"total_iters": 4}},
     }
@@ -62,7 +65,7 @@ def write_run(folder: Path, **trainer: Any) -> Path:
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "default_root_dir": "run",
-            "callbacks": [{"class_path": "tests.cli.accidents.Accident"}],
+            "callbacks": [{"class_path": "tests.support.accidents.Accident"}],
             **trainer,
         },
         "checkpoint": {"every_n_train_steps": 2},
