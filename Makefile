@@ -33,6 +33,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 compile-report: setup  ## every kernel for sm_80, sm_90 and sm_100, without a GPU
 	$(BIN)/python -m benchmarks.compile_report

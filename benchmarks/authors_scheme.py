@@ -22,15 +22,20 @@ from sgsd_lightning.objectives import GatedPolarity
 def authors_step(model: PreTrainedModel, inputs: StepInputs, size: StepSize, objective: GatedPolarity) -> float:
     """Forward and backward, one rollout at a time with its gradient added up; the loss."""
     total = 0.0
-    for rollout, prompts, weights, outcome in zip(
-        inputs.rollouts, inputs.teacher_prompts, inputs.context_weights, inputs.outcomes, strict=True
+    for prompt_ids, completion_ids, prompts, weights, outcome in zip(
+        inputs.prompt_ids,
+        inputs.completion_ids,
+        inputs.teacher_prompts,
+        inputs.context_weights,
+        inputs.outcomes,
+        strict=True,
     ):
         with torch.no_grad():
-            teacher = _padded_logprob(model, prompts, rollout.completion_ids, size.completion_tokens)
-        student_prompts = [rollout.prompt_ids] * len(prompts)
-        student = _padded_logprob(model, student_prompts, rollout.completion_ids, size.completion_tokens)
-        loss = _loss(student.float(), teacher.float(), len(rollout.completion_ids), weights, outcome, objective)
-        loss = loss / len(inputs.rollouts)
+            teacher = _padded_logprob(model, prompts, completion_ids, size.completion_tokens)
+        student_prompts = [prompt_ids] * len(prompts)
+        student = _padded_logprob(model, student_prompts, completion_ids, size.completion_tokens)
+        loss = _loss(student.float(), teacher.float(), len(completion_ids), weights, outcome, objective)
+        loss = loss / len(inputs.rows)
         loss.backward()
         total += loss.item()
     return total
@@ -39,11 +44,13 @@ def authors_step(model: PreTrainedModel, inputs: StepInputs, size: StepSize, obj
 def padded_tokens(inputs: StepInputs, size: StepSize) -> tuple[int, int]:
     """Tokens that go through the model in one step, and how many of them are padding."""
     num_run = num_real = 0
-    for rollout, prompts in zip(inputs.rollouts, inputs.teacher_prompts, strict=True):
-        for row_prompts in (prompts, [rollout.prompt_ids] * len(prompts)):
+    for prompt_ids, completion_ids, prompts in zip(
+        inputs.prompt_ids, inputs.completion_ids, inputs.teacher_prompts, strict=True
+    ):
+        for row_prompts in (prompts, [prompt_ids] * len(prompts)):
             width = max(map(len, row_prompts)) + size.completion_tokens
             num_run += len(row_prompts) * width
-            num_real += sum(len(prompt) + len(rollout.completion_ids) for prompt in row_prompts)
+            num_real += sum(len(prompt) + len(completion_ids) for prompt in row_prompts)
     return num_run, num_run - num_real
 
 

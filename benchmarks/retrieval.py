@@ -124,7 +124,7 @@ def forward_pass() -> Callable[[], Any]:
     policy = RandomPolicy(hidden_size=512, num_layers=8, num_heads=8, intermediate_size=1536)
     model = policy.load_model()
     ids = tuple(range(64, 64 + SEQUENCE_TOKENS // 2))
-    row = pack([TokenSequence(prompt_ids=ids, completion_ids=ids)] * NUM_PROBLEMS, "packed")
+    row = pack([TokenSequence.causal(ids, ids)] * NUM_PROBLEMS, "packed")
     bind_score(model)
 
     def run() -> None:

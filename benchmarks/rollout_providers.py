@@ -19,9 +19,8 @@ from transformers import (
 )
 
 from benchmarks.rollout_workloads import Workload
-from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
-from sgsd_lightning.rollouts.sampling import TokenSampler
-from sgsd_lightning.rollouts.transformers_engine import end_of_sequence_ids
+from sgsd_lightning.engines import GenerationRequest, TransformersEngine, end_of_sequence_ids
+from sgsd_lightning.engines.sampling import TokenSampler
 from sgsd_lightning.scoring.attention import VARLEN
 from sgsd_lightning.types import SamplingSettings
 
@@ -62,8 +61,7 @@ class SortedSampler:
 def current(workload: Workload) -> Completions:
     """`TransformersEngine`: rows that stop leave, waiting requests join."""
     engine = TransformersEngine(batch_size=workload.batch_size)
-    rollouts = engine.generate(workload.model, workload.tokenizer, workload.requests, workload.sampling)
-    return [rollout.completion_ids for rollout in rollouts]
+    return [completion.ids for completion in engine.generate(workload.model, workload.requests, workload.sampling)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class Generate:
         return [completions[row] for row in range(len(order))]
 
     @torch.no_grad()
-    def _batch(self, workload: Workload, requests: Sequence[RolloutRequest]) -> Completions:
+    def _batch(self, workload: Workload, requests: Sequence[GenerationRequest]) -> Completions:
         model, num_steps = workload.model, workload.sampling.max_new_tokens
         end_ids = end_of_sequence_ids(model, workload.tokenizer)
         width = max(len(request.prompt_ids) for request in requests)
@@ -98,7 +96,7 @@ class Generate:
             ]
         )
         settings = GenerationConfig(
-            do_sample=False, num_beams=1, max_new_tokens=num_steps, eos_token_id=end_ids, pad_token_id=0
+            do_sample=False, num_beams=1, max_new_tokens=num_steps, eos_token_id=list(end_ids), pad_token_id=0
         )
         if self.has_static_cache:
             settings.cache_implementation = "static"

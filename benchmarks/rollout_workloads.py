@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 
+from sgsd_lightning.engines import GenerationRequest, end_of_sequence_ids
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
-from sgsd_lightning.rollouts import RolloutRequest
 from sgsd_lightning.scoring.attention import VARLEN
 from sgsd_lightning.toy import ToyPolicy, ToyProblems
 from sgsd_lightning.toy.prompts import STUDENT_TEMPLATE
-from sgsd_lightning.types import Problem, SamplingSettings
+from sgsd_lightning.types import SamplingSettings
 
 TOY_SAMPLES = 4
 PROMPT_TOKENS = (20, 200)
@@ -80,7 +80,7 @@ class Workload:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    requests: Sequence[RolloutRequest]
+    requests: Sequence[GenerationRequest]
     sampling: SamplingSettings
     batch_size: int
 
@@ -89,16 +89,20 @@ def toy_workload(num_requests: int, batch_size: int, device: torch.device) -> Wo
     """The demo's base model on its own problems, four samples each."""
     policy = ToyPolicy()
     tokenizer = policy.load_tokenizer()
+    model = policy.load_model().to(device)
+    stop_ids = end_of_sequence_ids(model, tokenizer)
     prompts = ChatPrompts(student_text=STUDENT_TEMPLATE, student_template_args={"enable_thinking": False})
     problems = ToyProblems("train", -(-num_requests // TOY_SAMPLES)).load()
     requests = [
-        RolloutRequest(problem=problem, prompt_ids=prompts.student(tokenizer, problem), seed=TOY_SAMPLES * row + sample)
+        GenerationRequest(
+            prompt_ids=prompts.student(tokenizer, problem), seed=TOY_SAMPLES * row + sample, stop_ids=stop_ids
+        )
         for row, problem in enumerate(problems)
         for sample in range(TOY_SAMPLES)
     ]
     return Workload(
         name="toy base model",
-        model=policy.load_model().to(device),
+        model=model,
         tokenizer=tokenizer,
         requests=requests[:num_requests],
         sampling=SamplingSettings(max_new_tokens=32),
@@ -111,18 +115,19 @@ def random_workload(
 ) -> Workload:
     """A model of one of `SHAPES`; every request has a prompt of its own."""
     shape = SHAPES[name]
+    model, tokenizer = _random_model(shape, device, dtype), byte_tokenizer()
+    stop_ids = end_of_sequence_ids(model, tokenizer)
     generator = torch.Generator().manual_seed(0)
     low, high = PROMPT_TOKENS
     requests = []
     for seed in range(num_requests):
         length = int(torch.randint(low, high + 1, (), generator=generator))
         ids = tuple(torch.randint(0, 256, (length,), generator=generator).tolist())
-        problem = Problem(problem_id=str(seed), text="", answer="")
-        requests.append(RolloutRequest(problem=problem, prompt_ids=ids, seed=seed))
+        requests.append(GenerationRequest(prompt_ids=ids, seed=seed, stop_ids=stop_ids))
     return Workload(
         name=name,
-        model=_random_model(shape, device, dtype),
-        tokenizer=byte_tokenizer(),
+        model=model,
+        tokenizer=tokenizer,
         requests=requests,
         sampling=SamplingSettings(max_new_tokens=shape.max_new_tokens, **sampling),  # type: ignore[arg-type]
         batch_size=batch_size,

@@ -23,7 +23,7 @@ from benchmarks.machine import provenance
 from benchmarks.markdown import markdown_table
 from benchmarks.rollout_providers import BEFORE, CONTINUOUS, CURRENT, PROVIDERS, Completions, SortedSampler
 from benchmarks.rollout_workloads import Workload, random_workload, toy_workload
-from sgsd_lightning.rollouts.sampling import TokenSampler
+from sgsd_lightning.engines.sampling import TokenSampler
 from sgsd_lightning.types import SamplingSettings
 
 PAPER = {"sampling_temperature": 1.1, "sampling_top_p": 0.95, "sampling_top_k": 20}

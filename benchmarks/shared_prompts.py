@@ -135,9 +135,7 @@ def sequences_of(case: Case, vocab_size: int, *, is_teacher: bool) -> list[Token
         num_tokens = torch.randint(least, most + 1, (case.samples_per_prompt,), generator=generator).tolist()
         completions = [ids(length) for length in num_tokens]
         sequences += [
-            TokenSequence(prompt_ids=prompt_ids, completion_ids=completion)
-            for completion in completions
-            for prompt_ids in prompts
+            TokenSequence.causal(prompt_ids, completion) for completion in completions for prompt_ids in prompts
         ]
     return sequences
 
@@ -149,7 +147,7 @@ def teach(model: PreTrainedModel, sequences: Sequence[TokenSequence], layout: Ro
         for indices in forward_passes(sequences, budget, layout):
             chosen = [sequences[index] for index in indices]
             logprob = model.score(pack(chosen, layout).to(model.device)).logprob
-            scores |= zip(indices, logprob.split([len(s.completion_ids) for s in chosen]), strict=True)
+            scores |= zip(indices, logprob.split([len(s.targets) for s in chosen]), strict=True)
     return torch.cat([scores[index] for index in range(len(sequences))])
 
 

@@ -13,7 +13,7 @@ from sgsd_lightning.policy import LoraSettings
 from sgsd_lightning.policy.loading import checkpoint_activations
 from sgsd_lightning.policy.lora import inject_lora
 from sgsd_lightning.scoring import resolve_attention
-from sgsd_lightning.types import FinishReason, Problem, Rollout
+from sgsd_lightning.types import ScoreRow, TokenSequence
 
 SHORTEST_FRAC = 0.25
 """The shortest completion, of the longest."""
@@ -35,7 +35,11 @@ class StepSize:
 class StepInputs:
     """What both schemes are given."""
 
-    rollouts: Sequence[Rollout]
+    rows: Sequence[ScoreRow]
+    """As the training step's scorer reads them."""
+    prompt_ids: Sequence[tuple[int, ...]]
+    """Of the student."""
+    completion_ids: Sequence[tuple[int, ...]]
     teacher_prompts: Sequence[Sequence[tuple[int, ...]]]
     context_weights: Sequence[Sequence[float]]
     outcomes: Sequence[int]
@@ -53,27 +57,40 @@ def make_inputs(size: StepSize, vocab_size: int) -> StepInputs:
 
     shortest = max(1, int(SHORTEST_FRAC * size.completion_tokens))
     lengths = torch.linspace(size.completion_tokens, shortest, size.num_rollouts).int().tolist()
+    prompt_ids, completion_ids = [], []
+    for length in lengths:
+        prompt_ids.append(ids(about(size.student_prompt_tokens)))
+        completion_ids.append(ids(length))
+    teacher_prompts = [
+        [ids(about(size.teacher_prompt_tokens)) for _ in range(size.num_contexts)] for _ in range(size.num_rollouts)
+    ]
     return StepInputs(
-        rollouts=[_rollout(index, ids(about(size.student_prompt_tokens)), ids(n)) for index, n in enumerate(lengths)],
-        teacher_prompts=[
-            [ids(about(size.teacher_prompt_tokens)) for _ in range(size.num_contexts)] for _ in range(size.num_rollouts)
+        rows=[
+            _row(*parts) for parts in zip(range(len(lengths)), prompt_ids, completion_ids, teacher_prompts, strict=True)
         ],
+        prompt_ids=prompt_ids,
+        completion_ids=completion_ids,
+        teacher_prompts=teacher_prompts,
         context_weights=[[1 / size.num_contexts] * size.num_contexts] * size.num_rollouts,
         outcomes=[1 if index % 2 == 0 else -1 for index in range(size.num_rollouts)],
     )
 
 
-def _rollout(index: int, prompt_ids: tuple[int, ...], completion_ids: tuple[int, ...]) -> Rollout:
+def _row(
+    index: int,
+    prompt_ids: tuple[int, ...],
+    completion_ids: tuple[int, ...],
+    teacher_prompts: Sequence[tuple[int, ...]],
+) -> ScoreRow:
     num_tokens = len(completion_ids)
-    return Rollout(
-        problem=Problem(problem_id=str(index), text="", answer="0"),
-        prompt_ids=prompt_ids,
-        completion_ids=completion_ids,
-        completion_text="",
-        finish_reason=FinishReason.STOPPED,
-        logprobs=torch.zeros(num_tokens),
-        sampling_logprobs=torch.zeros(num_tokens),
-        kept_mass=torch.ones(num_tokens),
+    return ScoreRow(
+        student=(TokenSequence.causal(prompt_ids, completion_ids),),
+        teachers=tuple((TokenSequence.causal(prompt, completion_ids),) for prompt in teacher_prompts),
+        context_weight=(1 / len(teacher_prompts),) * len(teacher_prompts),
+        group=index,
+        loss_mask=torch.ones(num_tokens, dtype=torch.bool),
+        sampled_logprob=torch.zeros(num_tokens),
+        step_index=torch.zeros(num_tokens, dtype=torch.int64),
     )
 
 

@@ -31,9 +31,8 @@ from benchmarks.step_report import draw, table
 from benchmarks.timing import time_runs
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import LiveTeacher
-from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.scoring import LossMaskRule, Scorer
-from sgsd_lightning.types import Rollout, Verdict
+from sgsd_lightning.scoring import Scorer
+from sgsd_lightning.types import Verdict
 
 OURS, AUTHORS = "ours", "authors' scheme"
 NUM_CONTEXTS = (1, 2, 4, 8, 16)
@@ -54,35 +53,16 @@ AGREEMENT = 1e-3
 """How far the losses may be apart, relative to the larger of them and 0.001."""
 
 
-class EveryToken(LossMaskRule):
-    """All sampled tokens count."""
-
-    def __init__(self) -> None:
-        super().__init__(byte_tokenizer(), train_eos=True)
-
-    def __call__(self, rollout: Rollout) -> torch.Tensor:
-        return torch.ones(len(rollout.completion_ids), dtype=torch.bool)
-
-
 class OurStep:
     """The training step's own scorer and objective."""
 
     def __init__(self, objective: GatedPolarity, teacher_tokens_per_forward: int) -> None:
         self.scorer = Scorer(teacher_tokens_per_forward=teacher_tokens_per_forward)
         self.objective = objective
-        self.rule = EveryToken()
 
     def __call__(self, model: PreTrainedModel, inputs: StepInputs) -> float:
-        scores = self.scorer.score(
-            model,
-            LiveTeacher(),
-            inputs.rollouts,
-            inputs.teacher_prompts,
-            inputs.context_weights,
-            self.rule,
-            self.objective.score_request,
-        )
-        verdicts = [Verdict(reward=float(o > 0), answer=None, outcome=o) for o in inputs.outcomes]
+        scores = self.scorer.score(model, LiveTeacher(), inputs.rows, self.objective.score_request)
+        verdicts = [Verdict(reward=float(o > 0), accepted=o > 0, answer=None, outcome=o) for o in inputs.outcomes]
         loss = self.objective(scores, verdicts).loss
         loss.backward()
         return loss.item()

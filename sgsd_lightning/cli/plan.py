@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from rich.console import Console
 
 DESCRIPTION = """Say what a run needs on each device, item by item, whether that fits a card, and how many operations

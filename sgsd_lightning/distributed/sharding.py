@@ -11,7 +11,6 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from sgsd_lightning.distributed.processes import largest_over_processes
-from sgsd_lightning.scoring.forward import bind_score
 
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
@@ -54,7 +53,6 @@ def shard_policy(model: PreTrainedModel, mesh: DeviceMesh, settings: ShardingSet
             reshard_after_forward=settings.reshard_after_forward,
         )
     fully_shard(model, mesh=mesh, mp_policy=policy)
-    bind_score(model)
 
 
 def num_missing_passes(model: PreTrainedModel, num_passes: int, device: torch.device) -> int:

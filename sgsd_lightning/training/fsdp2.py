@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from sgsd_lightning.checkpoints.folders import METADATA_FILENAME, is_sharded_checkpoint, recovered, replace_checkpoint
 from sgsd_lightning.distributed.sharding import ComputeDtype, ShardingSettings, shard_policy
 from sgsd_lightning.policy.views import PolicyView, ShadowTeacher
+from sgsd_lightning.scoring.forward import bind_score
 
 TENSOR_PARALLEL_REFUSAL = (
     "tensor parallelism is not supported: the head's kernels read the whole vocabulary on every process, and the "
@@ -84,6 +85,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def shard(self, model: PreTrainedModel) -> None:
         """Shard a policy's model in place."""
         shard_policy(model, self.device_mesh["data_parallel"], self.sharding)
+        bind_score(model)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
