@@ -90,7 +90,7 @@ def _judge(run: Run, old: Tree, new: Tree, out: Path) -> Verdict:
         if failure:
             return Verdict(failure, is_fault=True)
         results.append(read_results(folder / RUN_FOLDER, tree.names))
-    comparison = compare(*results, MAY_VANISH)
+    comparison = compare(results[0], results[1], MAY_VANISH)
     if comparison.first is None:
         return Verdict(f"same ({comparison.num_values} values)", comparison=comparison)
     text = f"differs at {comparison.first}"

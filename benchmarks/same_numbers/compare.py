@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.same_numbers.results import Results, Row
 
 MISSING = "(missing)"
+_PLACE = re.compile(r"\[[0-9]+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _keys(results: Results) -> dict[str, None]:
 
 
 def _name(file: str, key: str) -> str:
-    return f"{file}: {re.sub(r'\[[0-9]+\]', '[]', key)}"
+    return f"{file}: {_PLACE.sub('[]', key)}"
 
 
 def _vanished(name: str) -> Difference:
