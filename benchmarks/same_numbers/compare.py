@@ -63,7 +63,7 @@ def compare(old: Results, new: Results, may_vanish: Sequence[str] = ()) -> Compa
     return Comparison(
         # min keeps the order of files among equals
         first=min(differences, key=lambda d: math.inf if d.step is None else d.step, default=None),
-        num_values=sum(len(row.values) for rows in old.values() for row in rows),
+        num_values=sum(_name(file, key) not in one_sided for file in old for row in old[file] for key in row.values),
         only_old=only_old,
         only_new=tuple(name for name in new_keys if name not in old_keys),
     )
