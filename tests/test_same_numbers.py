@@ -20,7 +20,8 @@ from benchmarks.same_numbers.runs import RUNS, selected
 from benchmarks.same_numbers.trees import commit_of
 
 REGROUPED = Generation(
-    marker="new_names.py",
+    marker="names.py",
+    marker_text="new",
     options={"model.sampling": "model.rollouts.sampling", "model.rollouts": "model.rollouts.engine"},
     values={"package.strategies": "package.distributed"},
     replaced={"--config=growing": ("--config=toy", "--config=method/growing")},
@@ -142,8 +143,10 @@ def test_arguments_are_written_for_the_tree(tmp_path: Path) -> None:
         "--model.rollouts.batch_size=2",
         "--strategy=package.strategies.FSDP2",
     ]
+    assert Names.of(tmp_path, (REGROUPED,)) == OLD_NAMES
+    (tmp_path / "names.py").write_text("old")
     assert Names.of(tmp_path, (REGROUPED,)).arguments(written) == written
-    (tmp_path / "new_names.py").touch()
+    (tmp_path / "names.py").write_text("new")
     assert Names.of(tmp_path, (REGROUPED,)).arguments(written) == [
         "fit",
         "--config=toy",

@@ -1,7 +1,7 @@
 """What changed its name between commits: the one place to complete after a refactoring.
 
 Runs are written in the oldest names (`runs.py`) and results are compared under the newest ones, so that every map here
-goes from an old name to its new one. A generation of names is known to a tree that has the generation's marker file.
+goes from an old name to its new one. A generation of names is known to a tree in which the generation's marker file holds the marker's text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ class Generation:
     """Names that came with one refactoring; every map goes from the name before to the name after."""
 
     marker: str
-    """A file, relative to the tree, that exists since these names do."""
+    """A file, relative to the tree, that holds ``marker_text`` since these names exist."""
+    marker_text: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of the command line without their dashes; what lies below a renamed option follows it."""
     values: Mapping[str, str] = field(default_factory=dict)
@@ -34,9 +35,19 @@ class Generation:
 
 
 GENERATIONS: tuple[Generation, ...] = (
-    # issue 14: arguments grouped by who reads them
+    # issue 14, the tree: modules that configurations name
     Generation(
-        marker="sgsd_lightning/rollouts/rollouter.py",
+        marker="sgsd_lightning/toy/__init__.py",
+        values={
+            "sgsd_lightning.data.toy": "sgsd_lightning.toy",
+            "sgsd_lightning.data.ChatPrompts": "sgsd_lightning.prompts.ChatPrompts",
+            "sgsd_lightning.strategies": "sgsd_lightning.training",
+        },
+    ),
+    # issue 14, the contracts: arguments grouped by who reads them
+    Generation(
+        marker="configs/sgsd_toy.yaml",
+        marker_text="group_size:",
         options={
             "model.init_args.rollouts": "model.init_args.rollouts.init_args.engine",
             "model.init_args.sampling": "model.init_args.rollouts.init_args.sampling",
@@ -49,12 +60,14 @@ GENERATIONS: tuple[Generation, ...] = (
             "model.init_args.evaluation.sampling": "model.init_args.evaluation.rollouts.init_args.sampling",
             # "model.init_args.teacher_weights": "model.init_args.teacher",
         },
-        values={
-            # "sgsd_lightning.strategies": "sgsd_lightning.distributed",
-        },
         replaced={
             # "--config=sgsd_toy_growing": ("--config=sgsd_toy", "--config=method/growing"),
         },
+    ),
+    # issue 14: the fields of tables
+    Generation(
+        marker="sgsd_lightning/callbacks/rollout_table.py",
+        marker_text='"sample_index"',
         fields={"group_index": "sample_index"},
     ),
 )
@@ -79,7 +92,7 @@ class Names:
     @classmethod
     def of(cls, tree: Path, generations: Sequence[Generation] = GENERATIONS) -> Names:
         """The names of the tree in a folder."""
-        known = tuple(generation for generation in generations if (tree / generation.marker).exists())
+        known = tuple(generation for generation in generations if _has(tree, generation))
         return cls(known, tuple(generation for generation in generations if generation not in known))
 
     def arguments(self, written: Sequence[str]) -> list[str]:
@@ -112,6 +125,11 @@ class Names:
         for generation in self.missing:
             key = _below(key, generation.tensors)
         return key
+
+
+def _has(tree: Path, generation: Generation) -> bool:
+    marker = tree / generation.marker
+    return marker.is_file() and generation.marker_text in marker.read_text(encoding="utf-8")
 
 
 def _argument(argument: str, generation: Generation) -> tuple[str, ...]:
