@@ -1,7 +1,8 @@
 """What changed its name between commits: the one place to complete after a refactoring.
 
 Runs are written in the oldest names (`runs.py`) and results are compared under the newest ones, so that every map here
-goes from an old name to its new one. A generation of names is known to a tree in which the generation's marker file holds the marker's text.
+goes from an old name to its new one. A tree knows a generation of names if the generation's marker file holds the
+marker's text there.
 """
 
 from __future__ import annotations
