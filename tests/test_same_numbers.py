@@ -172,3 +172,12 @@ def test_revisions_and_runs_are_found_or_refused_in_a_sentence(
     assert len(selected("")) == len(RUNS)
     with pytest.raises(ValueError, match="--only sgdd: no such run; there are sgsd, "):
         selected("sgsd,sgdd")
+
+
+def test_a_run_without_its_data_is_skipped_with_what_is_missing(tmp_path: Path) -> None:
+    (lora,) = selected("lora")
+    assert lora.reason_to_skip(tmp_path) == f"{tmp_path / lora.needs[0]} does not exist"
+    for path in lora.needs:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert lora.reason_to_skip(tmp_path) == ""

@@ -84,7 +84,6 @@ def other_tree(commit: str) -> Iterator[Tree]:
     finally:
         subprocess.run([*git, "remove", "--force", str(folder)], capture_output=True)
         shutil.rmtree(parent, ignore_errors=True)
-        subprocess.run([*git, "prune"], capture_output=True)
 
 
 def execute(run: Run, tree: Tree, folder: Path) -> str:
