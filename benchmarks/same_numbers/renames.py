@@ -58,7 +58,6 @@ GENERATIONS: tuple[Generation, ...] = (
             "model.init_args.head_implementation": "model.init_args.scoring.head_implementation",
             "model.init_args.train_eos": "model.init_args.scoring.train_eos",
             "model.init_args.evaluation.samples_per_problem": "model.init_args.evaluation.group_size",
-            "model.init_args.evaluation.sampling": "model.init_args.evaluation.rollouts.init_args.sampling",
             # "model.init_args.teacher_weights": "model.init_args.teacher",
         },
         replaced={
