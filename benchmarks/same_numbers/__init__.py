@@ -1,0 +1,1 @@
+"""The same short runs by two commits, compared bit for bit."""
