@@ -58,10 +58,6 @@ GENERATIONS: tuple[Generation, ...] = (
             "model.init_args.head_implementation": "model.init_args.scoring.head_implementation",
             "model.init_args.train_eos": "model.init_args.scoring.train_eos",
             "model.init_args.evaluation.samples_per_problem": "model.init_args.evaluation.group_size",
-            # "model.init_args.teacher_weights": "model.init_args.teacher",
-        },
-        replaced={
-            # "--config=sgsd_toy_growing": ("--config=sgsd_toy", "--config=method/growing"),
         },
     ),
     # issue 14: the fields of tables

@@ -31,6 +31,8 @@ class ProblemFields:
     """Where a record lacks it, the record's place in the source serves."""
     solution: str = "solution"
     """Optional in every record."""
+    shards: str = "shards"
+    """Optional: a list of texts, the same question in parts."""
 
 
 class JsonlProblems(ProblemSource):
@@ -191,7 +193,24 @@ def problem_from_record(
         text=trim(_text(record, fields.problem, "problem", where)),
         answer=_text(record, fields.answer, "answer", where).strip(),
         solution=solution if isinstance(solution, str) else None,
+        shards=_shards(record, fields.shards, where),
+        metadata=_other_columns(record, fields),
     )
+
+
+def _shards(record: Mapping[str, Any], field: str, where: str) -> tuple[str, ...]:
+    value = _lookup(record, field)
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(part, str) for part in value):
+        raise ValueError(f"{where}: the field {field!r} (the shards) must be a list of texts; got {value!r}")
+    return tuple(value)
+
+
+def _other_columns(record: Mapping[str, Any], fields: ProblemFields) -> dict[str, Any]:
+    """What a record holds beside the problem, for reward functions that read columns of the data set."""
+    used = (fields.problem, fields.answer, fields.problem_id, fields.solution, fields.shards)
+    return {str(name): value for name, value in record.items() if name not in used}
 
 
 def check_problems(problems: list[Problem], where: str) -> list[Problem]:

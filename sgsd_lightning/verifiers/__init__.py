@@ -5,5 +5,15 @@ from sgsd_lightning.verifiers.math.equivalence import math_equal
 from sgsd_lightning.verifiers.math.extraction import extract_answer
 from sgsd_lightning.verifiers.math_answer import MathAnswer
 from sgsd_lightning.verifiers.noisy import NoisyVerifier
+from sgsd_lightning.verifiers.reward_function import RewardFunction
 
-__all__ = ["Grade", "MathAnswer", "NoisyVerifier", "TruncatedRollouts", "Verifier", "extract_answer", "math_equal"]
+__all__ = [
+    "Grade",
+    "MathAnswer",
+    "NoisyVerifier",
+    "RewardFunction",
+    "TruncatedRollouts",
+    "Verifier",
+    "extract_answer",
+    "math_equal",
+]
