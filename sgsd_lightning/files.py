@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -43,3 +46,22 @@ def reason(error: OSError) -> str:
     """The system's message, plainer where the disk or a quota is full."""
     is_full = error.errno in DISK_FULL
     return "the disk is full, or a limit on file size is reached" if is_full else error.strerror or str(error)
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[IO[str]]:
+    """A text file (UTF-8, line feeds as they are) that takes its place when the block ends without an error.
+
+    Whoever reads sees the old file or the new one, also after a crash. After an error the old one stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sgsd_lightning.files import atomically
+
 log = logging.getLogger(__name__)
 
 TABLES = ("rollouts", "evaluation", "skills/updates")
@@ -65,17 +67,13 @@ def _keep_rows(path: Path, num_steps: int) -> None:
 
 def _filter(path: Path, is_kept: Callable[[str], bool]) -> None:
     """Rewrite a file without some of its lines, in one move."""
-    partial = path.with_name(path.name + ".partial")
-    num_dropped = 0
     # a completion may hold any other line break that Python knows
-    with path.open(encoding="utf-8", newline="\n") as lines, partial.open("w", encoding="utf-8", newline="\n") as file:
-        for line in lines:
-            if is_kept(line):
-                file.write(line)
-            else:
-                num_dropped += 1
+    with path.open(encoding="utf-8", newline="\n") as file:
+        lines = list(file)
+    kept = [line for line in lines if is_kept(line)]
+    num_dropped = len(lines) - len(kept)
     if not num_dropped:
-        partial.unlink()
         return
-    partial.replace(path)
+    with atomically(path) as file:
+        file.writelines(kept)
     log.info("%s: took out %d rows of steps that are taken again", path, num_dropped)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
+from sgsd_lightning.prompts.chat import fill
 from sgsd_lightning.types import Problem, TeacherContext
 
 Shown = Literal["solution", "answer"]
@@ -37,5 +38,5 @@ class ReferenceAnswer(ProblemContextBuilder):
                 f"problem {problem.problem_id!r} has no solution to show; give its source a field for it "
                 "(fields.solution), or set contexts.show to answer"
             )
-        text = self.template.replace("{reference}", reference)
+        text = fill(self.template, reference=reference)
         return TeacherContext(text=text, weight=1.0, source_ids=("reference",))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
+from sgsd_lightning.prompts.chat import fill
 from sgsd_lightning.skills import (
     EvidenceLedger,
     EvidenceSettings,
@@ -119,7 +119,7 @@ class SkillPairs(ProblemContextBuilder):
 
     def _context(self, pair: Pair) -> TeacherContext:
         values = {name: getattr(pair.skill, name, None) or getattr(pair.mistake, name) for name in PLACEHOLDERS}
-        text = re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), self.template)
+        text = fill(self.template, **values)
         return TeacherContext(text=text, weight=pair.weight, source_ids=(pair.skill.skill_id, pair.mistake.mistake_id))
 
 

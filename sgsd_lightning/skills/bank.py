@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
+
+from sgsd_lightning.files import ClassVar, TypeVar, atomically
 
 DYNAMIC_PREFIX = "dyn_"
 
@@ -124,18 +124,8 @@ class SkillBank:
 
     def save(self, path: str | Path) -> None:
         """Write atomically: whoever reads sees the old bank or the new one, also after a crash."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomically(Path(path)) as file:
+            file.write(self.to_json())
 
     @property
     def content_hash(self) -> str:

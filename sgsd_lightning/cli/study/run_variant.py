@@ -14,6 +14,7 @@ from typing import Any
 
 from sgsd_lightning.cli.configs import resolve_config
 from sgsd_lightning.cli.study.variants import CONTEXTS, MODEL, Pairs, Variant
+from sgsd_lightning.files import atomically
 from sgsd_lightning.toy import SKILL_EVALUATION, load_toy_bank
 
 RESULT = "result.json"
@@ -73,9 +74,8 @@ def run_variant(run: StudyRun) -> None:
         "tokens_sampled": round(sum(float(row["tokens/rollout"]) for row in rows if row.get("tokens/rollout"))),
         "curves": {name: _curve(rows, column) for name, column in CURVES.items()},
     }
-    partial = run.folder / f"{RESULT}.partial"
-    partial.write_text(json.dumps(result) + "\n", encoding="utf-8")
-    partial.rename(run.folder / RESULT)
+    with atomically(run.folder / RESULT) as file:
+        file.write(json.dumps(result) + "\n")
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
 
