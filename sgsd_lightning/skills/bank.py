@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from sgsd_lightning.files import ClassVar, TypeVar, atomically
+from sgsd_lightning.files import atomically
 
 DYNAMIC_PREFIX = "dyn_"
 
