@@ -19,9 +19,11 @@ import torch
 from sgsd_kernels.linear_divergence import linear_divergence
 from torch import Tensor
 
-from sgsd_lightning.objectives import Divergence, PolicyGradient, SampledDivergence
-from sgsd_lightning.objectives.policy_gradient import LossLevel, group_advantages
+from sgsd_lightning.objectives import Divergence, GroupAdvantages, PolicyGradient, SampledDivergence
+from sgsd_lightning.objectives.advantages import group_advantages
+from sgsd_lightning.objectives.policy_gradient import LossLevel
 from sgsd_lightning.types import TokenScores, Verdict
+from tests.objectives.verdicts import reward_verdict
 
 LENGTHS = [5, 3, 7, 1, 4, 6, 2, 7]
 GROUP_SIZE = 4
@@ -47,7 +49,7 @@ def token_mask() -> Tensor:
 
 
 def verdicts(rows: slice = slice(None)) -> list[Verdict]:
-    return [Verdict(reward=reward, answer=None, outcome=1 if reward > 0.5 else -1) for reward in REWARDS[rows]]
+    return [reward_verdict(reward) for reward in REWARDS[rows]]
 
 
 def token_scores(student: Tensor, teacher: Tensor | None = None, **others: Tensor) -> TokenScores:
@@ -60,7 +62,8 @@ def token_scores(student: Tensor, teacher: Tensor | None = None, **others: Tenso
         completion_mask=mask,
         loss_mask=mask,
         context_weight=student.new_ones(num, 0 if teacher is None else 1),
-        problem_index=torch.arange(num) // GROUP_SIZE,
+        group=torch.arange(num) // GROUP_SIZE,
+        step_index=torch.zeros(mask.shape, dtype=torch.int64),
         **{"sampled_logprob": student.detach(), **others},
     )
 
@@ -174,7 +177,8 @@ def test_advantages_are_grpos(normalise: bool) -> None:
     wanted = groups - groups.nanmean(dim=1, keepdim=True)
     if normalise:
         wanted = wanted / (nanstd(groups, dim=1)[:, None] + 1e-4)
-    actual = group_advantages(rewards, torch.arange(len(rewards)) // GROUP_SIZE, normalise)
+    everyone = torch.ones_like(rewards, dtype=torch.bool)
+    actual = group_advantages(rewards, torch.arange(len(rewards)) // GROUP_SIZE, normalise, everyone)
     torch.testing.assert_close(actual, wanted.flatten(), rtol=1e-7, atol=1e-15)  # its n / (n - 1) is float32
 
 
@@ -233,7 +237,7 @@ def drifted_scores(with_reference: bool = False) -> TokenScores:
 
 def policy_gradient(level: LossLevel, normalise: bool, kl_weight: float = 0.0) -> PolicyGradient:
     return PolicyGradient(
-        normalise_advantages=normalise,
+        advantages=GroupAdvantages(normalise),
         clip_low=0.2,
         clip_high=0.28,
         loss_level=level,
@@ -250,7 +254,8 @@ def assert_same(actual: Tensor, wanted: Tensor, scores: TokenScores) -> None:
 
 
 def advantages_of(scores: TokenScores, normalise: bool) -> Tensor:
-    return group_advantages(torch.tensor(REWARDS, dtype=torch.float64), scores.problem_index, normalise)
+    rewards = torch.tensor(REWARDS, dtype=torch.float64)
+    return group_advantages(rewards, scores.group, normalise, torch.ones_like(rewards, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("normalise", [True, False])

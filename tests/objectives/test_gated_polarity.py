@@ -11,12 +11,11 @@ from torch import Tensor
 
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.types import SupportScores, TokenScores, Verdict
-
-OUTCOMES = {1: 1.0, -1: 0.0}
+from tests.support.tiny import verdict
 
 
 def verdicts(*outcomes: int) -> list[Verdict]:
-    return [Verdict(reward=OUTCOMES.get(outcome, 0.0), answer=None, outcome=outcome) for outcome in outcomes]
+    return [verdict(outcome) for outcome in outcomes]
 
 
 def scores_of(student: Tensor, teacher: Tensor, mask: Tensor, weights: Tensor) -> TokenScores:
@@ -26,7 +25,8 @@ def scores_of(student: Tensor, teacher: Tensor, mask: Tensor, weights: Tensor) -
         completion_mask=torch.ones_like(mask),
         loss_mask=mask,
         context_weight=weights,
-        problem_index=torch.zeros(len(student), dtype=torch.int64),
+        group=torch.zeros(len(student), dtype=torch.int64),
+        step_index=torch.zeros_like(mask, dtype=torch.int64),
         sampled_logprob=torch.zeros_like(student),
         student_entropy=torch.zeros_like(student),
         teacher_entropy=torch.zeros_like(teacher),
@@ -61,7 +61,7 @@ def test_loss_and_gradient_equal_the_definition_over_logits(settings: dict[str, 
     (gradient,) = torch.autograd.grad(result.loss, student_logits)
     torch.testing.assert_close(result.loss, expected.loss, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(result.polarity, expected.polarity.to(result.polarity.dtype))
+    torch.testing.assert_close(result.stances.polarity, expected.polarity.to(result.stances.polarity.dtype))
 
 
 def test_one_token_by_hand() -> None:
@@ -73,7 +73,7 @@ def test_one_token_by_hand() -> None:
     (gradient,) = torch.autograd.grad(result.loss, student)
     r = -math.log(2)
     gate = 1 / (1 + math.exp(r * r / 2))
-    assert result.polarity.item() == 1
+    assert result.stances.polarity.item() == 1
     assert result.loss.item() == pytest.approx(math.log(2) - math.log(1 + math.exp(-r * r / 2)))
     assert gradient.item() == pytest.approx(-gate * r)
     assert gradient.item() > 0, "descending lowers the log-probability of a token of a rejected answer"
@@ -85,8 +85,8 @@ def test_polarity_is_outcome_times_stance_and_imitation_is_always_helpful(outcom
     student = torch.full((1, 3), -1.0, requires_grad=True)
     scores = scores_of(student, torch.full((1, 1, 3), -1.0 + log_ratio), torch.ones(1, 3) > 0, torch.ones(1, 1))
     stance = 0 if abs(log_ratio) < 0.05 else (1 if log_ratio > 0 else -1)
-    assert GatedPolarity()(scores, verdicts(outcome)).polarity.item() == outcome * stance
-    assert GatedPolarity(polarity="imitate")(scores, verdicts(outcome)).polarity.item() == 1
+    assert GatedPolarity()(scores, verdicts(outcome)).stances.polarity.item() == outcome * stance
+    assert GatedPolarity(polarity="imitate")(scores, verdicts(outcome)).stances.polarity.item() == 1
 
 
 @pytest.mark.parametrize(("num_contexts", "length", "mask_value"), [(0, 4, True), (2, 4, False), (2, 0, True)])
@@ -127,7 +127,8 @@ def test_the_support_variant_reads_the_divergence_in_its_gate() -> None:
         completion_mask=torch.ones(1, 1) > 0,
         loss_mask=torch.ones(1, 1) > 0,
         context_weight=torch.ones(1, 1, dtype=torch.float64),
-        problem_index=torch.zeros(1, dtype=torch.int64),
+        group=torch.zeros(1, dtype=torch.int64),
+        step_index=torch.zeros(1, 1, dtype=torch.int64),
         sampled_logprob=torch.zeros(1, 1),
         support=SupportScores(
             teacher_logprob=teacher_probability.log(),

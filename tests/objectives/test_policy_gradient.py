@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgsd_lightning.objectives import GatedPolarity, PolicyGradient, SampledDivergence, WeightedSum
+from sgsd_lightning.objectives import GatedPolarity, GroupAdvantages, PolicyGradient, SampledDivergence, WeightedSum
 from sgsd_lightning.objectives.divergence import Divergence
 from sgsd_lightning.types import TokenScores, Verdict
+from tests.objectives.verdicts import reward_verdict
 
 LENGTHS = [5, 3, 7, 1, 4, 6]
 GROUPS = [0, 0, 0, 1, 1, 2]
@@ -18,7 +19,7 @@ REWARDS = [1.0, 0.0, 0.0, 1.0, 0.5, 1.0]
 
 
 def verdicts() -> list[Verdict]:
-    return [Verdict(reward=reward, answer=None, outcome=1 if reward > 0.5 else -1) for reward in REWARDS]
+    return [reward_verdict(reward) for reward in REWARDS]
 
 
 def scores(num_contexts: int = 0, drift: float = 0.5) -> TokenScores:
@@ -39,7 +40,8 @@ def scores(num_contexts: int = 0, drift: float = 0.5) -> TokenScores:
         context_weight=torch.tensor([[0.75, 0.25][:num_contexts]] * num, dtype=torch.float64).reshape(
             num, num_contexts
         ),
-        problem_index=torch.tensor(GROUPS),
+        group=torch.tensor(GROUPS),
+        step_index=torch.zeros(num, length, dtype=torch.int64),
         sampled_logprob=sampled,
     )
 
@@ -63,7 +65,7 @@ def advantage(row: int, normalise: bool) -> float:
 def test_loss_and_gradient_are_those_of_the_definition(level: str, normalise: bool, low: float, high: float) -> None:
     given = scores()
     objective = PolicyGradient(
-        normalise_advantages=normalise,
+        advantages=GroupAdvantages(normalise),
         clip_low=low,
         clip_high=high,
         loss_level=level,  # type: ignore[arg-type]
@@ -90,7 +92,7 @@ def test_loss_and_gradient_are_those_of_the_definition(level: str, normalise: bo
 def test_fresh_rollouts_give_the_plain_policy_gradient() -> None:
     given = scores(drift=0.0)
     (gradient,) = torch.autograd.grad(
-        PolicyGradient(normalise_advantages=False)(given, verdicts()).loss, given.student_logprob
+        PolicyGradient(GroupAdvantages(normalise=False))(given, verdicts()).loss, given.student_logprob
     )
     for row, length in enumerate(LENGTHS):
         expected = -advantage(row, False) / length / len(LENGTHS)
@@ -99,7 +101,7 @@ def test_fresh_rollouts_give_the_plain_policy_gradient() -> None:
 
 def test_a_group_of_one_or_of_equal_rewards_teaches_nothing() -> None:
     given = scores()
-    equal = [Verdict(reward=1.0, answer=None, outcome=1)] * len(LENGTHS)
+    equal = [reward_verdict(1.0)] * len(LENGTHS)
     result = PolicyGradient()(given, equal)
     assert result.loss.item() == 0
     (gradient,) = torch.autograd.grad(result.loss, given.student_logprob)
@@ -151,9 +153,9 @@ def test_a_weighted_sum_is_the_sum_of_losses_and_gradients_and_keeps_the_stances
     assert both.loss.item() == pytest.approx(0.5 * results[0].loss.item() + 2 * results[1].loss.item())
     gradients = [torch.autograd.grad(result.loss, given.student_logprob)[0] for result in (both, *results)]
     torch.testing.assert_close(gradients[0], 0.5 * gradients[1] + 2 * gradients[2])
-    assert both.polarity is not None
-    assert results[1].polarity is not None
-    assert torch.equal(both.polarity, results[1].polarity)
+    assert both.stances is not None
+    assert results[1].stances is not None
+    assert torch.equal(both.stances.polarity, results[1].stances.polarity)
     assert {"objective_1/loss", "objective_1/clipped_token_frac", "objective_2/helpful_frac"} <= both.metrics.keys()
 
 

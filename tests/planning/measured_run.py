@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.data.sources import ProblemSource
@@ -15,7 +16,9 @@ from sgsd_lightning.planning.memory import plan_memory
 from sgsd_lightning.planning.model_shape import model_shape
 from sgsd_lightning.planning.run_settings import RunSettings
 from sgsd_lightning.policy import EmaTeacher, LoraSettings
-from sgsd_lightning.types import Problem, SamplingSettings
+from sgsd_lightning.training.run_callback import RunCallback
+from sgsd_lightning.training.step_report import StepReport
+from sgsd_lightning.types import JudgedRollout, Problem, SamplingSettings
 from tests.support.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy
 
 SIZES = {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "intermediate_size": 1536}
@@ -25,6 +28,15 @@ NEW_TOKENS, NUM_PROBLEMS = 150, 4
 class _Problems(ProblemSource):
     def load(self) -> list[Problem]:
         return list(PROBLEMS)
+
+
+class _LastStep(RunCallback):
+    """Keeps the rollouts of the last step's last micro-batch."""
+
+    judged: Sequence[JudgedRollout] = ()
+
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        self.judged = report.learner_steps[-1].record.judged
 
 
 def main(case: str) -> None:
@@ -40,7 +52,9 @@ def main(case: str) -> None:
         teacher_weights=EmaTeacher() if case == "ema" else None,
         teacher_tokens_per_forward=1024,
     )
+    seen = _LastStep()
     trainer = Trainer(
+        callbacks=[seen],
         accelerator="cpu",
         max_steps=2,
         logger=False,
@@ -50,8 +64,7 @@ def main(case: str) -> None:
         use_distributed_sampler=False,
     )
     trainer.fit(module, datamodule=ProblemDataModule(train=_Problems(), batch_size=NUM_PROBLEMS))
-    assert module.step_record is not None
-    rollouts = module.step_record.rollouts
+    rollouts = [entry.rollout for entry in seen.judged]
     prompt_tokens = len(rollouts[0].prompt_ids)
     run = RunSettings(
         shape=model_shape(module.model),

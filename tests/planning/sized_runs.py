@@ -10,7 +10,8 @@ from sgsd_lightning.planning.model_shape import model_shape
 from sgsd_lightning.planning.run_settings import RunSettings
 from sgsd_lightning.policy import LoraSettings, RandomPolicy
 from sgsd_lightning.scoring.forward import bind_score
-from sgsd_lightning.scoring.packing import PackedBatch, TokenSequence, pack
+from sgsd_lightning.scoring.packing import PackedBatch, pack
+from sgsd_lightning.types import TokenSequence
 
 LORA = LoraSettings(rank=8)
 PROMPT_TOKENS, COMPLETION_TOKENS, NUM_ROLLOUTS = 48, 33, 3
@@ -45,4 +46,4 @@ def rollouts_batch() -> PackedBatch:
     """The rollouts of `small_run`, with prompts of their own."""
     prompts = [tuple(range(first, first + PROMPT_TOKENS)) for first in range(NUM_ROLLOUTS)]
     completion = tuple(range(60, 60 + COMPLETION_TOKENS))
-    return pack([TokenSequence(prompt_ids=prompt, completion_ids=completion) for prompt in prompts])
+    return pack([TokenSequence.causal(prompt, completion) for prompt in prompts])

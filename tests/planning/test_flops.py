@@ -15,7 +15,8 @@ from sgsd_lightning.planning.flops import (
     training_flops,
 )
 from sgsd_lightning.planning.model_shape import ModelShape, model_shape
-from sgsd_lightning.scoring.packing import TokenSequence, pack
+from sgsd_lightning.scoring.packing import pack
+from sgsd_lightning.types import TokenSequence
 from tests.planning.sized_runs import LORA, scored_model
 
 LENGTHS, NUM_COMPLETION_TOKENS = [11, 40], 19
@@ -23,8 +24,8 @@ LENGTHS, NUM_COMPLETION_TOKENS = [11, 40], 19
 
 def _batch() -> object:
     sequences = [
-        TokenSequence(prompt_ids=tuple(range(5)), completion_ids=tuple(range(7))),
-        TokenSequence(prompt_ids=tuple(range(29)), completion_ids=tuple(range(12))),
+        TokenSequence.causal(tuple(range(5)), tuple(range(7))),
+        TokenSequence.causal(tuple(range(29)), tuple(range(12))),
     ]
     assert [sequence.num_input_tokens for sequence in sequences] == LENGTHS
     return pack(sequences)

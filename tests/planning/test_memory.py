@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from sgsd_kernels import linear_logprob
-from sgsd_lightning.rollouts.sampling import TokenSampler
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from sgsd_lightning.distributed.sharding import ShardingSettings, shard_policy
+from sgsd_lightning.engines.sampling import TokenSampler
 from sgsd_lightning.planning.head_workspace import head_workspace_bytes
 from sgsd_lightning.planning.memory import (
     OPTIMIZER,

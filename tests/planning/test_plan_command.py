@@ -67,7 +67,7 @@ def test_overrides_and_estimates(tmp_path: Path) -> None:
         "--trainer.limit_val_batches=0",
         "--model.init_args.policy.init_args.dtype=float32",
         "--model.init_args.teacher_weights=sgsd_lightning.policy.EmaTeacher",
-        "--model.init_args.group_size=5",
+        "--model.init_args.rollouts.init_args.group_size=5",
         "--data.init_args.batch_size=2",
         "--model.init_args.optimizer=torch.optim.SGD",
         "--model.init_args.optimizer.init_args.lr=0.1",

@@ -11,11 +11,9 @@ from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy import LiveTeacher
-from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.scoring import LossMaskRule, Scorer
+from sgsd_lightning.scoring import Scorer
 from sgsd_lightning.types import Rollout, ScoreRequest, TokenScores
-
-RULE = LossMaskRule(byte_tokenizer(), train_eos=True)
+from tests.support.tiny_models import rows_of
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def test_a_sharded_model_scores_and_learns_as_a_whole_one(
         request = ScoreRequest(support_top_k=support_top_k)
         rollouts = [make_rollout(5, 6), make_rollout(3, 2, seed=1)]
         prompts = [[(4, 5, 6), (7,)], [(8, 9)]]
-        return Scorer().score(model, LiveTeacher(), rollouts, prompts, [[0.5, 0.5], [1.0]], RULE, request)
+        return Scorer().score(model, LiveTeacher(), rows_of(rollouts, prompts, [[0.5, 0.5], [1.0]]), request)
 
     def loss(scores: TokenScores) -> torch.Tensor:
         if scores.support is None:

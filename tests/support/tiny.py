@@ -131,7 +131,7 @@ def tiny_row(
     return ScoreRow(
         student=(TokenSequence.causal(prompt_ids, completion_ids),),
         teachers=tuple((TokenSequence.causal(prompt, completion_ids),) for prompt in teacher_prompts),
-        context_weight=tuple(context_weight or [1 / num_teachers] * num_teachers),
+        context_weight=tuple(context_weight or (1 / num_teachers for _ in teacher_prompts)),
         group=group,
         loss_mask=torch.ones(num_ids, dtype=torch.bool) if loss_mask is None else loss_mask,
         sampled_logprob=torch.zeros(num_ids) if sampled_logprob is None else sampled_logprob,

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTra
 from sgsd_lightning.scoring import attention
 from sgsd_lightning.scoring.attention import packed_forward, resolve_attention, row_layout, varlen_attention
 from sgsd_lightning.scoring.forward import bind_score
-from sgsd_lightning.scoring.packing import RowLayout, TokenSequence, pack
+from sgsd_lightning.scoring.packing import RowLayout, pack
 from sgsd_lightning.scoring.segments import Segment, Segments
+from sgsd_lightning.types import TokenSequence
 
 
 def _qkv(length: int) -> list[Tensor]:
@@ -109,7 +110,7 @@ def test_dropout_is_refused() -> None:
 
 def test_a_model_that_loses_the_boundaries_is_refused(make_model: Callable[..., PreTrainedModel]) -> None:
     model = make_model()
-    batch = pack([TokenSequence(prompt_ids=(2, 3), completion_ids=(4,))])
+    batch = pack([TokenSequence.causal((2, 3), (4,))])
     with packed_forward(), pytest.raises(ValueError, match="does not receive the boundaries of packed sequences"):
         model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
 
@@ -199,7 +200,7 @@ def windowed_model() -> Callable[[str], PreTrainedModel]:
 @pytest.fixture
 def sequences(make_ids: Callable[[int, int], tuple[int, ...]]) -> list[TokenSequence]:
     return [
-        TokenSequence(prompt_ids=make_ids(prompt, seed), completion_ids=make_ids(completion, seed + 100))
+        TokenSequence.causal(make_ids(prompt, seed), make_ids(completion, seed + 100))
         for seed, (prompt, completion) in enumerate(RAGGED)
     ]
 
@@ -217,10 +218,10 @@ def _check_against_each_alone(
     with torch.no_grad():
         actual = model.score(pack(sequences), implementation="chunked").logprob
         expected = [
-            eager(input_ids=torch.tensor([s.prompt_ids + s.completion_ids]), use_cache=False)
-            .logits[0, len(s.prompt_ids) - 1 : -1]
+            eager(input_ids=torch.tensor([s.input_ids]), use_cache=False)
+            .logits[0, list(s.predicted_from)]
             .log_softmax(-1)
-            .gather(-1, torch.tensor(s.completion_ids)[:, None])[:, 0]
+            .gather(-1, torch.tensor(s.targets)[:, None])[:, 0]
             for s in sequences
         ]
     torch.testing.assert_close(actual, torch.cat(expected), atol=1e-5, rtol=0)
@@ -247,7 +248,7 @@ def test_another_neighbour_changes_nothing(
     implementation: str, windowed_model: Callable[[str], PreTrainedModel], sequences: list[TokenSequence]
 ) -> None:
     model = windowed_model(implementation)
-    changed = TokenSequence(prompt_ids=(7,) * RAGGED[1][0], completion_ids=(8,) * RAGGED[1][1])
+    changed = TokenSequence.causal((7,) * RAGGED[1][0], (8,) * RAGGED[1][1])
     with torch.no_grad():
         before, after = (
             model.score(pack(packed), implementation="chunked").logprob.split([length for _, length in RAGGED])
@@ -275,8 +276,8 @@ def test_on_a_gpu_packed_sequences_score_as_padded_ones_do_under_sdpa(
     except ImportError as error:
         pytest.skip(str(error))
     sdpa = windowed_model("sdpa").to("cuda", torch.bfloat16)
-    prompt = sequences[1].prompt_ids
-    sequences += [TokenSequence(prompt_ids=prompt, completion_ids=(8,) * length) for length in (1, 3, 9)]
+    prompt = sequences[1].shareable_ids
+    sequences += [TokenSequence.causal(prompt, (8,) * length) for length in (1, 3, 9)]
     scores = []
     for scored in (model, sdpa):
         scores.append(scored.score(pack(sequences, row_layout(scored.config)).to(scored.device)).logprob)

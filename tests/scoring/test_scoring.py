@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,18 +11,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, LoraSettings
-from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.loading import checkpoint_activations
 from sgsd_lightning.policy.lora import inject_lora
-from sgsd_lightning.scoring import LossMaskRule, Scorer
+from sgsd_lightning.scoring import Scorer
 from sgsd_lightning.types import Rollout, ScoreRequest, TokenScores
+from tests.support.tiny import tiny_rollout
+from tests.support.tiny_models import rows_of
 
 MakeModel = Callable[..., PreTrainedModel]
 MakeRollout = Callable[..., Rollout]
 MakeIds = Callable[[int, int], tuple[int, ...]]
 OwnLogprob = Callable[[PreTrainedModel, Sequence[int], Sequence[int]], Tensor]
 
-RULE = LossMaskRule(byte_tokenizer(), train_eos=True)
 EVERY_MODEL = [
     ("qwen3 tied", "sgsd_varlen"),
     ("qwen3 tied", "sdpa"),
@@ -62,10 +61,7 @@ class Batch:
         return (scorer or Scorer()).score(
             model,
             teacher or LiveTeacher(),
-            self.rollouts,
-            self.prompts,
-            self.weights,
-            RULE,
+            rows_of(self.rollouts, self.prompts, self.weights),
             request or ScoreRequest(),
         )
 
@@ -104,6 +100,8 @@ def test_what_is_padded_is_zero_and_masked(make_model: MakeModel, batch: Batch) 
     assert torch.equal(scores.teacher_logprob != 0, is_scored)
     expected_weights = torch.tensor([[0.5, 0.3, 0.2], [1, 0, 0], [0, 0, 0], [0.6, 0.4, 0]])
     torch.testing.assert_close(scores.context_weight, expected_weights)
+    assert scores.group.tolist() == [0, 1, 2, 3]
+    assert not scores.step_index.any()
 
 
 def test_entropies_are_those_of_the_models_own_distributions(
@@ -176,7 +174,7 @@ def test_the_teachers_budget_bounds_every_forward_pass(make_model: MakeModel, ba
 def test_a_neighbour_changes_nothing(attention: str, make_model: MakeModel, batch: Batch, make_ids: MakeIds) -> None:
     model = make_model(attention=attention)
     before = batch.score(model)
-    batch.rollouts[0] = replace(batch.rollouts[0], prompt_ids=make_ids(30, 90), completion_ids=make_ids(9, 91))
+    batch.rollouts[0] = tiny_rollout(batch.rollouts[0].problem, make_ids(30, 90), make_ids(9, 91))
     batch.prompts[0] = [make_ids(40, 92), make_ids(1, 93), make_ids(12, 94)]
     after = batch.score(model)
     torch.testing.assert_close(after.student_logprob[1:], before.student_logprob[1:], atol=2e-6, rtol=0)
@@ -354,7 +352,7 @@ def test_padded_supports_hold_one_certain_token(make_model: MakeModel, batch: Ba
 
 def test_weights_and_prompts_of_different_number_are_refused(make_model: MakeModel, batch: Batch) -> None:
     batch.weights[1] = [0.5, 0.5]
-    with pytest.raises(ValueError, match="rollout 1 has 1 teacher prompts but 2 context weights"):
+    with pytest.raises(ValueError, match="a row has 1 teachers but 2 context weights"):
         batch.score(make_model())
 
 

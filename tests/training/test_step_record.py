@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sgsd_lightning.contexts.pool import TeacherPool
 
 from sgsd_lightning.objectives import ObjectiveResult
 from sgsd_lightning.training.step_record import observations, record_step
-from sgsd_lightning.types import TeacherContext, TokenScores, Verdict
-from tests.support.tiny import PROBLEMS, tiny_rollout
+from sgsd_lightning.types import Taught, TeacherContext, TeacherStances, TokenScores
+from tests.support.tiny import PROBLEMS, judged, tiny_rollout, tiny_row
 
 CONTEXTS = [
     [
@@ -21,12 +20,12 @@ CONTEXTS = [
 ]
 
 
-def pool(outcomes: list[int]) -> TeacherPool:
-    return TeacherPool(
-        rollouts=[tiny_rollout(problem, [1], [2]) for problem in PROBLEMS[:3]],
-        verdicts=[Verdict(reward=0.0, answer=None, outcome=outcome) for outcome in outcomes],
+def taught(outcomes: list[int]) -> Taught:
+    rollouts = [tiny_rollout(problem, [1], [2]) for problem in PROBLEMS[:3]]
+    return Taught(
+        sampled=[judged(rollout, outcome) for rollout, outcome in zip(rollouts, outcomes, strict=True)],
         contexts=CONTEXTS,
-        prompts=[[(1,)] * len(contexts) for contexts in CONTEXTS],
+        rows=[tiny_row([1], [2], [[1]] * len(contexts), group=group) for group, contexts in enumerate(CONTEXTS)],
         num_over_long=0,
     )
 
@@ -39,7 +38,8 @@ def scores() -> TokenScores:
         completion_mask=torch.ones(3, 4, dtype=torch.bool),
         loss_mask=torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.bool),
         context_weight=torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.0, 0.0]]),
-        problem_index=torch.arange(3),
+        group=torch.arange(3),
+        step_index=torch.zeros(3, 4, dtype=torch.int64),
         sampled_logprob=torch.zeros(3, 4),
     )
 
@@ -47,10 +47,12 @@ def scores() -> TokenScores:
 def result(polarity: list[list[int]]) -> ObjectiveResult:
     return ObjectiveResult(
         loss=torch.tensor(0.0),
-        stance_score=torch.tensor([[0.5, -0.25], [0.125, 0.0], [0.0, 0.0]]),
-        stance=torch.tensor([[1, -1], [1, 0], [0, 0]]),
-        polarity=torch.tensor(polarity),
-        gated_loss=torch.tensor([[0.1, 0.2], [0.3, 0.0], [0.0, 0.0]]),
+        stances=TeacherStances(
+            stance_score=torch.tensor([[0.5, -0.25], [0.125, 0.0], [0.0, 0.0]]),
+            stance=torch.tensor([[1, -1], [1, 0], [0, 0]]),
+            polarity=torch.tensor(polarity),
+            gated_loss=torch.tensor([[0.1, 0.2], [0.3, 0.0], [0.0, 0.0]]),
+        ),
     )
 
 
@@ -58,22 +60,22 @@ def result(polarity: list[list[int]]) -> ObjectiveResult:
 def test_evidence_is_what_the_verifier_says_whatever_the_objective_takes_teachers_for(
     polarity: list[list[int]],
 ) -> None:
-    record = record_step(pool([1, -1, 1]), scores(), result(polarity))
+    record = record_step(taught([1, -1, 1]), scores(), result(polarity), policy="policy")
     found = [(seen.source_ids, seen.outcome, seen.polarity, seen.stance_score) for seen in observations(record)]
     assert found == [(("s1", "m1"), 1, 1, 0.5), (("s2", "m2"), 1, -1, -0.25), (("s1", "m1"), -1, -1, 0.125)]
-    assert record.polarity == [polarity[0], polarity[1][:1], []]
+    assert [[stance.polarity for stance in each] for each in record.stances] == [polarity[0], polarity[1][:1], []]
     assert [seen.gated_loss for seen in observations(record)] == pytest.approx([0.1, 0.2, 0.3])
 
 
 def test_an_objective_that_measures_no_stance_gives_no_evidence() -> None:
-    record = record_step(pool([1, -1, 1]), scores(), ObjectiveResult(loss=torch.tensor(0.0)))
+    record = record_step(taught([1, -1, 1]), scores(), ObjectiveResult(loss=torch.tensor(0.0)), policy="policy")
     assert observations(record) == []
-    assert record.stance == []
+    assert record.stances == []
 
 
 def test_the_record_holds_each_token_without_its_graph() -> None:
     measured = scores()
-    record = record_step(pool([1, -1, 1]), measured, ObjectiveResult(loss=torch.tensor(0.0)))
+    record = record_step(taught([1, -1, 1]), measured, ObjectiveResult(loss=torch.tensor(0.0)), policy="policy")
     assert not record.student_logprob.requires_grad
     torch.testing.assert_close(
         record.log_ratio[0, 1], measured.teacher_logprob[0, 1] - measured.student_logprob[0].detach()

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
-import torch
 
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.scoring import LossMaskRule
-from sgsd_lightning.types import FinishReason, Problem, Rollout
+from sgsd_lightning.types import FinishReason
+from tests.support.tiny import tiny_completion
 
 TOKENIZER = byte_tokenizer()
 
 
-def _rollout(ids: Sequence[int], finish_reason: FinishReason) -> Rollout:
-    return Rollout(
-        problem=Problem(problem_id="p", text="", answer="1"),
-        prompt_ids=(1,),
-        completion_ids=tuple(ids),
-        completion_text="",
-        finish_reason=finish_reason,
-        logprobs=torch.zeros(len(ids)),
-        sampling_logprobs=torch.zeros(len(ids)),
-        kept_mass=torch.ones(len(ids)),
-    )
-
-
 def _mask(text: str, *, train_eos: bool = True, finish_reason: FinishReason = FinishReason.TRUNCATED) -> list[bool]:
     rule = LossMaskRule(TOKENIZER, train_eos=train_eos)
-    return rule(_rollout(TOKENIZER.encode(text, add_special_tokens=False), finish_reason)).tolist()
+    return rule(tiny_completion(TOKENIZER.encode(text, add_special_tokens=False), finish_reason)).tolist()
 
 
 def test_think_tags_newlines_and_special_tokens_are_dropped() -> None:
@@ -54,7 +39,7 @@ def test_a_special_token_that_did_not_end_the_completion_is_dropped() -> None:
 
 def test_ids_beyond_the_tokenizer_count() -> None:
     rule = LossMaskRule(TOKENIZER, train_eos=False)
-    assert rule(_rollout([len(TOKENIZER), 10_000], FinishReason.TRUNCATED)).tolist() == [True, True]
+    assert rule(tiny_completion([len(TOKENIZER), 10_000], FinishReason.TRUNCATED)).tolist() == [True, True]
 
 
 def test_an_empty_completion_has_an_empty_mask() -> None:
@@ -66,11 +51,14 @@ def test_tokens_of_white_space_are_dropped_only_with_a_line_break() -> None:
     tokenizer.add_tokens(["\n\n", " \n", "   ", "a\n"])
     rule = LossMaskRule(tokenizer, train_eos=True)
     ids = tokenizer.convert_tokens_to_ids(["\n\n", " \n", "   ", "a\n"])
-    assert rule(_rollout(ids, FinishReason.TRUNCATED)).tolist() == [False, False, True, True]
+    assert rule(tiny_completion(ids, FinishReason.TRUNCATED)).tolist() == [False, False, True, True]
 
 
-def test_the_description_names_every_dropped_token() -> None:
-    described = LossMaskRule(TOKENIZER, train_eos=True).describe()
-    assert described["special"] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    assert described["think"] == ["<think>", "</think>"]
-    assert [TOKENIZER.convert_tokens_to_string([token]) for token in described["newline"]] == ["\n"]
+def test_special_tokens_think_tags_and_line_breaks_are_all_that_is_dropped() -> None:
+    ids = range(len(TOKENIZER))
+    mask = LossMaskRule(TOKENIZER, train_eos=True)(tiny_completion(ids, FinishReason.TRUNCATED)).tolist()
+    dropped = [TOKENIZER.convert_ids_to_tokens(index) for index in ids if not mask[index]]
+    assert {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"} <= set(dropped)
+    others = [token for token in dropped if not token.startswith("<")]
+    assert [TOKENIZER.convert_tokens_to_string([token]) for token in others] == ["\n"]
+    assert len(dropped) == 6

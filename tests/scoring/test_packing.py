@@ -7,25 +7,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgsd_lightning.scoring.packing import RowLayout, TokenSequence, forward_passes, pack
+from sgsd_lightning.scoring.packing import RowLayout, forward_passes, pack
 from sgsd_lightning.scoring.segments import Segment, Span
+from sgsd_lightning.types import TokenSequence
 
 LAYOUTS: tuple[RowLayout, ...] = ("packed", "shared", "padded")
 SEQUENCES = [
-    TokenSequence(prompt_ids=(10, 11, 12), completion_ids=(13, 14)),
-    TokenSequence(prompt_ids=(20,), completion_ids=(21, 22, 23)),
-    TokenSequence(prompt_ids=(30, 31), completion_ids=(32,)),
+    TokenSequence.causal((10, 11, 12), (13, 14)),
+    TokenSequence.causal((20,), (21, 22, 23)),
+    TokenSequence.causal((30, 31), (32,)),
 ]
 ONE_PROMPT = [
-    TokenSequence(prompt_ids=(10, 11), completion_ids=(12, 13, 14)),
-    TokenSequence(prompt_ids=(20,), completion_ids=(21, 22)),
-    TokenSequence(prompt_ids=(10, 11), completion_ids=(15,)),
-    TokenSequence(prompt_ids=(10, 11), completion_ids=(16, 17)),
+    TokenSequence.causal((10, 11), (12, 13, 14)),
+    TokenSequence.causal((20,), (21, 22)),
+    TokenSequence.causal((10, 11), (15,)),
+    TokenSequence.causal((10, 11), (16, 17)),
 ]
 
 
 def _sequence(length: int) -> TokenSequence:
-    return TokenSequence(prompt_ids=tuple(range(length)), completion_ids=())
+    return TokenSequence.causal(tuple(range(length)), ())
 
 
 @pytest.mark.parametrize("layout", ["packed", "shared"])
@@ -74,7 +75,7 @@ def test_a_shared_prompt_is_in_the_row_once() -> None:
 
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="a prompt to score under has no tokens"):
-        pack([TokenSequence(prompt_ids=(), completion_ids=(1,))])
+        pack([TokenSequence.causal((), (1,))])
 
 
 def test_packing_nothing_is_refused() -> None:
@@ -90,7 +91,7 @@ def test_packing_nothing_is_refused() -> None:
 def test_passes_hold_every_sequence_once_within_the_budget(
     sizes: list[tuple[int, int, int]], budget: int, layout: RowLayout
 ) -> None:
-    sequences = [TokenSequence(prompt_ids=(kind,) * p, completion_ids=(9,) * c) for p, kind, c in sizes]
+    sequences = [TokenSequence.causal((kind,) * p, (9,) * c) for p, kind, c in sizes]
     passes = forward_passes(sequences, budget, layout)
     assert sorted(index for indices in passes for index in indices) == list(range(len(sequences)))
     for indices in passes:
@@ -104,9 +105,7 @@ def test_sequences_of_similar_length_share_a_padded_pass() -> None:
 
 
 def test_sequences_that_share_a_prompt_share_a_pass() -> None:
-    sequences = [
-        TokenSequence(prompt_ids=(index % 2,) * 10, completion_ids=(5,) * (6 + index % 3)) for index in range(6)
-    ]
+    sequences = [TokenSequence.causal((index % 2,) * 10, (5,) * (6 + index % 3)) for index in range(6)]
     # 10 for the prompt, 5 to 7 for each completion
     assert forward_passes(sequences, 28, "shared") == [[0, 2, 4], [1, 3, 5]]
     assert forward_passes(sequences, 28, "packed") != [[0, 2, 4], [1, 3, 5]]

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 from sgsd_lightning.objectives import Divergence
 from sgsd_lightning.policy import FrozenTeacher, LiveTeacher, PolicyView
-from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.scoring import LossMaskRule, Scorer
-from sgsd_lightning.types import DivergenceRequest, Rollout, ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.scoring import Scorer
+from sgsd_lightning.types import DivergenceRequest, Rollout, ScoreRequest, TokenScores
+from tests.support.tiny import verdict
+from tests.support.tiny_models import rows_of
 
 MakeModel = Callable[..., PreTrainedModel]
 Distributions = Callable[[PreTrainedModel, Sequence[int], Sequence[int]], Tensor]
-RULE = LossMaskRule(byte_tokenizer(), train_eos=True)
 WEIGHTS = [[0.7, 0.3], [1.0], []]
 
 
@@ -42,7 +42,7 @@ def score(
 ) -> TokenScores:
     scorer = Scorer(teacher_tokens_per_forward=25)
     teacher = teacher or LiveTeacher()
-    return scorer.score(model, teacher, rollouts, prompts, WEIGHTS, RULE, ScoreRequest(divergence=request))
+    return scorer.score(model, teacher, rows_of(rollouts, prompts, WEIGHTS), ScoreRequest(divergence=request))
 
 
 def divergence(student: Tensor, teacher: Tensor, request: DivergenceRequest) -> Tensor:
@@ -136,10 +136,9 @@ def test_a_teacher_with_weights_of_its_own_is_read_through_its_own_head(
 
 def test_a_batch_without_a_teacher_still_has_a_backward_pass(make_model: MakeModel, rollouts: list[Rollout]) -> None:
     model = make_model()
-    scores = Scorer().score(
-        model, LiveTeacher(), rollouts, [[], [], []], [[], [], []], RULE, ScoreRequest(divergence=DivergenceRequest())
-    )
-    result = Divergence()(scores, [Verdict(reward=1.0, answer=None, outcome=1)] * 3)
+    rows = rows_of(rollouts, [[], [], []], [[], [], []])
+    scores = Scorer().score(model, LiveTeacher(), rows, ScoreRequest(divergence=DivergenceRequest()))
+    result = Divergence()(scores, [verdict(1)] * 3)
     assert result.loss.item() == 0
     result.loss.backward()
     assert all(not parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
@@ -153,7 +152,7 @@ def test_the_objective_is_the_mean_over_rollouts_of_means_over_counted_tokens(
     assert scores.divergence is not None
     rows = zip(scores.divergence, scores.loss_mask, strict=True)
     means = [values[mask].sum() / max(1, int(mask.sum())) for values, mask in rows]
-    loss = objective(scores, [Verdict(reward=0.0, answer=None, outcome=-1)] * 3).loss
+    loss = objective(scores, [verdict(-1)] * 3).loss
     torch.testing.assert_close(loss, torch.stack(means).sum() / 3)
 
 
@@ -163,7 +162,7 @@ def test_a_support_with_a_tail_reaches_the_scores(
     model = make_model()
     ids = [[rollout.prompt_ids[:2]] for rollout in rollouts]
     objective = Divergence(kind="forward_kl", support_top_k=3, support_tail=True)
-    teachers = Scorer().score(model, LiveTeacher(), rollouts, ids, [[1.0]] * 3, RULE, objective.score_request)
+    teachers = Scorer().score(model, LiveTeacher(), rows_of(rollouts, ids, [[1.0]] * 3), objective.score_request)
     assert teachers.divergence is not None
     for row, rollout in enumerate(rollouts):
         student = own_distributions(model, rollout.prompt_ids, rollout.completion_ids).exp()

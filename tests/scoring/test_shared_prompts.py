@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from sgsd_lightning.scoring import packing
 from sgsd_lightning.scoring.forward import bind_score
-from sgsd_lightning.scoring.packing import RowLayout, TokenSequence, pack
+from sgsd_lightning.scoring.packing import RowLayout, pack
+from sgsd_lightning.types import TokenSequence
 
 MakeModel = Callable[..., PreTrainedModel]
 MakeIds = Callable[[int, int], tuple[int, ...]]
@@ -35,7 +36,7 @@ def sequences(
         return _that_begin_alike(make_ids)
     grouped = [
         [
-            TokenSequence(prompt_ids=make_ids(num_prompt, index), completion_ids=make_ids(length, 100 * index + place))
+            TokenSequence.causal(make_ids(num_prompt, index), make_ids(length, 100 * index + place))
             for place, length in enumerate(lengths, 1)
         ]
         for index, (num_prompt, lengths) in enumerate(GROUPS[request.param])
@@ -48,7 +49,7 @@ def _that_begin_alike(make_ids: MakeIds) -> list[TokenSequence]:
     trunk, branch = make_ids(6, 1), make_ids(5, 2)
     prompts = [trunk + branch + make_ids(2, 3), trunk, trunk[:4] + make_ids(7, 4), trunk + branch, (*trunk[:2], 7, 8)]
     return [
-        TokenSequence(prompt_ids=prompt_ids, completion_ids=make_ids(length, 10 * length + place))
+        TokenSequence.causal(prompt_ids, make_ids(length, 10 * length + place))
         for length in (4, 1)
         for place, prompt_ids in enumerate(prompts)
     ]
@@ -105,10 +106,10 @@ def test_another_completion_of_the_prompt_is_not_seen(make_model: MakeModel, mak
     model = make_model()
     bind_score(model)
     prompt = make_ids(5, 1)
-    first = TokenSequence(prompt_ids=prompt, completion_ids=make_ids(6, 2))
+    first = TokenSequence.causal(prompt, make_ids(6, 2))
     scores = []
     for seed in (3, 4):
-        other = TokenSequence(prompt_ids=prompt, completion_ids=make_ids(4, seed))
+        other = TokenSequence.causal(prompt, make_ids(4, seed))
         for order, place in (([first, other], slice(0, 6)), ([other, first], slice(4, 10))):
             with torch.no_grad():
                 scores.append(model.score(pack(order, "shared"), implementation="chunked").logprob[place])
@@ -128,6 +129,6 @@ def test_prompts_that_begin_alike_are_in_the_row_once(make_ids: MakeIds, monkeyp
 def test_an_attention_that_cannot_share_says_so(make_model: MakeModel, make_ids: MakeIds) -> None:
     model = make_model(attention="sdpa")
     bind_score(model)
-    group = [TokenSequence(prompt_ids=(5, 6), completion_ids=make_ids(3, seed)) for seed in (1, 2)]
+    group = [TokenSequence.causal((5, 6), make_ids(3, seed)) for seed in (1, 2)]
     with pytest.raises(ValueError, match="attention sdpa cannot share a prefix between sequences"):
         model.score(pack(group, "shared"))

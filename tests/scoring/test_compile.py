@@ -15,7 +15,8 @@ from sgsd_lightning.policy import LoraSettings, RandomPolicy
 from sgsd_lightning.policy.lora import adapters_disabled
 from sgsd_lightning.scoring.compilation import compile_layers
 from sgsd_lightning.scoring.forward import bind_score
-from sgsd_lightning.scoring.packing import TokenSequence, pack
+from sgsd_lightning.scoring.packing import pack
+from sgsd_lightning.types import TokenSequence
 
 MakeIds = Callable[[int, int], tuple[int, ...]]
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 48}
@@ -34,7 +35,7 @@ def batches(make_ids: MakeIds) -> list[list[TokenSequence]]:
     """Ragged batches, some with a prompt that several completions share."""
     return [
         [
-            TokenSequence(prompt_ids=make_ids(3 + 2 * index, kind), completion_ids=make_ids(2 + place * 3, index))
+            TokenSequence.causal(make_ids(3 + 2 * index, kind), make_ids(2 + place * 3, index))
             for kind in range(2)
             for place in range(1 + (index + kind) % 3)
         ]
@@ -106,7 +107,7 @@ def test_names_weights_and_generation_stay_as_they_are(batches: list[list[TokenS
     expected = plain.state_dict()
     assert list(compiled.state_dict()) == list(expected)
     assert all(torch.equal(value, expected[name]) for name, value in compiled.state_dict().items())
-    ids = torch.tensor([batches[1][0].prompt_ids])
+    ids = torch.tensor([batches[1][0].shareable_ids])
     options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
     assert torch.equal(compiled.eval().generate(ids, **options), plain.eval().generate(ids, **options))
     assert not counters["stats"]["unique_graphs"]
