@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from sgsd_lightning.callbacks.checkpoint import write_whole_files
+from sgsd_lightning.checkpoints.choice import BEST_FILENAME
 from sgsd_lightning.checkpoints.folders import recovered
 from sgsd_lightning.checkpoints.reading import load_unsharded_part
 from sgsd_lightning.distributed.processes import broadcast_from_first
@@ -19,7 +20,7 @@ from sgsd_lightning.training.step_report import StepReport
 
 log = logging.getLogger(__name__)
 
-FILENAME = "best.ckpt"
+FILENAME = BEST_FILENAME
 Mode = Literal["max", "min"]
 
 

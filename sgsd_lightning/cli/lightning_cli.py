@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from sgsd_lightning.callbacks import (
-    AlignmentAudit,
-    BankMaintenance,
-    BestCheckpoint,
-    CollapseGuard,
-    NonfiniteLoss,
-    Preemption,
-    ResumeGuard,
-    RolloutTable,
-    RunCheckpoint,
-    RunStatistics,
-    SamplerGapAlarm,
-    TrimLogs,
-    Watchdog,
-)
+from sgsd_lightning.callbacks import ResumeGuard, RunCheckpoint
 from sgsd_lightning.callbacks.alignment_audit import audit
-from sgsd_lightning.callbacks.best_checkpoint import FILENAME as BEST_FILENAME
-from sgsd_lightning.checkpoints.folders import is_sharded_checkpoint, recovered
+from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS
+from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
-from sgsd_lightning.cli.loggers import default_loggers
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
+from sgsd_lightning.training.loggers import default_loggers
 
 SEED = 42
 
@@ -167,21 +152,8 @@ class SelfDistillationCLI(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        # before the other, so that Lightning's ckpt_path="best" means it
-        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        # the order in which these deal with a step is in their phases
-        parser.add_lightning_class_args(RolloutTable, "rollout_table")
-        parser.add_lightning_class_args(BankMaintenance, "bank_maintenance")
-        parser.add_lightning_class_args(RunStatistics, "run_statistics")
-        parser.add_lightning_class_args(AlignmentAudit, "alignment_audit")
-        parser.add_lightning_class_args(NonfiniteLoss, "nonfinite_loss")
-        parser.add_lightning_class_args(CollapseGuard, "collapse_guard")
-        parser.add_lightning_class_args(ResumeGuard, "resume")
-        parser.add_lightning_class_args(TrimLogs, "trim_logs")
-        parser.add_lightning_class_args(Preemption, "preemption")
-        parser.add_lightning_class_args(Watchdog, "watchdog")
-        parser.add_lightning_class_args(SamplerGapAlarm, "sampler_gap")
+        for name, callback in RUN_CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         parser.link_arguments("model.init_args.updates_per_batch", "data.init_args.updates_per_batch")
@@ -202,28 +174,12 @@ class SelfDistillationCLI(LightningCLI):
         config.checkpoint.dirpath = config.checkpoint.dirpath or str(run_folder / "checkpoints")
         config.best_checkpoint.dirpath = config.best_checkpoint.dirpath or config.checkpoint.dirpath
         _require_writable(run_folder)
-        self._settle_checkpoint(config, run_folder, recovered(Path(config.checkpoint.dirpath) / "last.ckpt"))
-
-    def _settle_checkpoint(self, config: Any, run_folder: Path, last: Path) -> None:
-        """What `--ckpt_path last` and `best` mean, and that a run is not begun over another."""
-        if config.get("ckpt_path") == "last":
-            config.ckpt_path = str(_existing(last))
-        elif config.get("ckpt_path") == "best":
-            config.ckpt_path = str(_existing(recovered(Path(config.best_checkpoint.dirpath) / BEST_FILENAME)))
-        elif (
-            self.subcommand == "fit"
-            and not config.get("ckpt_path")
-            and last.exists()
-            and not config.trainer.fast_dev_run
-        ):
-            if int(os.environ.get("SLURM_RESTART_COUNT", 0)):  # the same command line again, by the scheduler
-                if not _has_newer(run_folder.glob("hpc_ckpt_*.ckpt"), last):  # which Lightning finds by itself
-                    config.ckpt_path = str(_existing(last))
-                return
-            raise FileExistsError(
-                f"{run_folder} already holds a run ({last}). Resume it with --ckpt_path last, remove it, or choose "
-                "another folder with --trainer.default_root_dir"
-            )
+        last = Path(config.checkpoint.dirpath) / LAST_FILENAME
+        if config.get("ckpt_path"):
+            best = Path(config.best_checkpoint.dirpath) / BEST_FILENAME
+            config.ckpt_path = chosen_checkpoint(config.ckpt_path, last, best)
+        elif self.subcommand == "fit" and not config.trainer.fast_dev_run:
+            config.ckpt_path = checkpoint_of_new_fit(run_folder, last)
 
     def before_fit(self) -> None:
         """Tell the guard what this run is made of, and what it goes on from."""
@@ -261,7 +217,7 @@ def run(arguments: list[str]) -> SelfDistillationCLI:
         save_config_kwargs={"overwrite": True},
         parser_class=ShortErrorParser,
         trainer_class=SelfDistillationTrainer,
-        trainer_defaults={"use_distributed_sampler": False, "log_every_n_steps": 1},
+        trainer_defaults=dict(TRAINER_DEFAULTS),
         args=arguments,
     )
 
@@ -275,15 +231,3 @@ def _require_writable(folder: Path) -> None:
         raise PermissionError(
             f"trainer.default_root_dir {folder} cannot be written ({error.strerror}); choose another run folder"
         ) from error
-
-
-def _has_newer(checkpoints: Iterable[Path], than: Path) -> bool:
-    return any(checkpoint.stat().st_mtime > than.stat().st_mtime for checkpoint in checkpoints)
-
-
-def _existing(checkpoint: Path) -> Path:
-    if not checkpoint.is_file() and not is_sharded_checkpoint(checkpoint):
-        raise FileNotFoundError(
-            f"--ckpt_path {checkpoint.stem}: there is no {checkpoint}; start the run without --ckpt_path first"
-        )
-    return checkpoint

@@ -1,0 +1,53 @@
+"""What every run gets, from the command line and from Python alike: its callbacks and the trainer's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from sgsd_lightning.callbacks.alignment_audit import AlignmentAudit
+from sgsd_lightning.callbacks.bank_maintenance import BankMaintenance
+from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
+from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
+from sgsd_lightning.callbacks.collapse_guard import CollapseGuard
+from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLoss
+from sgsd_lightning.callbacks.preemption import Preemption
+from sgsd_lightning.callbacks.resume_guard import ResumeGuard
+from sgsd_lightning.callbacks.rollout_table import RolloutTable
+from sgsd_lightning.callbacks.run_statistics import RunStatistics
+from sgsd_lightning.callbacks.sampler_gap import SamplerGapAlarm
+from sgsd_lightning.callbacks.trim_logs import TrimLogs
+from sgsd_lightning.callbacks.watchdog import Watchdog
+
+RUN_CALLBACKS: Mapping[str, type[Callback]] = {
+    # before RunCheckpoint, so that Lightning's ckpt_path="best" means it
+    "best_checkpoint": BestCheckpoint,
+    "checkpoint": RunCheckpoint,
+    # the order in which these deal with a step is in their phases
+    "rollout_table": RolloutTable,
+    "bank_maintenance": BankMaintenance,
+    "run_statistics": RunStatistics,
+    "alignment_audit": AlignmentAudit,
+    "nonfinite_loss": NonfiniteLoss,
+    "collapse_guard": CollapseGuard,
+    "resume": ResumeGuard,
+    "trim_logs": TrimLogs,
+    "preemption": Preemption,
+    "watchdog": Watchdog,
+    "sampler_gap": SamplerGapAlarm,
+}
+"""The callbacks of every run by the name that a configuration sets them under."""
+
+TRAINER_DEFAULTS: Mapping[str, Any] = {"use_distributed_sampler": False, "log_every_n_steps": 1}
+"""Where our trainer's settings differ from Lightning's."""
+
+
+def default_callbacks(own: Sequence[Callback] = ()) -> list[Callback]:
+    """``own`` and, of every kind that it does not hold, the default; in the order of :data:`RUN_CALLBACKS`."""
+    callbacks = [
+        next((callback for callback in own if isinstance(callback, kind)), None) or kind()
+        for kind in RUN_CALLBACKS.values()
+    ]
+    return [*callbacks, *(callback for callback in own if callback not in callbacks)]
