@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, PreTrainedModel
 
-from sgsd_lightning.cli.configs import shipped_configs
+from sgsd_lightning.cli.configs import LAYERED, overlay_configs, shipped_configs
 from sgsd_lightning.cli.plan import main, parsed_configuration
 from sgsd_lightning.planning.configuration import Estimates, read_configuration
 from sgsd_lightning.planning.run_settings import RunSettings
@@ -37,7 +37,7 @@ def _settings(*arguments: str, **estimates: Any) -> RunSettings:
 
 
 def test_every_shipped_configuration_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in shipped_configs():
+    for name in (*shipped_configs(), *LAYERED):
         main(["--config", name])
         printed = capsys.readouterr().out
         assert "GiB on each device" in printed, name
@@ -83,8 +83,7 @@ def test_overrides_and_estimates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "strategy"), [("ddp", "ddp"), ("fsdp2", "fsdp2"), ("single_gpu", "single")])
 def test_settings_of_scale_are_laid_over(name: str, strategy: str) -> None:
-    overlay = shipped_configs()["sgsd_qwen3_8b"].parent / "scale" / f"{name}.yaml"
-    run = _settings(*QWEN, f"--config={overlay}")
+    run = _settings(*QWEN, f"--config={overlay_configs('scale')[f'scale/{name}']}")
     assert run.strategy == strategy
     assert run.shape.has_adapters
 
@@ -111,7 +110,7 @@ def test_a_model_that_is_not_known_and_not_to_be_had() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--trainer.strategy=deepspeed", "trainer.strategy 'deepspeed' is not reckoned with"),
+        ("--trainer.strategy=deepspeed", "trainer.strategy 'deepspeed' is not supported by `sgsd plan`"),
         ("--trainer.precision=64-true", "trainer.precision '64-true' is not reckoned with"),
     ],
 )
