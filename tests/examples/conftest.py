@@ -8,13 +8,13 @@ import pytest
 
 from sgsd_lightning.toy.base_model import BaseModelSettings, build_base_model
 
-SHORT_RECIPE = BaseModelSettings(num_drill_steps=20, num_chat_steps=80, batch_size=16)
+SHORT_RECIPE = BaseModelSettings(num_drill_steps=10, num_chat_steps=40, batch_size=16)
 """Seconds, and completions that end."""
 
 
 @pytest.fixture(scope="session")
 def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a base model after a hundred steps."""
+    """The folder of a base model after fifty steps."""
     return build_base_model(0, tmp_path_factory.mktemp("toy"), SHORT_RECIPE)
 
 
