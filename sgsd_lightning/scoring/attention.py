@@ -172,8 +172,8 @@ def varlen_attention(
         [batch, L, heads, head_dim], and None for the attention weights.
 
     Raises:
-        ValueError: for dropout, for a model that caps its attention logits or has attention sinks, or for one that
-            does not pass the segment boundaries on to its layers.
+        ValueError: for dropout, for a model that caps its attention logits or has attention sinks, for one that does
+            not pass the segment boundaries on to its layers, or for sequences that are not causal and exceed a window.
     """
     if dropout:
         raise ValueError(f"policy.attention sgsd_varlen runs without dropout; got {dropout}")
@@ -186,6 +186,8 @@ def varlen_attention(
                 "set policy.attention to sdpa"
             )
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if sliding_window is not None and segments.longest_not_causal > sliding_window:
+        raise ValueError("a sequence that is not causal cannot be longer than a model's sliding window")
     # norms under autocast leave queries and keys in float32 beside values in half precision
     dtype = product_dtype(value)
     query, key, value = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))  # [L, heads, head_dim]

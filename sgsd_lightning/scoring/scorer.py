@@ -130,7 +130,7 @@ class Scorer:
         Args:
             model: The policy, whole on its device.
             sequences: At least one.
-            layers: Outputs of these layers; 0 is the embedding, -1 the last before the final norm's successor.
+            layers: Outputs of these layers; 0 is the embedding, -1 what the head reads, after the final norm.
         """
         passes = forward_passes(sequences, self.teacher_tokens_per_forward, row_layout(model.config))
         starts = [0, *accumulate(len(sequence.targets) for sequence in sequences)]

@@ -107,6 +107,11 @@ class Segments:
         return max(segment.num_keys for segment in self.segments)
 
     @cached_property
+    def longest_not_causal(self) -> int:
+        """Tokens of the longest segment that is not causal; 0 where there is none."""
+        return max((segment.num_keys for segment in self.segments if not segment.is_causal), default=0)
+
+    @cached_property
     def query_starts(self) -> Tensor:
         """[segments + 1] int32: cumulative lengths (``cu_seqlens``)."""
         return self._cumulative([segment.length for segment in self.segments])
@@ -157,11 +162,7 @@ class Segments:
 
 def _mask(segment: Segment, sliding_window: int | None) -> Tensor | None:
     is_windowed = sliding_window is not None and segment.num_keys > sliding_window
-    if not segment.is_causal:
-        if is_windowed:
-            raise ValueError("a sequence that is not causal cannot be longer than a model's sliding window")
-        return None
-    if not segment.prefix and not is_windowed:
+    if not segment.is_causal or (not segment.prefix and not is_windowed):
         return None
     query_position = torch.arange(segment.prefix_length, segment.num_keys)
     distance = query_position[:, None] - torch.arange(segment.num_keys)

@@ -168,18 +168,26 @@ def test_the_sampled_divergence_has_the_gradient_of_sdfts() -> None:
     torch.testing.assert_close(inputs.gradients(actual), inputs.gradients(wanted))
 
 
+@pytest.mark.parametrize("unjudged", [(), (1, 6), (4, 5, 6), (8, 9, 10, 11)])
 @pytest.mark.parametrize("normalise", [True, False])
-def test_advantages_are_grpos(normalise: bool) -> None:
-    """``GRPOTrainer._generate_and_score_completions``: scale_rewards "group" and "none"."""
+def test_advantages_are_grpos(normalise: bool, unjudged: tuple[int, ...]) -> None:
+    """``GRPOTrainer._generate_and_score_completions``: scale_rewards "group" and "none"; no reward is NaN there."""
     nanstd = trl("trl.trainer.utils").nanstd
     rewards = torch.tensor([*REWARDS, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)  # a last group of equals
+    rewards[list(unjudged)] = torch.nan
     groups = rewards.view(-1, GROUP_SIZE)
     wanted = groups - groups.nanmean(dim=1, keepdim=True)
     if normalise:
-        wanted = wanted / (nanstd(groups, dim=1)[:, None] + 1e-4)
-    everyone = torch.ones_like(rewards, dtype=torch.bool)
-    actual = group_advantages(rewards, torch.arange(len(rewards)) // GROUP_SIZE, normalise, everyone)
-    torch.testing.assert_close(actual, wanted.flatten(), rtol=1e-7, atol=1e-15)  # its n / (n - 1) is float32
+        # a deviation of one reward is NaN there
+        wanted = wanted / (nanstd(groups, dim=1).nan_to_num(0.0)[:, None] + 1e-4)
+    wanted = wanted.flatten().nan_to_num(0.0)
+    group = torch.arange(len(rewards)) // GROUP_SIZE
+    is_judged = ~rewards.isnan()
+    actual = group_advantages(rewards.nan_to_num(9.0), group, normalise, is_judged)
+    torch.testing.assert_close(actual, wanted, rtol=1e-7, atol=1e-15)  # its n / (n - 1) is float32
+    given = [reward_verdict(None if index in unjudged else reward) for index, reward in enumerate(rewards.tolist())]
+    scores = SimpleNamespace(student_logprob=normal(len(rewards), 3), group=group)
+    torch.testing.assert_close(GroupAdvantages(normalise)(scores, given), wanted[:, None], rtol=1e-7, atol=1e-15)
 
 
 class StandInTrainer(SimpleNamespace):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from sgsd_lightning.objectives import GatedPolarity, GroupAdvantages, PolicyGradient, SampledDivergence, WeightedSum
+from sgsd_lightning.objectives import (
+    Advantages,
+    GatedPolarity,
+    GroupAdvantages,
+    PolicyGradient,
+    SampledDivergence,
+    WeightedSum,
+)
 from sgsd_lightning.objectives.divergence import Divergence
+from sgsd_lightning.objectives.policy_gradient import LossLevel
 from sgsd_lightning.types import TokenScores, Verdict
 from tests.objectives.verdicts import reward_verdict
 
@@ -97,6 +106,96 @@ def test_fresh_rollouts_give_the_plain_policy_gradient() -> None:
     for row, length in enumerate(LENGTHS):
         expected = -advantage(row, False) / length / len(LENGTHS)
         torch.testing.assert_close(gradient[row, :length], torch.full((length,), expected, dtype=torch.float64))
+
+
+def without(given: TokenScores, rows: Sequence[int]) -> TokenScores:
+    """The same batch, had these rollouts never been sampled."""
+    kept = [row for row in range(len(LENGTHS)) if row not in rows]
+    values = {
+        name: value[kept].detach() if isinstance(value := getattr(given, name), Tensor) else value
+        for name in TokenScores.__slots__
+    }
+    values["student_logprob"].requires_grad_()
+    # groups are counted from 0
+    values["group"] = values["group"].unique(return_inverse=True)[1]
+    return TokenScores(**values)
+
+
+@pytest.mark.parametrize("unjudged", [[1], [0, 2], [3], [5], [0, 1, 2], [0, 3, 5]])
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("level", ["sequence", "token", "constant"])
+def test_a_rollout_that_could_not_be_judged_changes_nothing_of_the_others(
+    level: LossLevel, normalise: bool, unjudged: list[int]
+) -> None:
+    """It counts 0 itself; the mean is still over all rollouts."""
+    objective = PolicyGradient(
+        GroupAdvantages(normalise), loss_level=level, max_completion_tokens=10, kl_weight=0.3, clip_high=0.28
+    )
+    given = scores(num_contexts=1)
+    judged = [reward_verdict(None if row in unjudged else reward) for row, reward in enumerate(REWARDS)]
+    others = [verdict for verdict in judged if verdict.reward is not None]
+    alone = without(given, unjudged)
+    with_them, without_them = objective(given, judged), objective(alone, others)
+    share = len(others) / len(judged)
+    torch.testing.assert_close(with_them.loss, share * without_them.loss, rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(with_them.loss, given.student_logprob)
+    (expected,) = torch.autograd.grad(without_them.loss, alone.student_logprob)
+    assert not gradient[unjudged].any()
+    kept = [row for row in range(len(LENGTHS)) if row not in unjudged]
+    torch.testing.assert_close(gradient[kept], share * expected, rtol=1e-6, atol=1e-12)
+    assert gradient[kept].any()
+    advantages = objective.advantages
+    assert not advantages(given, judged)[unjudged].any()
+    torch.testing.assert_close(advantages(given, judged)[kept], advantages(alone, others), rtol=1e-9, atol=0)
+
+
+class GivenAdvantages(Advantages):
+    """Numbers per token, whatever was sampled; padding holds anything."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> Tensor:
+        return self.values
+
+
+@pytest.mark.parametrize("level", ["sequence", "token", "constant"])
+def test_advantages_of_tokens_weigh_each_token(level: LossLevel) -> None:
+    given = scores()
+    length = max(LENGTHS)
+    values = torch.randn(len(LENGTHS), length, dtype=torch.float64)
+    values[3] = 0.0
+    padded = torch.where(given.completion_mask, values, 1e6)
+    objective = PolicyGradient(GivenAdvantages(padded), loss_level=level, max_completion_tokens=10, clip_high=0.28)
+    result = objective(given, verdicts())
+    expected, slope = 0.0, torch.zeros_like(given.student_logprob)
+    for row, num_tokens in enumerate(LENGTHS):
+        group_lengths = [LENGTHS[other] for other in group_of(row)]
+        sizes = {"sequence": num_tokens, "constant": 10, "token": sum(group_lengths) / len(group_lengths)}
+        for token in range(num_tokens):
+            own = values[row, token].item()
+            ratio = math.exp((given.student_logprob[row, token] - given.sampled_logprob[row, token]).item())
+            clipped = min(max(ratio, 0.8), 1.28)
+            expected -= min(ratio * own, clipped * own) / sizes[level] / len(LENGTHS)
+            if own and ratio * own <= clipped * own:
+                slope[row, token] = -own * ratio / sizes[level] / len(LENGTHS)
+    assert result.loss.item() == pytest.approx(expected, rel=1e-6)
+    (gradient,) = torch.autograd.grad(result.loss, given.student_logprob)
+    torch.testing.assert_close(gradient, slope, rtol=1e-5, atol=1e-9)
+    measured = {name: value.value.item() for name, value in result.metrics.items()}  # type: ignore[union-attr]
+    assert measured["objective/advantage_abs"] == pytest.approx(values[given.completion_mask].abs().mean().item())
+    assert measured["objective/active_rollout_frac"] == pytest.approx(5 / 6)
+
+
+def test_one_advantage_a_rollout_is_the_same_for_each_of_its_tokens() -> None:
+    given = scores()
+    of_rollouts = GroupAdvantages()(given, verdicts())
+    assert of_rollouts.shape == (len(LENGTHS), 1)
+    spread = GivenAdvantages(of_rollouts.expand(-1, max(LENGTHS)))
+    results = [PolicyGradient(advantages)(given, verdicts()) for advantages in (None, spread)]
+    assert results[0].loss.item() == results[1].loss.item()
+    gradients = [torch.autograd.grad(result.loss, given.student_logprob)[0] for result in results]
+    assert torch.equal(*gradients)
 
 
 def test_a_group_of_one_or_of_equal_rewards_teaches_nothing() -> None:

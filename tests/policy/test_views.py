@@ -1,4 +1,4 @@
-"""Teacher weights: what each teacher knows after a few steps, and that the student comes back untouched."""
+"""Views of the policy: what each teacher knows after a few steps, and that the student comes back untouched."""
 
 from __future__ import annotations
 
@@ -109,6 +109,29 @@ def test_a_periodic_teacher_is_the_student_of_the_last_refresh(kind: str) -> Non
         if step % 2 == 0:
             seen = logits_of(student)
         assert torch.equal(logits(teacher, student), seen)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "full but the head"])
+@pytest.mark.parametrize("make", [LiveTeacher, FrozenTeacher, EmaTeacher, PeriodicTeacher])
+def test_a_view_shares_the_students_head_exactly_where_its_weights_stay_the_same(
+    make: type[PolicyView], kind: str
+) -> None:
+    student, teacher = loaded("full, untied" if kind == "full but the head" else kind), make()
+    if kind == "full but the head":
+        student.lm_head.weight.requires_grad_(False)
+    teacher.prepare(student)
+    train(student)
+    own = student.get_output_embeddings().weight.detach().clone()
+    with teacher.activate(student) as model:
+        is_same = torch.equal(model.get_output_embeddings().weight, own)
+        assert teacher.shares_head(model) == is_same
+    assert is_same == (make is LiveTeacher or kind in ("lora", "full but the head"))
+
+
+def test_only_what_costs_no_exchange_is_looked_through_by_a_sampler() -> None:
+    views = (LiveTeacher, FrozenTeacher, EmaTeacher, PeriodicTeacher)
+    assert all("teacher" in view.applies_to for view in views)
+    assert [view for view in views if "sampler" in view.applies_to] == [LiveTeacher]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
