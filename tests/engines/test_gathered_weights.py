@@ -16,10 +16,10 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from sgsd_lightning.distributed.gathered_weights import gathered_weights
-from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
-from sgsd_lightning.types import Rollout, SamplingSettings
+from sgsd_lightning.engines import GenerationRequest, TransformersEngine, end_of_sequence_ids
+from sgsd_lightning.types import SamplingSettings
 from tests.support.runs import on_processes, whole
-from tests.support.tiny import PROBLEMS, tiny_policy
+from tests.support.tiny import tiny_policy
 
 NUM_REQUESTS = {"first": (2, 5), "second": (3, 0), "after a step": (1, 2)}
 """Of each process in each round."""
@@ -136,14 +136,14 @@ def _loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _sample(model: PreTrainedModel, rank: int, num_requests: int) -> list[tuple[int, ...]]:
+    stop_ids = end_of_sequence_ids(model, tiny_policy().load_tokenizer())
     requests = [
-        RolloutRequest(problem=PROBLEMS[0], prompt_ids=tuple(range(1, 4 + seed + rank)), seed=10 * rank + seed)
+        GenerationRequest(prompt_ids=tuple(range(1, 4 + seed + rank)), seed=10 * rank + seed, stop_ids=stop_ids)
         for seed in range(num_requests)
     ]
-    rollouts: list[Rollout] = TransformersEngine(batch_size=2).generate(
-        model, tiny_policy().load_tokenizer(), requests, SamplingSettings(max_new_tokens=NUM_NEW_TOKENS[rank])
-    )
-    return [rollout.completion_ids for rollout in rollouts]
+    sampling = SamplingSettings(max_new_tokens=NUM_NEW_TOKENS[rank])
+    completions = TransformersEngine(batch_size=2).generate(model, requests, sampling)
+    return [completion.ids for completion in completions]
 
 
 def _reshards(model: PreTrainedModel) -> dict[str, tuple[bool | None, bool]]:

@@ -10,14 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmarks.rollout_providers import Generate, SortedSampler, current
 from benchmarks.rollout_workloads import Workload
 from benchmarks.rollouts import as_markdown, measure
-from sgsd_lightning.rollouts import RolloutRequest
+from sgsd_lightning.engines import GenerationRequest
 from sgsd_lightning.types import SamplingSettings
 
 
 @pytest.fixture
 def workload(
     make_model: Callable[..., PreTrainedModel],
-    make_request: Callable[[int, int], RolloutRequest],
+    make_request: Callable[[int, int], GenerationRequest],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Workload:
     return Workload(

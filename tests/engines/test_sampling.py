@@ -13,7 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from sgsd_lightning.rollouts.sampling import TokenSampler
+from sgsd_lightning.engines.sampling import TokenSampler
 from sgsd_lightning.types import SamplingSettings
 
 PROBABILITIES = torch.tensor([0.1, 0.4, 0.05, 0.2, 0.25])

@@ -8,11 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 
+from sgsd_lightning.engines import GenerationRequest
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
-from sgsd_lightning.rollouts import RolloutRequest
-from sgsd_lightning.types import Problem
-
-PROBLEM = Problem(problem_id="p", text="", answer="1")
 
 
 @pytest.fixture(scope="session")
@@ -52,12 +49,14 @@ def make_model(tokenizer: PreTrainedTokenizerBase) -> Callable[..., PreTrainedMo
 
 
 @pytest.fixture
-def make_request() -> Callable[..., RolloutRequest]:
+def make_request(tokenizer: PreTrainedTokenizerBase) -> Callable[..., GenerationRequest]:
     """Builds a request with a prompt of random bytes: ``make_request(length, seed)``."""
 
-    def make(num_prompt: int, seed: int) -> RolloutRequest:
+    def make(num_prompt: int, seed: int) -> GenerationRequest:
         generator = torch.Generator().manual_seed(1000 * num_prompt + seed)
         ids = torch.randint(0, 256, (num_prompt,), generator=generator).tolist()
-        return RolloutRequest(problem=PROBLEM, prompt_ids=tuple(ids), seed=seed, group_index=seed)
+        return GenerationRequest(
+            prompt_ids=tuple(ids), seed=seed, stop_ids=(tokenizer.eos_token_id,), label=f"request {seed}"
+        )
 
     return make
