@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Trainer
-from sgsd_lightning.contexts.pool import build_teacher_pool
+from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.callbacks.alignment_audit import audit
-from sgsd_lightning.contexts import ContextBuilder, PlainPrompt, guidance_of
+from sgsd_lightning.contexts import PlainPrompt, ProblemContextBuilder, student_guidance
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
+from sgsd_lightning.training import Learner, RunCallback, StepReport
 from sgsd_lightning.training.preflight import check_teacher_prompts, keep_fitting_problems
-from sgsd_lightning.types import Problem, TeacherContext
-from tests.support.tiny import PROBLEMS, tiny_module, tiny_rollout, verdict
+from sgsd_lightning.types import JudgedRollout, Problem, Rollout, TeacherContext
+from tests.support.tiny import PROBLEMS, judged, tiny_module, tiny_rollout
 
 
-class Hints(ContextBuilder):
+class Hints(ProblemContextBuilder):
     def __init__(self, *texts: str) -> None:
         self.texts = texts
 
@@ -28,63 +28,81 @@ class Hints(ContextBuilder):
         ]
 
 
-def ready(**settings: object):  # type: ignore[no-untyped-def]
-    module = tiny_module(**settings)
-    module.tokenizer = module.policy.load_tokenizer()
-    return module
+def ready(**settings: object) -> Learner:
+    learner = tiny_module(**settings).learner
+    learner.load_tokenizer()
+    return learner
 
 
-def text_of(module, ids: Sequence[int]) -> str:  # type: ignore[no-untyped-def]
-    return str(module.tokenizer.decode(list(ids)))
+def text_of(learner: Learner, ids: Sequence[int]) -> str:
+    return str(learner.tokenizer.decode(list(ids)))
+
+
+class Witness(RunCallback):
+    """Keeps the rollouts of training and of evaluation."""
+
+    def __init__(self) -> None:
+        self.trained: list[Rollout] = []
+        self.evaluated: list[Rollout] = []
+
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        self.trained += [entry.rollout for step in report.learner_steps for entry in step.record.judged]
+
+    def on_evaluated(
+        self, trainer: Trainer, module: LightningModule, stage: str, judged: Sequence[JudgedRollout]
+    ) -> None:
+        self.evaluated += [entry.rollout for entry in judged]
 
 
 def test_the_student_is_shown_one_block_and_its_teachers_the_same_before_their_own() -> None:
-    module = ready(student_contexts=Hints("first hint", "second hint"), contexts=Hints("privileged"))
+    learner = ready(guidance=Hints("first hint", "second hint"), contexts=Hints("privileged"))
     problem = PROBLEMS[0]
-    guidance = guidance_of(module.student_contexts, [problem])[problem.problem_id]
-    student = text_of(module, module.prompts.student(module.tokenizer, problem, guidance))
+    guidance = learner.rollouter.guidance_for([problem])[problem.problem_id]
+    student = text_of(learner, learner.prompts.student(learner.tokenizer, problem, guidance))
     block = f"first hint {problem.problem_id}\n\nsecond hint {problem.problem_id}"
     assert block in student
     assert "privileged" not in student
-    (teacher,) = module.contexts.build([problem])[0]
-    shown = text_of(module, module.prompts.teacher(module.tokenizer, problem, teacher, guidance))
+    (teacher,) = learner.contexts.build([problem])[0]
+    shown = text_of(learner, learner.prompts.teacher(learner.tokenizer, problem, teacher, guidance))
     assert f"{block}\n\nprivileged {problem.problem_id}" in shown
-    plain = text_of(module, module.prompts.evaluation(module.tokenizer, problem))
+    plain = text_of(learner, learner.prompts.evaluation(learner.tokenizer, problem))
     assert "hint" not in plain
-    assert plain == text_of(module, module.prompts.student(module.tokenizer, problem))
+    assert plain == text_of(learner, learner.prompts.student(learner.tokenizer, problem))
 
 
 def test_a_plain_teacher_reads_what_the_student_does() -> None:
-    module = ready(student_contexts=Hints("hint"), contexts=PlainPrompt())
+    learner = ready(guidance=Hints("hint"), contexts=PlainPrompt())
     problem = PROBLEMS[0]
-    guidance = guidance_of(module.student_contexts, [problem])[problem.problem_id]
-    (teacher,) = module.contexts.build([problem])[0]
-    student = module.prompts.student(module.tokenizer, problem, guidance)
-    assert module.prompts.teacher(module.tokenizer, problem, teacher, guidance) == student
+    guidance = learner.rollouter.guidance_for([problem])[problem.problem_id]
+    (teacher,) = learner.contexts.build([problem])[0]
+    student = learner.prompts.student(learner.tokenizer, problem, guidance)
+    assert learner.prompts.teacher(learner.tokenizer, problem, teacher, guidance) == student
 
 
-def test_the_teacher_pool_and_the_preflight_count_the_block() -> None:
-    module = ready(student_contexts=Hints("hint " * 40), contexts=Hints("privileged"))
-    rollouts = [tiny_rollout(problem, [1], [2]) for problem in PROBLEMS[:2]]
-    arguments = (rollouts, [verdict(1), verdict(-1)], module.contexts, module.prompts, module.tokenizer)
-    with_block = build_teacher_pool(*arguments, module.student_contexts)
-    without = build_teacher_pool(*arguments)
-    for shown, plain in zip(with_block.prompts, without.prompts, strict=True):
-        assert len(shown[0]) > len(plain[0]) + 150
-    module.prompts.max_prompt_tokens = len(without.prompts[0][0]) + 50
-    fitting = (PROBLEMS[:2], module.prompts, module.tokenizer, "train")
+def test_the_teachers_and_the_preflight_count_the_block() -> None:
+    learner = ready(guidance=Hints("hint " * 40), contexts=Hints("privileged"))
+    plain = ready(contexts=Hints("privileged"))
+    own = [
+        judged(tiny_rollout(problem, [1], [2]), outcome) for problem, outcome in zip(PROBLEMS, (1, -1), strict=False)
+    ]
+    with_block, without = (who.teach(own, {who.name: own}) for who in (learner, plain))
+    for shown, unshown in zip(with_block.rows, without.rows, strict=True):
+        assert shown.teachers[0][0].num_input_tokens > unshown.teachers[0][0].num_input_tokens + 150
+    # a completion of one id, which is not read
+    limit = without.rows[0].teachers[0][0].num_input_tokens + 50
+    learner.prompts.max_prompt_tokens = plain.prompts.max_prompt_tokens = limit
+    fitting = (PROBLEMS[:2], learner.prompts, learner.tokenizer, "train")
     assert keep_fitting_problems(*fitting) == PROBLEMS[:2]
     with pytest.raises(ValueError, match=r"2 of 2 train prompts exceed prompts.max_prompt_tokens"):
-        keep_fitting_problems(*fitting, module.student_contexts)
-    checked = (PROBLEMS[:2], module.contexts, module.prompts, module.tokenizer)
-    check_teacher_prompts(*checked)
+        keep_fitting_problems(*fitting, learner.rollouter)
+    check_teacher_prompts(PROBLEMS[:2], plain)
     with pytest.raises(ValueError, match=r"2 teacher prompts exceed"):
-        check_teacher_prompts(*checked, module.student_contexts)
+        check_teacher_prompts(PROBLEMS[:2], learner)
 
 
 def test_without_contexts_there_is_no_block() -> None:
-    assert guidance_of(None, PROBLEMS[:2]) == {problem.problem_id: None for problem in PROBLEMS[:2]}
-    assert set(guidance_of(PlainPrompt(), PROBLEMS[:2]).values()) == {None}
+    assert student_guidance(None, PROBLEMS[:2]) == {problem.problem_id: None for problem in PROBLEMS[:2]}
+    assert set(student_guidance(PlainPrompt(), PROBLEMS[:2]).values()) == {None}
 
 
 def test_training_samples_under_the_block_and_evaluation_without(tmp_path: Path) -> None:
@@ -92,9 +110,11 @@ def test_training_samples_under_the_block_and_evaluation_without(tmp_path: Path)
         def load(self) -> list[Problem]:
             return PROBLEMS[:2]
 
-    module = tiny_module(student_contexts=Hints("hint"), contexts=Hints("privileged"))
+    module = tiny_module(guidance=Hints("hint"), contexts=Hints("privileged"))
+    witness = Witness()
     trainer = Trainer(
         accelerator="cpu",
+        callbacks=[witness],
         max_steps=1,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -104,10 +124,10 @@ def test_training_samples_under_the_block_and_evaluation_without(tmp_path: Path)
         default_root_dir=tmp_path,
     )
     trainer.fit(module, datamodule=ProblemDataModule(train=Two(), validation=Two(), batch_size=2))
-    assert module.step_record is not None
-    for rollout in module.step_record.rollouts:
-        assert f"hint {rollout.problem.problem_id}" in text_of(module, rollout.prompt_ids)
-    assert module.evaluation_record
-    for rollout, _ in module.evaluation_record:
-        assert "hint" not in text_of(module, rollout.prompt_ids)
+    assert len(witness.trained) == len(witness.evaluated) / 4 == 2
+    for rollout in witness.trained:
+        assert f"hint {rollout.problem.problem_id}" in text_of(module.learner, rollout.prompt_ids)
+        assert f"hint {rollout.problem.problem_id}" in rollout.messages[0]["content"]
+    for rollout in witness.evaluated:
+        assert "hint" not in text_of(module.learner, rollout.prompt_ids)
     assert f"hint {PROBLEMS[0].problem_id}" in str(audit(module, PROBLEMS[0]))

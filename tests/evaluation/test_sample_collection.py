@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.contexts import ReferenceAnswer
+from sgsd_lightning.engines import GenerationRequest, RolloutEngine
 from sgsd_lightning.evaluation.collection import collect_samples, wanted_samples
-from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest
 from sgsd_lightning.training import EvaluationSettings
-from sgsd_lightning.types import Problem, Rollout
-from tests.support.tiny import tiny_module, tiny_rollout
+from sgsd_lightning.types import Completion, Problem
+from tests.support.tiny import loaded_module, tiny_completion
 
 
 class Witness(RolloutEngine):
     """Keeps what it is asked for."""
 
     def __init__(self) -> None:
-        self.requests: list[RolloutRequest] = []
+        self.requests: list[GenerationRequest] = []
 
-    def generate(self, *_: Any, **__: Any) -> list[Rollout]:
+    def generate(self, *_: Any, **__: Any) -> list[Completion]:
         raise AssertionError("samples are streamed")
 
     def stream(
-        self, model: Any, tokenizer: Any, requests: Sequence[RolloutRequest], sampling: Any
-    ) -> Iterator[tuple[int, Rollout]]:
+        self, model: Any, requests: Sequence[GenerationRequest], sampling: Any
+    ) -> Iterator[tuple[int, Completion]]:
         self.requests += requests
-        for place, request in enumerate(requests):
-            yield place, tiny_rollout(request.problem, request.prompt_ids, [2])
+        for place, _ in enumerate(requests):
+            yield place, tiny_completion([2])
 
 
 def test_sets_may_use_the_same_ids_for_different_problems(tmp_path: Path) -> None:
@@ -38,10 +38,8 @@ def test_sets_may_use_the_same_ids_for_different_problems(tmp_path: Path) -> Non
     }
     engine = Witness()
     settings = EvaluationSettings(contexts=ReferenceAnswer("answer", template="It is {reference}!"))
-    module = tiny_module(evaluation=settings, rollouts=engine)
-    module.tokenizer = module.policy.load_tokenizer()
-    module.model = module.policy.load_model()
+    module = loaded_module(evaluation=settings, engine=engine)
     collect_samples(module, wanted_samples(sets, 2, (0, 1)), tmp_path / "samples.jsonl")
-    shown = [module.tokenizer.decode(request.prompt_ids) for request in engine.requests]
+    shown = [module.learner.tokenizer.decode(request.prompt_ids) for request in engine.requests]
     assert ["It is 2!" in text for text in shown] == [True, False] * 2
     assert ["It is 9!" in text for text in shown] == [False, True] * 2

@@ -86,6 +86,14 @@ def tiny_module(**settings: object) -> SelfDistillation:
     return SelfDistillation(**{**defaults, **settings})  # type: ignore[arg-type]
 
 
+def loaded_module(**settings: object) -> SelfDistillation:
+    """`tiny_module` with its tokenizer and model loaded; no trainer needed."""
+    module = tiny_module(**settings)
+    module.learner.load_tokenizer()
+    module.configure_model()
+    return module
+
+
 def tiny_completion(ids: Sequence[int], finish_reason: FinishReason = FinishReason.STOPPED) -> Completion:
     """A completion that nobody sampled."""
     return Completion(

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from sgsd_lightning.types import FinishReason, Problem, Rollout
 from sgsd_lightning.verifiers import MathAnswer
+from tests.support.tiny import tiny_rollout
 
 
 def _rollout(completion_text: str, answer: str, finish_reason: FinishReason = FinishReason.STOPPED) -> Rollout:
-    nothing = torch.zeros(0)
-    return Rollout(
-        problem=Problem(problem_id="p", text="?", answer=answer),
-        prompt_ids=(1,),
-        completion_ids=(),
-        completion_text=completion_text,
-        finish_reason=finish_reason,
-        logprobs=nothing,
-        sampling_logprobs=nothing,
-        kept_mass=nothing,
-    )
+    problem = Problem(problem_id="p", text="?", answer=answer)
+    return tiny_rollout(problem, [1], [], text=completion_text, finish_reason=finish_reason)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +34,8 @@ def test_the_last_answer_is_graded(completion_text: str, reward: float, found: s
 )
 def test_truncated_rollouts_count_as_the_setting_says(truncated_rollouts: str, outcome: int, is_dropped: bool) -> None:
     verifier = MathAnswer(truncated_rollouts=truncated_rollouts)  # type: ignore[arg-type]
-    unfinished, finished = verifier.verify(
-        [_rollout(text, "5", FinishReason.TRUNCATED) for text in (r"so \boxed{", r"\boxed{5} and")]
-    )
+    rollouts = [_rollout(text, "5", FinishReason.TRUNCATED) for text in (r"so \boxed{", r"\boxed{5} and")]
+    unfinished, finished = (judged.verdict for judged in verifier.verify(rollouts))
     assert (unfinished.outcome, unfinished.is_dropped) == (outcome, is_dropped)
     assert (finished.outcome, finished.is_dropped) == (1, False)
 

@@ -17,13 +17,13 @@ def rollouts(num: int) -> list:  # type: ignore[type-arg]
 @pytest.mark.parametrize("flip_frac", [0.0, 0.25, 1.0])
 def test_so_many_verdicts_are_turned_round(flip_frac: float) -> None:
     asked = rollouts(2000)
-    right = [verdict.outcome for verdict in EvenSum().verify(asked)]
+    right = [judged.verdict.outcome for judged in EvenSum().verify(asked)]
     noisy = NoisyVerifier(EvenSum(), flip_frac)
-    found = [verdict.outcome for verdict in noisy.verify(asked)]
+    found = [judged.verdict.outcome for judged in noisy.verify(asked)]
     flipped = sum(mine != other for mine, other in zip(found, right, strict=True)) / len(right)
     assert flipped == pytest.approx(flip_frac, abs=0.03 if 0 < flip_frac < 1 else 0)
-    assert [noisy.verify([rollout])[0].outcome for rollout in asked[:50]] == found[:50]
-    other_seed = [verdict.outcome for verdict in NoisyVerifier(EvenSum(), flip_frac, seed=1).verify(asked)]
+    assert [noisy.verify([rollout])[0].verdict.outcome for rollout in asked[:50]] == found[:50]
+    other_seed = [judged.verdict.outcome for judged in NoisyVerifier(EvenSum(), flip_frac, seed=1).verify(asked)]
     assert (other_seed == found) == (flip_frac in (0.0, 1.0))
 
 

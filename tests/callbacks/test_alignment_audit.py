@@ -5,31 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from sgsd_lightning.contexts.pool import build_teacher_pool
 
 from sgsd_lightning.callbacks.alignment_audit import audit
-from sgsd_lightning.contexts import ContextBuilder
-from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
-from sgsd_lightning.scoring import LossMaskRule
 from sgsd_lightning.training.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
-from sgsd_lightning.types import Problem, TeacherContext, Verdict
-from tests.support.tiny import PROBLEMS, EvenSum, NumberedContexts, tiny_module
+from sgsd_lightning.types import JudgedRollout, Problem, TeacherContext, Verdict
+from tests.support.tiny import PROBLEMS, EvenSum, NumberedContexts, judged, loaded_module, tiny_rollout
 
 
 def audited(**settings: object) -> tuple[str, list[str]]:
-    module = loaded(**settings)
+    module = loaded_module(**settings)
     report = audit(module, PROBLEMS[0])
     return str(report), report.warnings
-
-
-def loaded(**settings: object) -> SelfDistillation:
-    module = tiny_module(**settings)
-    module.tokenizer = module.policy.load_tokenizer()
-    module.loss_mask_rule = LossMaskRule(module.tokenizer, train_eos=True)
-    module.configure_model()
-    return module
 
 
 def test_a_sound_setup_is_shown_without_warnings() -> None:
@@ -55,16 +44,16 @@ def test_an_over_long_prompt_is_named() -> None:
 
 
 def test_a_doubled_beginning_of_sequence_is_named() -> None:
-    module = loaded()
-    module.tokenizer.bos_token = "<|endoftext|>"
-    module.tokenizer.chat_template = "<|endoftext|><|endoftext|>" + module.tokenizer.chat_template
+    module = loaded_module()
+    module.learner.tokenizer.bos_token = "<|endoftext|>"
+    module.learner.tokenizer.chat_template = "<|endoftext|><|endoftext|>" + module.learner.tokenizer.chat_template
     assert any("two beginning-of-sequence tokens" in warning for warning in audit(module, PROBLEMS[0]).warnings)
 
 
 def test_privileged_text_outside_the_users_turn_is_named() -> None:
-    module = loaded()
-    template = module.tokenizer.chat_template
-    module.tokenizer.chat_template = template.replace("message.content", "message.content[-9:]")
+    module = loaded_module()
+    template = module.learner.tokenizer.chat_template
+    module.learner.tokenizer.chat_template = template.replace("message.content", "message.content[-9:]")
     assert any(
         "does not stand in the teacher's user turn" in warning for warning in audit(module, PROBLEMS[0]).warnings
     )
@@ -96,7 +85,7 @@ def test_over_long_problems_are_refused_with_their_ids_or_dropped_and_never_cut(
         keep_fitting_problems([long], dropping, tokenizer, "train")
 
 
-class OneLongContext(ContextBuilder):
+class OneLongContext(ProblemContextBuilder):
     """Two contexts a problem, the second one too long."""
 
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
@@ -106,32 +95,27 @@ class OneLongContext(ContextBuilder):
 
 
 def test_over_long_teacher_prompts_are_refused_or_dropped_with_the_weights_of_the_rest_scaled() -> None:
-    tokenizer = byte_tokenizer()
+    module = loaded_module(contexts=OneLongContext(), prompts=ChatPrompts(max_prompt_tokens=400))
     with pytest.raises(ValueError, match=r"2 teacher prompts exceed .* p0 with l \(\d+ tokens\)"):
-        check_teacher_prompts(PROBLEMS[:2], OneLongContext(), ChatPrompts(max_prompt_tokens=400), tokenizer)
+        check_teacher_prompts(PROBLEMS[:2], module.learner)
     prompts = ChatPrompts(max_prompt_tokens=400, over_long_prompts="drop")
-    check_teacher_prompts(PROBLEMS[:2], OneLongContext(), prompts, tokenizer)
-    module = loaded(prompts=prompts)
-    rollouts = [module.rollouts.generate(module.model, tokenizer, [request_of(module)], module.sampling)[0]]
-    verdicts = [Verdict(reward=1.0, answer=None, outcome=1)]
-    pool = build_teacher_pool(rollouts, verdicts, OneLongContext(), prompts, tokenizer)
-    assert pool.num_over_long == 1
-    assert pool.context_weights == [[1.0]]
-
-
-def request_of(module: SelfDistillation):
-    from sgsd_lightning.rollouts import RolloutRequest
-
-    return RolloutRequest(problem=PROBLEMS[0], prompt_ids=module.prompts.student(module.tokenizer, PROBLEMS[0]), seed=1)
+    learner = loaded_module(contexts=OneLongContext(), prompts=prompts).learner
+    check_teacher_prompts(PROBLEMS[:2], learner)
+    own = [judged(tiny_rollout(PROBLEMS[0], [1, 2], [3]), 1)]
+    taught = learner.teach(own, {learner.name: own})
+    assert taught.num_over_long == 1
+    assert [[context.weight for context in contexts] for contexts in taught.contexts] == [[1.0]]
+    (row,) = taught.rows
+    assert row.context_weight == (1.0,)
+    assert len(row.teachers) == 1
 
 
 def test_dropped_rollouts_get_no_teachers_and_are_not_scored() -> None:
-    module = loaded()
-    rollouts = module.rollouts.generate(module.model, module.tokenizer, [request_of(module)] * 2, module.sampling)
-    verdicts = [
-        Verdict(reward=0.0, answer=None, outcome=0, is_dropped=True),
-        Verdict(reward=1.0, answer=None, outcome=1),
-    ]
-    pool = build_teacher_pool(rollouts, verdicts, module.contexts, module.prompts, module.tokenizer)
-    assert len(pool.rollouts) == len(pool.prompts) == 1
-    assert pool.verdicts == [verdicts[1]]
+    learner = loaded_module().learner
+    rollout = tiny_rollout(PROBLEMS[0], [1, 2], [3])
+    verdict = Verdict(reward=0.0, accepted=False, answer=None, outcome=0, is_dropped=True)
+    own = [JudgedRollout(rollout=rollout, verdict=verdict), judged(rollout, 1)]
+    taught = learner.teach(own, {learner.name: own})
+    assert len(taught.rows) == len(taught.contexts) == 1
+    assert taught.scored == [own[1]]
+    assert taught.sampled == own

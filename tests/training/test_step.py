@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from sgsd_kernels import reference
 from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
-from sgsd_lightning.contexts.pool import TeacherPool, build_teacher_pool
 from torch import Tensor
 
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import FrozenTeacher, LoraSettings
-from sgsd_lightning.scoring import LossMaskRule, Scorer
-from tests.support.tiny import PROBLEMS, NumberedContexts, tiny_module, tiny_policy, tiny_rollout, verdict
+from sgsd_lightning.scoring import Scorer
+from sgsd_lightning.types import Taught
+from tests.support.tiny import PROBLEMS, NumberedContexts, judged, loaded_module, tiny_policy, tiny_rollout
 
 SENSITIVE = {"gate_temperature": 0.5, "log_ratio_clip": 0.02, "stance_threshold": 1e-6}
 """Settings under which a random model's tiny log-ratios matter."""
@@ -25,10 +26,7 @@ COMPLETIONS = [(72, 105, 33, 258), (50, 258), (100, 101, 102, 103, 104, 105, 106
 
 def loaded(**settings: object) -> SelfDistillation:
     """A module whose model is there, with weights large enough for teachers to disagree; no trainer needed."""
-    module = tiny_module(**{"objective": GatedPolarity(**SENSITIVE), **settings})
-    module.tokenizer = module.policy.load_tokenizer()
-    module.loss_mask_rule = LossMaskRule(module.tokenizer, train_eos=True)
-    module.configure_model()
+    module = loaded_module(**{"objective": GatedPolarity(**SENSITIVE), **settings})
     module.teacher_weights.prepare(module.model)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -38,17 +36,24 @@ def loaded(**settings: object) -> SelfDistillation:
     return module
 
 
-def pool_of(module: SelfDistillation, outcomes: Sequence[int] = (1, -1, 1)) -> TeacherPool:
-    rollouts = [
-        tiny_rollout(problem, module.prompts.student(module.tokenizer, problem), completion)
-        for problem, completion in zip(PROBLEMS, COMPLETIONS, strict=False)
+def taught_by(module: SelfDistillation, outcomes: Sequence[int] = (1, -1, 1)) -> Taught:
+    learner = module.learner
+    own = [
+        judged(tiny_rollout(problem, learner.prompts.student(learner.tokenizer, problem), completion), outcome)
+        for problem, completion, outcome in zip(PROBLEMS, COMPLETIONS, outcomes, strict=False)
     ]
-    verdicts = [verdict(outcome) for outcome in outcomes]
-    return build_teacher_pool(rollouts, verdicts, module.contexts, module.prompts, module.tokenizer)
+    return learner.teach(own, {learner.name: own})
 
 
-def step_loss(module: SelfDistillation, pool: TeacherPool) -> Tensor:
-    return module.objective(module.score(pool), pool.verdicts).loss
+def step_loss(module: SelfDistillation, taught: Taught) -> Tensor:
+    learner = module.learner
+    return learner.objective(learner.score(taught), [entry.verdict for entry in taught.scored]).loss
+
+
+def part_of(taught: Taught, row: int) -> Taught:
+    """One rollout of a micro-batch alone."""
+    rows = slice(row, row + 1)
+    return replace(taught, sampled=taught.sampled[rows], contexts=taught.contexts[rows], rows=taught.rows[rows])
 
 
 def plain_logits(module: SelfDistillation, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
@@ -57,22 +62,24 @@ def plain_logits(module: SelfDistillation, prompt: Sequence[int], completion: Se
     return module.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
 
 
-def definition_loss(module: SelfDistillation, pool: TeacherPool, support_top_k: int = -1) -> Tensor:
+def definition_loss(module: SelfDistillation, taught: Taught, support_top_k: int = -1) -> Tensor:
     """The reference over full logits, each sequence alone; one rollout at a time, so nothing is padded."""
-    losses = []
-    for row, rollout in enumerate(pool.rollouts):
+    losses, learner = [], module.learner
+    for entry, contexts in zip(taught.scored, taught.contexts, strict=True):
+        rollout = entry.rollout
         completion = rollout.completion_ids
+        prompts = [learner.prompts.teacher(learner.tokenizer, rollout.problem, context) for context in contexts]
         with torch.no_grad():
-            teachers = torch.stack([plain_logits(module, prompt, completion) for prompt in pool.prompts[row]])
+            teachers = torch.stack([plain_logits(module, prompt, completion) for prompt in prompts])
         student = plain_logits(module, rollout.prompt_ids, completion)
         losses.append(
             reference.gated_polarity_loss(
                 student[None],
                 teachers[None],
                 torch.tensor([completion]),
-                module.loss_mask_rule(rollout)[None],
-                torch.tensor([pool.context_weights[row]], dtype=student.dtype),
-                torch.tensor([float(pool.verdicts[row].outcome > 0)]),
+                learner.loss_mask_rule(rollout.turns[0].completion)[None],
+                torch.tensor([[context.weight for context in contexts]], dtype=student.dtype),
+                torch.tensor([float(entry.verdict.outcome > 0)]),
                 gate_temperature=SENSITIVE["gate_temperature"],
                 log_ratio_clip=SENSITIVE["log_ratio_clip"],
                 stance_threshold=SENSITIVE["stance_threshold"],
@@ -96,8 +103,8 @@ def gradient(module: SelfDistillation, loss: Tensor) -> Tensor:
 @pytest.mark.parametrize("support_top_k", [-1, 3])
 def test_the_packed_chunked_closed_form_step_equals_the_definition_over_logits(support_top_k: int) -> None:
     module = loaded(objective=GatedPolarity(**SENSITIVE, support_top_k=support_top_k))
-    pool = pool_of(module)
-    loss, expected = step_loss(module, pool), definition_loss(module, pool, support_top_k)
+    taught = taught_by(module)
+    loss, expected = step_loss(module, taught), definition_loss(module, taught, support_top_k)
     assert abs(expected.item()) > 1e-7, "the settings must make the loss sensitive"
     torch.testing.assert_close(loss, expected, rtol=2e-4, atol=1e-8)
     found, wanted = gradient(module, loss), gradient(module, expected)
@@ -110,10 +117,10 @@ def test_every_implementation_of_the_kernels_gives_the_same_loss_and_gradient(
     implementation: str, support_top_k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = loaded(objective=GatedPolarity(**SENSITIVE, support_top_k=support_top_k))
-    pool = pool_of(module)
-    expected = step_loss(module, pool)
+    taught = taught_by(module)
+    expected = step_loss(module, taught)
     monkeypatch.setenv(IMPLEMENTATION_VARIABLE, implementation)
-    loss = step_loss(module, pool)
+    loss = step_loss(module, taught)
     torch.testing.assert_close(loss, expected, rtol=2e-4, atol=1e-8)
     found, wanted = gradient(module, loss), gradient(module, expected)
     assert (found - wanted).norm() <= 1e-3 * wanted.norm()
@@ -123,8 +130,8 @@ def test_finite_differences_agree_with_the_step() -> None:
     """Teachers are frozen copies, so that moving the student moves nothing else."""
     module = loaded(teacher_weights=FrozenTeacher())
     module.double()
-    pool = pool_of(module)
-    analytic = gradient(module, step_loss(module, pool))
+    taught = taught_by(module)
+    analytic = gradient(module, step_loss(module, taught))
     direction = torch.randn(analytic.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     direction /= direction.norm()
     step = 1e-3  # scores are float32: a smaller step drowns in their rounding
@@ -136,25 +143,21 @@ def test_finite_differences_agree_with_the_step() -> None:
                 moved = direction[offset : offset + parameter.numel()].view_as(parameter)
                 parameter += {1: step, -1: -2 * step, 0: step}[sign] * moved
                 offset += parameter.numel()
-        values.append(step_loss(module, pool).item())
+        values.append(step_loss(module, taught).item())
     numeric = (values[0] - values[1]) / (2 * step)
     assert numeric == pytest.approx((analytic @ direction).item(), rel=1e-2)
 
 
 def test_loss_and_gradient_do_not_depend_on_packing_budget_or_order_of_contexts() -> None:
     module = loaded()
-    pool = pool_of(module)
-    loss = step_loss(module, pool)
+    taught = taught_by(module)
+    loss = step_loss(module, taught)
     wanted = gradient(module, loss)
-    reordered = TeacherPool(
-        rollouts=pool.rollouts,
-        verdicts=pool.verdicts,
-        contexts=[list(reversed(row)) for row in pool.contexts],
-        prompts=[list(reversed(row)) for row in pool.prompts],
-        num_over_long=0,
-    )
-    for budget, other in ((1, pool), (150, pool), (16384, reordered)):
-        module.scorer = Scorer(teacher_tokens_per_forward=budget)
+    learner = module.learner
+    reordered = learner.render(taught.sampled, [list(reversed(contexts)) for contexts in taught.contexts])
+    assert reordered.rows[0].teachers == tuple(reversed(taught.rows[0].teachers))
+    for budget, other in ((1, taught), (150, taught), (16384, reordered)):
+        learner.scorer = Scorer(teacher_tokens_per_forward=budget)
         again = step_loss(module, other)
         torch.testing.assert_close(again, loss, rtol=1e-5, atol=1e-9)
         assert (gradient(module, again) - wanted).norm() <= 1e-5 * wanted.norm()
@@ -162,18 +165,11 @@ def test_loss_and_gradient_do_not_depend_on_packing_budget_or_order_of_contexts(
 
 def test_a_batch_gives_the_mean_of_its_rollouts_alone() -> None:
     module = loaded()
-    pool = pool_of(module)
+    taught = taught_by(module)
     alone = []
     for row in range(3):
-        part = TeacherPool(
-            rollouts=pool.rollouts[row : row + 1],
-            verdicts=pool.verdicts[row : row + 1],
-            contexts=pool.contexts[row : row + 1],
-            prompts=pool.prompts[row : row + 1],
-            num_over_long=0,
-        )
-        alone.append(step_loss(module, part))
-    torch.testing.assert_close(torch.stack(alone).mean(), step_loss(module, pool), rtol=1e-5, atol=1e-9)
+        alone.append(step_loss(module, part_of(taught, row)))
+    torch.testing.assert_close(torch.stack(alone).mean(), step_loss(module, taught), rtol=1e-5, atol=1e-9)
 
 
 def test_the_student_runs_once_whatever_the_number_of_teachers() -> None:
@@ -185,14 +181,14 @@ def test_the_student_runs_once_whatever_the_number_of_teachers() -> None:
             passes.append(output.last_hidden_state.requires_grad)  # type: ignore[attr-defined]
 
         module.model.get_decoder().register_forward_hook(note)
-        step_loss(module, pool_of(module))
+        step_loss(module, taught_by(module))
         assert passes.count(True) == 1
 
 
 def test_an_outcome_reversed_reverses_the_gradient() -> None:
     module = loaded()
-    plus = gradient(module, step_loss(module, pool_of(module, (1, 1, 1))))
-    minus = gradient(module, step_loss(module, pool_of(module, (-1, -1, -1))))
+    plus = gradient(module, step_loss(module, taught_by(module, (1, 1, 1))))
+    minus = gradient(module, step_loss(module, taught_by(module, (-1, -1, -1))))
     assert plus.norm() > 0
     torch.testing.assert_close(plus, -minus, rtol=1e-5, atol=1e-10)
 
@@ -201,8 +197,8 @@ def test_an_outcome_reversed_reverses_the_gradient() -> None:
 def test_a_batch_without_signal_gives_a_finite_loss_and_gradient(case: str) -> None:
     module = loaded(contexts=NumberedContexts(0)) if case == "no teachers" else loaded()
     outcomes = {"no teachers": (1, -1, 1), "no judgement": (0, 0, 0), "all equal rewards": (-1, -1, -1)}[case]
-    pool = pool_of(module, outcomes)
-    loss = step_loss(module, pool)
+    taught = taught_by(module, outcomes)
+    loss = step_loss(module, taught)
     found = gradient(module, loss)
     assert math.isfinite(loss.item())
     assert bool(found.isfinite().all())
@@ -211,13 +207,15 @@ def test_a_batch_without_signal_gives_a_finite_loss_and_gradient(case: str) -> N
 
 def test_lora_trains_adapters_alone_and_a_frozen_teacher_reads_without_them() -> None:
     module = loaded(policy=tiny_policy(lora=LoraSettings(rank=2, alpha=4)), teacher_weights=FrozenTeacher())
-    pool = pool_of(module)
-    scores = module.score(pool)
+    taught = taught_by(module)
+    scores = module.learner.score(taught)
     names = [name for name, parameter in module.model.named_parameters() if parameter.requires_grad]
     assert names
     assert all("lora" in name for name in names)
     with module.teacher_weights.activate(module.model) as teacher, torch.no_grad():
-        expected = plain_logits(module, pool.prompts[0][0], pool.rollouts[0].completion_ids)
+        rollout, learner = taught.sampled[0].rollout, module.learner
+        prompt = learner.prompts.teacher(learner.tokenizer, rollout.problem, taught.contexts[0][0])
+        expected = plain_logits(module, prompt, rollout.completion_ids)
         assert teacher is module.model
-    wanted = expected.log_softmax(-1).gather(-1, torch.tensor(pool.rollouts[0].completion_ids)[:, None])[:, 0]
+    wanted = expected.log_softmax(-1).gather(-1, torch.tensor(rollout.completion_ids)[:, None])[:, 0]
     torch.testing.assert_close(scores.teacher_logprob[0, 0, : len(wanted)], wanted, rtol=1e-4, atol=1e-5)
