@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.callbacks import BestCheckpoint, CollapseGuard, RunCheckpoint
 from sgsd_lightning.cli.configs import resolve_config
@@ -17,9 +17,10 @@ from sgsd_lightning.cli.lightning_cli import SelfDistillationCLI, run
 from sgsd_lightning.metrics.collapse import CollapseBounds, CollapseWatch
 from sgsd_lightning.metrics.measurements import combine
 from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training import RunCallback, StepPhase
 from sgsd_lightning.training.step_metrics import repeated_ngram_frac, rollout_metrics
 from tests.support.scripted_runs import fit, saved
-from tests.support.tiny import PROBLEMS, tiny_rollout, verdict
+from tests.support.tiny import PROBLEMS, judged, tiny_rollout
 
 ACCEPTED, REJECTED = "rollout/completion_tokens_accepted_mean", "rollout/completion_tokens_rejected_mean"
 OFF = {name: None for name, bound in vars(CollapseBounds()).items() if isinstance(bound, float)}
@@ -143,17 +144,17 @@ def test_completions_are_measured_by_correctness_and_repetition() -> None:
     completions = [[7] * 9, [1, 2], [3], [4, 5, 6]]
     rollouts = [tiny_rollout(problem, [1], ids) for problem, ids in zip(PROBLEMS, completions, strict=False)]
     parts = [
-        rollout_metrics(rollouts[:1], [verdict(1)]),
-        rollout_metrics(rollouts[1:], [verdict(outcome) for outcome in (-1, 1, 0)]),
+        rollout_metrics([judged(rollouts[0], 1)]),
+        rollout_metrics([judged(*pair) for pair in zip(rollouts[1:], (-1, 1, 0), strict=True)]),
     ]
     found = combine(parts)
     assert found[ACCEPTED] == 5
     assert found[REJECTED] == 2
     assert found["rollout/repetition_frac"] == pytest.approx(5 / 24)
-    assert combine([rollout_metrics(rollouts[:1], [verdict(1)])])[REJECTED] == 0
+    assert combine([rollout_metrics([judged(rollouts[0], 1)])])[REJECTED] == 0
 
 
-class Notes(Callback):
+class Notes(RunCallback):
     """What the guard knows when a step is over, and what was logged of it."""
 
     def __init__(self, guard: CollapseGuard) -> None:
@@ -161,7 +162,9 @@ class Notes(Callback):
         self.pairs: list[tuple[float | None, float]] = []
         self._known: float | None = None
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    phase = StepPhase.SAVE
+
+    def on_step(self, *_: Any) -> None:
         self._known = self.guard.watch.state_dict()["recent"]["rollout/student_entropy"][-1]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -221,7 +224,7 @@ def test_a_run_stops_names_its_best_checkpoint_and_stays_stopped(
     _, trainer = guarded(tmp_path, "stop", COLLAPSE[3:], **again)
     assert trainer.global_step == 3
     assert "(0.6 -> 0.3, " in messages(caplog)[0]
-    assert "--collapse_guard.action=warn goes on all the same" in messages(caplog)[0]
+    assert "--collapse_guard.action=warn continues all the same" in messages(caplog)[0]
     _, trainer = guarded(tmp_path, "warn", COLLAPSE[3:], **again)
     assert trainer.global_step == 6
     guarded(tmp_path / "straight", "warn", COLLAPSE)

@@ -98,7 +98,7 @@ def test_what_the_student_is_shown_is_told_apart_by_content(tmp_path: Path) -> N
         path.write_text(json.dumps({"general_skills": [skill], "common_mistakes": [mistake]}))
         guard = ResumeGuard()
         trainer: Any = SimpleNamespace(accumulate_grad_batches=1, datamodule=None)
-        guard.setup(trainer, tiny_module(student_contexts=SkillPairs(str(path), num_contexts=1)), "fit")
+        guard.setup(trainer, tiny_module(guidance=SkillPairs(str(path), num_contexts=1)), "fit")
         return guard._contents
 
     first = contents(tmp_path / "a.json", "T")

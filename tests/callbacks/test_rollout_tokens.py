@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from sgsd_kernels.gate import gated_loss
 
 from sgsd_lightning.callbacks import RolloutTable
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
 from sgsd_lightning.objectives import GatedPolarity, PolicyGradient, WeightedSum
-from sgsd_lightning.types import Problem
+from sgsd_lightning.training import RunCallback, StepReport
+from sgsd_lightning.types import Problem, StepRecord
 from tests.support.tiny import PROBLEMS, tiny_module
 
 
@@ -22,9 +23,17 @@ class Four(ProblemSource):
         return PROBLEMS[:4]
 
 
+class Witness(RunCallback):
+    def __init__(self) -> None:
+        self.records: list[StepRecord] = []
+
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        self.records += [step.record for step in report.learner_steps]
+
+
 @pytest.mark.parametrize("num_token_rows", [0, 2])
 def test_some_rollouts_of_a_step_are_written_token_by_token(tmp_path: Path, num_token_rows: int) -> None:
-    module = tiny_module()
+    witness = Witness()
     trainer = Trainer(
         accelerator="cpu",
         max_steps=1,
@@ -33,20 +42,19 @@ def test_some_rollouts_of_a_step_are_written_token_by_token(tmp_path: Path, num_
         enable_checkpointing=False,
         logger=False,
         default_root_dir=tmp_path,
-        callbacks=[RolloutTable(every_n_steps=1, num_token_rows=num_token_rows)],
+        callbacks=[RolloutTable(every_n_steps=1, num_token_rows=num_token_rows), witness],
     )
-    trainer.fit(module, datamodule=ProblemDataModule(train=Four(), batch_size=4))
+    trainer.fit(tiny_module(), datamodule=ProblemDataModule(train=Four(), batch_size=4))
     rows = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
     assert [("tokens" in row) for row in rows] == [number < num_token_rows for number in range(len(rows))]
-    record = module.step_record
-    assert record is not None
+    (record,) = witness.records
     for index, row in enumerate(rows[:num_token_rows]):
         length, mask = row["completion_tokens"], torch.tensor(row["loss_mask"], dtype=torch.bool)
         assert len(row["tokens"]) == len(row["student_logprob"]) == length
         assert torch.equal(mask, record.loss_mask[index, :length])
         for k, teacher in enumerate(row["teachers"]):
             assert teacher["text"] == record.contexts[index][k].text
-            assert teacher["stance"] == record.stance[index][k]
+            assert teacher["stance"] == record.stances[index][k].stance
             log_ratio = torch.tensor(teacher["log_ratio"])
             torch.testing.assert_close(log_ratio[mask], record.log_ratio[index, k, :length][mask], atol=1e-4, rtol=0)
             assert log_ratio[~mask].eq(0).all()

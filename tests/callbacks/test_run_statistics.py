@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 
 from sgsd_lightning.callbacks import RunStatistics
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
-from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training import RunCallback, StepReport
 from sgsd_lightning.types import Problem
 from tests.support.tiny import PROBLEMS, tiny_module, tiny_policy
 
@@ -23,7 +23,7 @@ class Four(ProblemSource):
         return PROBLEMS[:4]
 
 
-class Witness(Callback):
+class Witness(RunCallback):
     """Counts for itself, with what torch counts."""
 
     def __init__(self) -> None:
@@ -34,12 +34,13 @@ class Witness(Callback):
         self.counter = FlopCounterMode(display=False)
         self.counter.__enter__()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         self.counter.__exit__(None, None, None)
         self.flops += self.counter.get_total_flops()
-        assert isinstance(pl_module, SelfDistillation)
-        assert pl_module.step_record is not None
-        self.num_sampled += sum(len(rollout.completion_ids) for rollout in pl_module.step_record.rollouts)
+
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        rollouts = [judged.rollout for step in report.learner_steps for judged in step.record.judged]
+        self.num_sampled += sum(len(rollout.completion_ids) for rollout in rollouts)
 
 
 def test_a_step_reports_phases_tokens_and_operations(tmp_path: Path) -> None:

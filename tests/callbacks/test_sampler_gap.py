@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from sgsd_lightning.callbacks.sampler_gap import SamplerGapAlarm, SamplerGapError
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
-from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
-from sgsd_lightning.types import Problem, Rollout, SamplingSettings
+from sgsd_lightning.engines import GenerationRequest, TransformersEngine
+from sgsd_lightning.types import Completion, Problem, SamplingSettings
 from tests.support.tiny import PROBLEMS, tiny_module, tiny_policy
 
 
@@ -32,13 +32,8 @@ class OffAtSteps(TransformersEngine):
         self.num_calls = 0
 
     def generate(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[RolloutRequest],
-        sampling: SamplingSettings,
-        **others: Any,
-    ) -> list[Rollout]:
+        self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> list[Completion]:
         step = self.num_calls // 2 + 1  # of two micro-batches
         self.num_calls += 1
         head = model.get_output_embeddings().weight
@@ -46,7 +41,7 @@ class OffAtSteps(TransformersEngine):
         with torch.no_grad():
             head *= factor
             try:
-                return super().generate(model, tokenizer, requests, sampling, **others)
+                return super().generate(model, requests, sampling)
             finally:
                 head /= factor
 
@@ -68,7 +63,7 @@ def fit(alarm: SamplerGapAlarm, folder: Path, steps: Sequence[int] = (), num_ste
         callbacks=[alarm],
     )
     data = ProblemDataModule(train=FourProblems(), batch_size=1)
-    trainer.fit(tiny_module(rollouts=OffAtSteps(steps), **module), datamodule=data)
+    trainer.fit(tiny_module(engine=OffAtSteps(steps), **module), datamodule=data)
     return trainer
 
 

@@ -87,8 +87,8 @@ def run_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                     "class_path": "sgsd_lightning.verifiers.MathAnswer",
                     "init_args": {"truncated_rollouts": "failure"},
                 },
-                "sampling": sampling,
-                "evaluation": {"samples_per_problem": 2, "sampling": sampling},
+                "rollouts": {"class_path": "sgsd_lightning.rollouts.SingleTurn", "init_args": {"sampling": sampling}},
+                "evaluation": {"group_size": 2, "sampling": sampling},
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
             },
         },
@@ -176,7 +176,10 @@ DATA = "--data.init_args"
         ([f"{MODEL}.objective.init_args.gate_temperature=0"], "gate_temperature must be above 0; got 0"),
         ([f"{MODEL}.prompts.max_prompt_tokens=5"], "train prompts exceed prompts.max_prompt_tokens = 5"),
         ([f"{MODEL}.samplings_per_prompt=5"], "samplings_per_prompt"),
-        ([f"{MODEL}.sampling.sampling_top_p=1.5"], "sampling.sampling_top_p must be in (0, 1]; got 1.5"),
+        (
+            [f"{MODEL}.rollouts.init_args.sampling.sampling_top_p=1.5"],
+            "sampling.sampling_top_p must be in (0, 1]; got 1.5",
+        ),
         ([f"{DATA}.train.init_args.path=nowhere.jsonl"], "problem file nowhere.jsonl does not exist"),
         ([f"{DATA}.batch_size=9"], "needs at least 9 training problems; there are 8"),
         (["--trainer.default_root_dir=/proc/nowhere"], "trainer.default_root_dir /proc/nowhere cannot be written"),
@@ -234,10 +237,10 @@ def test_the_heads_implementation_is_settled_and_told_before_the_first_rollout(r
     assert "linear_logprob on cpu, float32: chunked (table: any device)" in fit.said()
     if torch.cuda.is_available():
         return
-    other = (f"{MODEL}.head_implementation=triton", "--trainer.default_root_dir=other")
+    other = (f"{MODEL}.scoring.head_implementation=triton", "--trainer.default_root_dir=other")
     refused = sgsd("fit", "--config", "run.yaml", *other, folder=run_config.parent, check=False, TRITON_INTERPRET="0")
     assert refused.returncode == 2
-    assert "sgsd: error: model.head_implementation: implementation = 'triton' cannot do" in refused.stderr
+    assert "sgsd: error: scoring.head_implementation: implementation = 'triton' cannot do" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -263,7 +266,7 @@ def test_frozen_teachers_and_dropped_rollouts_train_on(run_config: Path) -> None
     overrides = [
         "--model.init_args.teacher_weights=sgsd_lightning.policy.FrozenTeacher",
         "--model.init_args.verifier.init_args.truncated_rollouts=dropped",
-        "--model.init_args.samples_per_prompt=2",
+        "--model.init_args.rollouts.init_args.group_size=2",
     ]
     assert main(["fit", "--config", "run.yaml", "--trainer.max_steps=1", *overrides]) == 0
     metrics = next((run_config.parent / "run/metrics").glob("version_*/metrics.csv")).read_text()

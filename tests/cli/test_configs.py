@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from sgsd_lightning.cli import main
 from sgsd_lightning.cli.configs import (
-    method_configs,
+    LAYERED,
+    all_configs,
+    overlay_configs,
     resolve_config,
     resolve_config_arguments,
-    scale_configs,
+    resolve_configs,
     shipped_configs,
 )
+
+METHODS, SCALES = overlay_configs("method"), overlay_configs("scale")
 
 
 def printed(name: str, capsys: pytest.CaptureFixture[str], *others: str) -> dict:
@@ -25,7 +30,7 @@ def printed(name: str, capsys: pytest.CaptureFixture[str], *others: str) -> dict
     return content
 
 
-@pytest.mark.parametrize("name", sorted(shipped_configs()))
+@pytest.mark.parametrize("name", sorted([*shipped_configs(), *LAYERED]))
 def test_a_shipped_configuration_parses_from_any_folder(
     name: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,7 +53,7 @@ def test_the_papers_numbers_stand_in_its_configuration(
     assert (trainer["gradient_clip_val"], trainer["max_steps"]) == (0.1, 200)
     assert trainer["devices"] * data["batch_size"] * trainer["accumulate_grad_batches"] == 16
     sampling = {"sampling_temperature": 1.1, "sampling_top_p": 0.95, "sampling_top_k": 20, "max_new_tokens": 1024}
-    assert sampling.items() <= model["sampling"].items()
+    assert sampling.items() <= model["rollouts"]["init_args"]["sampling"].items()
     assert contexts["num_contexts"] == 8
     assert contexts["weighting"] == "softmax"
     assert contexts["retriever"]["init_args"]["model_name"] == "Qwen/Qwen3-Embedding-0.6B"
@@ -58,17 +63,19 @@ def test_the_papers_numbers_stand_in_its_configuration(
     assert prompts["student_template_args"] == {"enable_thinking": False}
     assert prompts["teacher_template_args"] == prompts["evaluation_template_args"] == {"enable_thinking": True}
     evaluation = model["evaluation"]
-    assert evaluation["samples_per_problem"] == 12
+    assert evaluation["group_size"] == 12
+    assert model["rollouts"]["init_args"]["group_size"] == 1
     assert {"sampling_temperature": 1.0, "sampling_top_p": 0.95, "max_new_tokens": 38912}.items() <= evaluation[
         "sampling"
     ].items()
     assert model["verifier"]["init_args"]["truncated_rollouts"] == "failure"
-    assert model["train_eos"] is False
+    assert model["scoring"]["train_eos"] is False
+    assert trainer["default_root_dir"] == f"runs/sgsd_qwen3_{name}"
 
 
-@pytest.mark.parametrize("scale", sorted(scale_configs()))
+@pytest.mark.parametrize("scale", sorted(SCALES))
 def test_the_number_of_processes_is_a_matter_of_trainer_keys(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(yaml.safe_load(scale_configs()[scale].read_text())) == {"trainer"}
+    assert set(yaml.safe_load(SCALES[scale].read_text())) == {"trainer"}
     alone, laid_over = printed("sgsd_qwen3_1.7b", capsys), printed("sgsd_qwen3_1.7b", capsys, scale)
     trainer = laid_over.pop("trainer")
     alone.pop("trainer")
@@ -78,19 +85,31 @@ def test_the_number_of_processes_is_a_matter_of_trainer_keys(scale: str, capsys:
     assert trainer["max_steps"] == 200
 
 
-@pytest.mark.parametrize("place", range(len(method_configs())))
+def assert_says(found: Any, said: Any, where: str) -> None:
+    """Every setting of a file stands in what it came to; lists of parts also have their defaults."""
+    if isinstance(said, dict):
+        for name, value in said.items():
+            assert_says(found[name], value, f"{where}.{name}")
+    elif isinstance(said, list):
+        assert len(found) == len(said), where
+        for one, other in zip(found, said, strict=True):
+            assert_says(one, other, where)
+    else:
+        assert found == said, where
+
+
+@pytest.mark.parametrize("place", range(len(METHODS)))
 def test_a_method_is_laid_over_a_configuration(place: int, capsys: pytest.CaptureFixture[str]) -> None:
-    method = sorted(method_configs())[place]
-    base = ("sgsd_toy", "sgsd_qwen3_1.7b")[place % 2]
+    method = sorted(METHODS)[place]
+    base = ("sgsd_toy", "sgsd_paper")[place % 2]
     alone, laid_over = yaml.safe_load(shipped_configs()[base].read_text()), printed(base, capsys, method)
-    said = yaml.safe_load(method_configs()[method].read_text())
-    assert set(said) <= {"model", "bank_maintenance"}
-    for name, value in said["model"]["init_args"].items():
-        found = laid_over["model"]["init_args"][name]
-        for key, setting in value.get("init_args", {}).items() if isinstance(value, dict) else ():
-            if key != "objectives":
-                assert found["init_args"][key] == setting
-    assert alone["trainer"].items() <= laid_over["trainer"].items()
+    said = yaml.safe_load(METHODS[method].read_text())
+    # a name of its own for the run folder is all that a method may say of the trainer
+    assert set(said) <= {"model", "bank_maintenance", "trainer"}
+    assert set(said.get("trainer", {})) <= {"default_root_dir"}
+    for part, content in said.items():
+        assert_says(laid_over[part], content, part)
+    assert {**alone["trainer"], **said.get("trainer", {})}.items() <= laid_over["trainer"].items()
 
 
 @pytest.mark.parametrize("method", ["grpo_kl", "opsd", "sgsd_grpo"])
@@ -109,13 +128,53 @@ def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.Mon
     monkeypatch.chdir(str(tmp_path))
     shipped = str(shipped_configs()["sgsd_toy"])
     assert resolve_config("sgsd_toy") == resolve_config("configs/sgsd_toy.yaml") == shipped
-    assert resolve_config("scale/ddp") == resolve_config("configs/scale/ddp.yaml") == str(scale_configs()["scale/ddp"])
-    assert resolve_config("sgsd_qwen3_1.7b") == str(shipped_configs()["sgsd_qwen3_1.7b"])
+    assert resolve_config("scale/ddp") == resolve_config("configs/scale/ddp.yaml") == str(SCALES["scale/ddp"])
+    assert resolve_config("model/qwen3_1.7b") == str(all_configs()["model/qwen3_1.7b"])
     assert resolve_config_arguments(["-c", "sgsd_toy", "--config=sgsd_toy", "--x=1"]) == [
-        "-c",
-        shipped,
+        f"-c={shipped}",
         f"--config={shipped}",
         "--x=1",
     ]
     with pytest.raises(FileNotFoundError, match=r"no shipped configuration of that name; there are .*sgsd_toy"):
         resolve_config("elsewhere/sgsd_toy.yaml")
+
+
+def test_a_short_name_stands_for_files_laid_over_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, parts in LAYERED.items():
+        paths = [str(all_configs()[part]) for part in parts]
+        assert resolve_configs(name) == resolve_configs(f"configs/{name}.yaml") == paths
+        for arguments in ([f"--config={name}"], ["--config", name], ["-c", name], [f"-c={name}"]):
+            found = resolve_config_arguments([*arguments, "--x=1"])
+            assert [argument.partition("=")[2] for argument in found] == [*paths, "1"]
+    with pytest.raises(ValueError, match=r"sgsd_toy_growing stands for 2 configurations, one laid over the other: "):
+        resolve_config("sgsd_toy_growing")
+    assert printed("sgsd_toy_growing", capsys) == printed("sgsd_toy", capsys, "method/growing_bank")
+    assert printed("sgsd_qwen3_8b", capsys) == printed("sgsd_paper", capsys, "model/qwen3_8b")
+    # a file of that name in the working folder wins
+    Path("sgsd_qwen3_8b").write_text("{}")
+    assert resolve_configs("sgsd_qwen3_8b") == ["sgsd_qwen3_8b"]
+
+
+def test_every_configuration_and_every_short_name_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configs"]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    listed = dict(lines)
+    assert set(listed) == {*all_configs(), *LAYERED}
+    assert {"sgsd_toy", "sgsd_paper", "model/qwen3_4b", "method/opsd", "scale/ddp", "sgsd_toy_growing"} <= set(listed)
+    assert listed["sgsd_qwen3_4b"] == "sgsd_paper + model/qwen3_4b"
+    assert all(Path(listed[name]).is_file() for name in all_configs())
+
+
+def test_a_short_name_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a random model, whose bank is updated after every step."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config=sgsd_toy_growing", "--bank_maintenance.every_n_steps=1"]
+    arguments += ["--model.init_args.policy=sgsd_lightning.policy.RandomPolicy"]
+    arguments += ["--model.init_args.policy.init_args.hidden_size=32", "--data.init_args.batch_size=2"]
+    arguments += ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]
+    assert main(["fit", *arguments, "--trainer.default_root_dir=growing"]) == 0
+    assert (tmp_path / "growing/checkpoints/last.ckpt").exists()
+    assert (tmp_path / "growing/skills/updates.jsonl").read_text().count("\n") == 1

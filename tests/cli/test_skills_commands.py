@@ -53,7 +53,10 @@ def configuration() -> dict[str, Any]:
             "class_path": "sgsd_lightning.verifiers.MathAnswer",
             "init_args": {"truncated_rollouts": "failure"},
         },
-        "sampling": {"max_new_tokens": 8},
+        "rollouts": {
+            "class_path": "sgsd_lightning.rollouts.SingleTurn",
+            "init_args": {"sampling": {"max_new_tokens": 8}},
+        },
     }
     source = {"class_path": "sgsd_lightning.data.JsonlProblems", "init_args": {"path": "problems.jsonl"}}
     trainer = {"accelerator": "cpu", "devices": 1, "default_root_dir": "run"}

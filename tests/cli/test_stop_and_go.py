@@ -154,7 +154,7 @@ def test_two_processes_are_one_run(folder: Path) -> None:
     said = go(folder, "two", ["kill@3/1"], [1, -9])
     last_words = said[said.index("sgsd: error:") :]
     assert "another process of this run died or stopped answering" in last_words
-    assert "last.ckpt of step 2 is complete; go on from it with --ckpt_path last" in last_words
+    assert "last.ckpt of step 2 is complete; resume it with --ckpt_path last" in last_words
     assert "Traceback" not in last_words
     go(folder, "two", [""], [0, 0])
     assert_same_run(folder / "two", folder / "whole-2")
@@ -207,7 +207,7 @@ def test_a_bank_that_vanished_is_told_and_nothing_is_lost(folder: Path, whole: P
     assert started.wait() == [2]
     told = last_words(started.said()).splitlines()
     assert "skill bank nowhere.json does not exist" in told[0]
-    assert told[1] == f"The checkpoint {whole}/checkpoints/last.ckpt, which this run goes on from, is untouched"
+    assert told[1] == f"The checkpoint {whole}/checkpoints/last.ckpt, which this run resumed, is untouched"
 
 
 def test_a_full_disk_is_told_and_the_last_checkpoint_stands(folder: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stands(folder: Path) -> Non
     run = folder / "full"
     told = last_words(started.said())
     assert told.startswith(f"sgsd: error: checkpoint {run}/checkpoints/step-2.ckpt was not written: the disk is full")
-    assert f"{run}/checkpoints/last.ckpt of step 1 is complete; go on from it with --ckpt_path last" in told
+    assert f"{run}/checkpoints/last.ckpt of step 1 is complete; resume it with --ckpt_path last" in told
     assert step_of_last(run) == 1
     assert not list(run.glob("checkpoints/*.partial"))
 

@@ -46,10 +46,11 @@ def result(average: float, steps: int = 4) -> dict[str, Any]:
 def test_every_variant_samples_as_many_rollouts_a_step() -> None:
     base = yaml.safe_load(Path(resolve_config("sgsd_toy")).read_text())
     for variant in (variant for variant in ALL if variant.is_trained):
-        samples, problems = base["model"]["init_args"]["samples_per_prompt"], base["data"]["init_args"]["batch_size"]
+        rollouts = base["model"]["init_args"]["rollouts"]["init_args"]
+        samples, problems = rollouts["group_size"], base["data"]["init_args"]["batch_size"]
         for overlay in variant.overlays:
             laid_over = yaml.safe_load(Path(resolve_config(overlay)).read_text())["model"]["init_args"]
-            samples = laid_over.get("samples_per_prompt", samples)
+            samples = laid_over.get("rollouts", {}).get("init_args", {}).get("group_size", samples)
         for override in variant.overrides:
             problems = int(override.partition("=")[2]) if "batch_size" in override else problems
         assert samples * problems == 32, variant.name

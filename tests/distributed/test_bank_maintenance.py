@@ -86,7 +86,7 @@ def train(
         evidence=EvidenceSettings(weight=4.0, probation_frac=0.5, half_life_steps=4.0),
     )
     run = Run(
-        module=lambda: {"contexts": contexts, "samples_per_prompt": 2},
+        module=lambda: {"contexts": contexts, "group_size": 2},
         trainer=lambda: {"enable_checkpointing": True},
         drop_last=False,
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LoraSettings, PeriodicTeacher
-from sgsd_lightning.rollouts import RolloutRequest, TransformersEngine
+from sgsd_lightning.rollouts import SamplingPolicy, SingleTurn
+from sgsd_lightning.rollouts.base import Wanted
 from sgsd_lightning.types import Rollout, SamplingSettings
 from tests.support.runs import ContextsForSome, Run, on_processes, outcome, outcomes, problems_of_rank
 from tests.support.tiny import EvenSum, tiny_policy
@@ -22,33 +23,23 @@ LONG_CONTEXTS = problems_of_rank(1, 2, 2, step=2)
 ON_FOUR = ["plain", "uneven last batch", "ranks without anything"]
 
 
-class EmptyForSome(TransformersEngine):
+class EmptyForSome(SingleTurn):
     """Completions without a token for some problems."""
 
-    def generate(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[RolloutRequest],
-        sampling: SamplingSettings,
-        **others: Any,
+    def __init__(self) -> None:
+        super().__init__(sampling=SamplingSettings(max_new_tokens=12))
+
+    def sample(
+        self, policy: SamplingPolicy, wanted: Sequence[Wanted], *, stream: str, step: int | None = None
     ) -> list[Rollout]:
-        rollouts = super().generate(model, tokenizer, requests, sampling, **others)
+        rollouts = super().sample(policy, wanted, stream=stream, step=step)
         return [_emptied(r) if r.problem.problem_id in WITHOUT_TOKENS else r for r in rollouts]
 
 
 def _emptied(rollout: Rollout) -> Rollout:
-    none = torch.zeros(0)
-    return Rollout(
-        problem=rollout.problem,
-        prompt_ids=rollout.prompt_ids,
-        completion_ids=(),
-        completion_text="",
-        finish_reason=rollout.finish_reason,
-        logprobs=none,
-        sampling_logprobs=none,
-        kept_mass=none,
-    )
+    (turn,), none = rollout.turns, torch.zeros(0)
+    completion = replace(turn.completion, ids=(), logprobs=none, sampling_logprobs=none, kept_mass=none)
+    return replace(rollout, turns=(replace(turn, completion=completion, text=""),))
 
 
 def runs() -> dict[str, Run]:
@@ -67,7 +58,7 @@ def runs() -> dict[str, Run]:
             trainer=lambda: ddp,
         ),
         "groups, accumulation, ema": Run(
-            module=lambda: {"samples_per_prompt": 2, "teacher_weights": EmaTeacher(0.5)},
+            module=lambda: {"group_size": 2, "teacher_weights": EmaTeacher(0.5)},
             trainer=lambda: {**ddp, "accumulate_grad_batches": 2},
             max_steps=2,
             num_problems=12,

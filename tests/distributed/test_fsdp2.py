@@ -12,13 +12,13 @@ import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from torch.distributed.fsdp import FullyShardedDataParallel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
+from sgsd_lightning.engines import GenerationRequest, RolloutEngine, TransformersEngine
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import EmaTeacher, FrozenTeacher, LoraSettings, PeriodicTeacher
-from sgsd_lightning.rollouts import RolloutEngine, RolloutRequest, TransformersEngine
 from sgsd_lightning.training.fsdp2 import FSDP2Strategy, check_strategy
-from sgsd_lightning.types import Rollout, SamplingSettings
+from sgsd_lightning.types import Completion, SamplingSettings
 from sgsd_lightning.verifiers import Verifier
 from tests.distributed.test_ddp import (
     LONG_CONTEXTS,
@@ -28,7 +28,7 @@ from tests.distributed.test_ddp import (
     assert_equal_metrics,
 )
 from tests.support.runs import ContextsForSome, Run, on_processes, outcome, outcomes, tiny_run
-from tests.support.tiny import EvenSum, tiny_policy, tiny_rollout
+from tests.support.tiny import EvenSum, tiny_completion, tiny_policy
 
 LORA = LoraSettings(rank=2, alpha=4)
 
@@ -64,7 +64,7 @@ def runs() -> dict[str, Run]:
         "rollouts layer by layer": Run(
             # a batch of one: processes with prompts and completions of unequal lengths take unequal numbers of passes
             module=lambda: {
-                "rollouts": TransformersEngine(batch_size=1, gather_weights=False),
+                "engine": TransformersEngine(batch_size=1, gather_weights=False),
                 "teacher_weights": FrozenTeacher(),
             },
             trainer=fsdp2,
@@ -73,7 +73,7 @@ def runs() -> dict[str, Run]:
             validates=True,
         ),
         "ema, groups, accumulation": Run(
-            module=lambda: {"teacher_weights": EmaTeacher(0.5), "samples_per_prompt": 2},
+            module=lambda: {"teacher_weights": EmaTeacher(0.5), "group_size": 2},
             trainer=lambda: {**fsdp2(), "accumulate_grad_batches": 2},
             max_steps=2,
         ),
@@ -96,26 +96,21 @@ def runs() -> dict[str, Run]:
     }
 
 
-class GivenRollouts(RolloutEngine):
-    """Completions that depend on the problem alone, for runs whose probabilities differ by rounding."""
+class GivenCompletions(RolloutEngine):
+    """Completions that depend on the request alone, for runs whose probabilities differ by rounding."""
+
+    _version = 0
+
+    def sync(self, model: PreTrainedModel, version: int) -> None:
+        self._version = version
 
     def generate(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[RolloutRequest],
-        sampling: SamplingSettings,
-        weights_version: int = 0,
-    ) -> list[Rollout]:
-        return [
-            replace(
-                tiny_rollout(request.problem, request.prompt_ids, random_ids(request)), weights_version=weights_version
-            )
-            for request in requests
-        ]
+        self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> list[Completion]:
+        return [replace(tiny_completion(random_ids(request)), policy_version=self._version) for request in requests]
 
 
-def random_ids(request: RolloutRequest) -> list[int]:
+def random_ids(request: GenerationRequest) -> list[int]:
     generator = torch.Generator().manual_seed(request.seed)
     return torch.randint(1, 256, (10,), generator=generator).tolist()
 
@@ -130,7 +125,7 @@ class CPUFSDPStrategy(FSDPStrategy):
 def other_runs() -> dict[str, Run]:
     """Runs that are not equal to one process parameter by parameter."""
     # the sign of a stance would turn rounding into another loss
-    given = {"rollouts": GivenRollouts(), "objective": GatedPolarity(polarity="imitate")}
+    given = {"engine": GivenCompletions(), "objective": GatedPolarity(polarity="imitate")}
     return {
         "bfloat16": Run(module=lambda: given, trainer=lambda: fsdp2(param_dtype="bfloat16"), max_steps=1),
         "bfloat16, lora, ema": Run(

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.callbacks import RunCheckpoint
 from sgsd_lightning.contexts import NoContext
 from sgsd_lightning.data.datamodule import ProblemLoader
-from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import PolicyGradient
 from sgsd_lightning.rollouts.reuse import RolloutReuse
+from sgsd_lightning.training import RunCallback, StepReport
 from sgsd_lightning.types import Problem
 from tests.support.runs import Run, data_of, on_processes, outcome, tiny_run, whole
 from tests.support.tiny import PROBLEMS, tiny_module
@@ -24,24 +23,21 @@ from tests.support.tiny import PROBLEMS, tiny_module
 UPDATES, MICRO_BATCHES = 3, 2
 
 
-class Witness(Callback):
-    """What every micro-batch was made of, and what every step logged."""
+class Witness(RunCallback):
+    """What every micro-batch was made of, and what every step measured."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, bool, list[tuple[str, tuple[int, ...], int]]]] = []
+        self.seen: list[tuple[bool, list[tuple[str, tuple[int, ...], int]]]] = []
         self.num_sampled: list[int] = []
-        self.steps: dict[int, dict[str, float]] = {}
+        self.steps: dict[int, Mapping[str, float]] = {}
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, SelfDistillation)
-        record = pl_module.step_record
-        assert record is not None
-        rows = [(r.problem.problem_id, r.completion_ids, r.weights_version) for r in record.rollouts]
-        self.seen.append((trainer.global_step, record.is_reused, rows))
-        self.num_sampled.append(len(pl_module.sampled_lengths))
-
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        self.steps[trainer.global_step] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
+        for step in report.learner_steps:
+            rollouts = [judged.rollout for judged in step.record.judged]
+            rows = [(r.problem.problem_id, r.completion_ids, r.policy_version) for r in rollouts]
+            self.seen.append((step.record.is_reused, rows))
+            self.num_sampled.append(len(step.sampled_lengths))
+        self.steps[report.step] = report.metrics
 
 
 def policy_gradient_run(max_steps: int, learning_rate: float = 0.02) -> Run:
@@ -49,7 +45,7 @@ def policy_gradient_run(max_steps: int, learning_rate: float = 0.02) -> Run:
         module=lambda: {
             "objective": PolicyGradient(clip_low=0.01, clip_high=0.01),
             "contexts": NoContext(),
-            "samples_per_prompt": 4,
+            "group_size": 4,
             "updates_per_batch": UPDATES,
             "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=learning_rate),
         },
@@ -66,13 +62,13 @@ def test_a_step_s_rollouts_serve_as_many_updates_as_asked_for(tmp_path: Path) ->
     module, trainer, _ = tiny_run(run, 1, tmp_path)
     trainer.callbacks.append(witness)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data_of(run, 1))
-    micro_batches = [rows for _, _, rows in witness.seen]
+    micro_batches = [rows for _, rows in witness.seen]
     first, second = micro_batches[:MICRO_BATCHES], micro_batches[MICRO_BATCHES * UPDATES :][:MICRO_BATCHES]
     assert micro_batches == first * UPDATES + second * 2
     assert first[0] != first[1]
     assert {row[2] for rows in first for row in rows} == {0}
     assert {row[2] for rows in second for row in rows} == {UPDATES}
-    reused = [is_reused for _, is_reused, _ in witness.seen]
+    reused = [is_reused for is_reused, _ in witness.seen]
     assert reused == [False] * 2 + [True] * 4 + [False] * 2 + [True] * 2
     assert [num > 0 for num in witness.num_sampled] == [not is_reused for is_reused in reused]
 
@@ -140,4 +136,4 @@ def test_other_processes_sample_their_own_and_say_so(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         reuse.load_state_dicts([{0: []}, {0: []}], rank=0)
     assert "split over 2 processes; 1 run now" in caplog.text
-    assert reuse.find(PROBLEMS[:1], batch_idx=1, micro_batches=1) is None
+    assert reuse.find(PROBLEMS[:1], batch_idx=1, micro_batches=1, restore={}) is None
