@@ -45,7 +45,7 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
         prompts: prompt texts and chat-template arguments.
         evaluation: how ``validate`` and ``test`` sample and judge.
         updates_per_batch: optimizer steps on the same rollouts, for objectives that weigh how probable a token is now
-            against when it was sampled, as `PolicyGradient` does. The data module must be told the same number, which
+            against when it was sampled, as `PolicyGradient` does. The data module needs the same number, which
             the command line does.
         optimizer: from trainable parameters to an optimizer.
         lr_scheduler: from the optimizer to a scheduler that is advanced every optimizer step.

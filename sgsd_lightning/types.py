@@ -1,4 +1,4 @@
-"""The records that flow through one training step, in the order in which they come to be, and what all parts share.
+"""The records that flow through one training step, in the order in which they are made, and what all parts share.
 
 Problem -> Completion -> Turn -> Rollout -> Verdict -> TeacherContext -> ScoreRow -> TokenScores. Data only: whoever
 fills a record holds the logic. The one class with methods is `Part`, the life cycle of every plug-in.

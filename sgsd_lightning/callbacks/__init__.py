@@ -1,4 +1,4 @@
-"""What watches a run: checkpoints, stopping and going on, tables, statistics, the alignment audit."""
+"""What watches a run: checkpoints, stopping and resuming, tables, statistics, the alignment audit."""
 
 from sgsd_lightning.callbacks.alignment_audit import AlignmentAudit
 from sgsd_lightning.callbacks.bank_maintenance import BankMaintenance

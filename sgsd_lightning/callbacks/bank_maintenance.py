@@ -40,7 +40,7 @@ class BankMaintenance(RunCallback):
     Rollouts of all micro-batches and processes since the last update are pooled. When their success rate is under the
     threshold, the first process asks the writer for skills (from successes) and mistakes (from failures); new items
     serve on probation until evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process
-    then takes up the bank that the first one sends. If the writer fails or takes too long, training goes on with the
+    then uses the bank that the first one sends. If the writer fails or takes too long, training continues with the
     bank as it was and says so.
 
     Writes ``skills/step-N.json`` after every update, ``skills/latest.json``, and ``skills/updates.jsonl`` with what
@@ -101,7 +101,7 @@ class BankMaintenance(RunCallback):
         self._guard = LeakGuard(problem.text for problem in _evaluation_problems(getattr(trainer, "datamodule", None)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand the policy to the writer; a run that goes on begins with the bank of its checkpoint."""
+        """Hand the policy to the writer; a resumed run begins with the bank of its checkpoint."""
         assert isinstance(pl_module, SelfDistillation)
         if self.writer is None:
             return

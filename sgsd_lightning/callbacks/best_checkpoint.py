@@ -1,4 +1,4 @@
-"""The checkpoint of the best evaluation, kept beside the ones that a run goes on from."""
+"""The checkpoint of the best evaluation, kept beside the ones that a run resumes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Mode = Literal["max", "min"]
 class BestCheckpoint(RunCallback, Checkpoint):
     """Writes ``best.ckpt`` after every evaluation that is better than all before; the earlier of equal ones stays.
 
-    It is a whole checkpoint, from which a run can go on as from any other (``--ckpt_path best``). A run without
+    It is a whole checkpoint, which a run can resume like any other (``--ckpt_path best``). A run without
     validation has none. An evaluation between two micro-batches of an optimizer step cannot be kept and does not count.
 
     Not Lightning's ModelCheckpoint, which may put a save off to another step than that of the metric, and loses what
-    it knew of the best where a run goes on from a checkpoint that was written before the evaluation: here the file
+    it knew of the best where a run resumes a checkpoint that was written before the evaluation: here the file
     itself says how good it is.
 
     Args:
@@ -107,7 +107,7 @@ class BestCheckpoint(RunCallback, Checkpoint):
         return {"metric": self.metric, "score": self.score, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What ``best.ckpt`` says of itself: it may be of a later evaluation than the checkpoint that is gone on from.
+        """What ``best.ckpt`` says of itself: it may be of a later evaluation than the resumed checkpoint.
 
         Steps that are taken again come to the same evaluations, and the earlier of equal ones stays.
         """

@@ -14,7 +14,7 @@ from sgsd_lightning.checkpoints.files import WholeFileCheckpoints, copy_checkpoi
 from sgsd_lightning.training.run_callback import RunCallback, StepPhase
 from sgsd_lightning.training.step_report import StepReport
 
-RESUME = "go on from it with --ckpt_path last"
+RESUME = "resume it with --ckpt_path last"
 
 
 class RunCheckpoint(RunCallback, ModelCheckpoint):
@@ -55,7 +55,7 @@ class RunCheckpoint(RunCallback, ModelCheckpoint):
             enable_version_counter=False,
         )
         self.origin: str | None = None
-        """The checkpoint that `fit` goes on from, set by the command line: the trainer knows it once it is loaded."""
+        """The checkpoint that `fit` resumes, set by whoever calls `fit`: the trainer knows it once it is loaded."""
         self._is_within_step = False
         self._is_training = False
         self._num_saved = 0
@@ -132,7 +132,7 @@ class RunCheckpoint(RunCallback, ModelCheckpoint):
         self._last_global_step_saved = trainer.global_step
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Add to the error what can be gone on from."""
+        """Add to the error which checkpoint can be resumed."""
         super().on_exception(trainer, pl_module, exception)
         safe = self.what_is_safe(trainer)
         if safe is None or isinstance(exception, SystemExit):
@@ -149,7 +149,7 @@ class RunCheckpoint(RunCallback, ModelCheckpoint):
             return f"{self.last_model_path} of step {self._last_global_step_saved} is complete; {RESUME}"
         origin = trainer.ckpt_path or self.origin
         if origin and trainer.state.fn == TrainerFn.FITTING:
-            return f"The checkpoint {origin}, which this run goes on from, is untouched"
+            return f"The checkpoint {origin}, which this run resumed, is untouched"
         return "No checkpoint was written yet" if self._is_training else None
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
@@ -164,7 +164,7 @@ def write_whole_files(trainer: Trainer) -> None:
 
 
 def _is_ending(trainer: Trainer) -> bool:
-    """Whether a callback told the trainer to stop, and it will."""
+    """Whether a callback asked the trainer to stop, and it will."""
     return trainer.should_stop and trainer.fit_loop._can_stop_early
 
 

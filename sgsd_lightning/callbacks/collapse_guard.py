@@ -23,7 +23,7 @@ from sgsd_lightning.training.step_report import StepReport
 log = logging.getLogger(__name__)
 
 Action = Literal["warn", "stop", "rollback"]
-HOW_TO_GO_ON = "--collapse_guard.action=warn goes on all the same"
+HOW_TO_CONTINUE = "--collapse_guard.action=warn continues all the same"
 
 
 class CollapseGuard(RunCallback):
@@ -34,11 +34,11 @@ class CollapseGuard(RunCallback):
     null turns a rule off.
 
     ``stop`` ends the run after the step, evaluates once more as Lightning does whenever a run is stopped, and names
-    the best checkpoint. A run that goes on from its ``last.ckpt`` under ``stop`` stops at once.
+    the best checkpoint. A run that resumes its ``last.ckpt`` under ``stop`` stops at once.
 
     ``rollback`` does the same, then takes the policy, its teacher's weights, the optimizer and the contexts (the skill
     bank) back to ``best.ckpt``: what is tested after `fit` in the same process is the best policy. ``last.ckpt`` is
-    then a copy of ``best.ckpt``, and a run that goes on from it does so from that earlier step, into the same collapse
+    then a copy of ``best.ckpt``, and a run that resumes it does so from that earlier step, into the same collapse
     unless something is changed. ``step-N.ckpt`` stays, for a look at what went wrong. Where nothing was evaluated
     before, the evaluation at the stop is the best that there is, and nothing is won.
 
@@ -116,7 +116,7 @@ class CollapseGuard(RunCallback):
         if best is not None and best.score is not None and best.metric == AVG_AT_K and best.step <= trainer.global_step:
             self.watch.raise_best(best.score)
         if self._is_to_stop and trainer.is_global_zero:
-            log.warning("%s; %s", "; ".join(self.watch.tripped.values()), HOW_TO_GO_ON)
+            log.warning("%s; %s", "; ".join(self.watch.tripped.values()), HOW_TO_CONTINUE)
         self._stop_if_due(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

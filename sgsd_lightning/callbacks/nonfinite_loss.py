@@ -67,7 +67,7 @@ class NonfiniteLoss(RunCallback):
         problems = sorted({name for batches in gather_from_processes(unfit) for names in batches for name in names})
         what = _description(trainer.global_step + 1, problems)
         if self.action == "stop":
-            raise NonfiniteLossError(f"{what}; it did not touch the weights (nonfinite_loss.action: skip goes on)")
+            raise NonfiniteLossError(f"{what}; it did not touch the weights (nonfinite_loss.action: skip continues)")
         if self.num_consecutive > self.max_consecutive:
             raise NonfiniteLossError(f"{what}, as were the {self.max_consecutive} steps before, which were skipped")
         self.num_skipped += 1

@@ -1,4 +1,4 @@
-"""Stop on a signal: finish the optimizer step, save, say how to go on."""
+"""Stop on a signal: finish the optimizer step, write ``last.ckpt``, print the resume command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 
 
 class StoppedBySignal(SystemExit):
-    """Ends the process with 128 + the signal's number, as a shell reports it, so that `sgsd fit && …` does not go on.
+    """Ends the process with 128 + the signal's number, as a shell reports it, so that `sgsd fit && …` ends there.
 
     Processes other than the first end with 0: the launcher takes any other status for a crash.
     """
@@ -32,7 +32,7 @@ class Preemption(RunCallback):
     A signal to one process stops them all after the same step. A second Ctrl-C interrupts at once. Where Lightning
     re-queues a SLURM job, SIGUSR1 stays with it. Lightning's own handler of SIGTERM is replaced while training: it
     saves nothing, and talks to the other processes in the middle of whatever they are doing. An evaluation that was due
-    after the step, or under way, is left out; the run that goes on begins with the next step.
+    after the step, or under way, is left out; a resumed run begins with the next step.
 
     Args:
         enabled: off leaves the signals as they are.

@@ -1,4 +1,4 @@
-"""Refuses to go on from a checkpoint under another configuration, bank, data set or model than it was written with."""
+"""Refuses to resume a checkpoint under another configuration, bank, data set or model than it was written with."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from sgsd_lightning.module import SelfDistillation
 
 log = logging.getLogger(__name__)
 
-HOW_TO_ALLOW = "Start a new run folder, or go on all the same with --resume.allow_changes=true"
+HOW_TO_ALLOW = "Start a new run folder, or resume all the same with --resume.allow_changes=true"
 
 
 class ResumeGuard(Callback):
-    """Keeps in every checkpoint what the run's steps depend on, and compares when a run goes on from one.
+    """Keeps in every checkpoint what the run's steps depend on, and compares it on resume.
 
     Settings, problems and bank are compared before the model is loaded, the model before the first step. How many
     processes share a micro-batch may change, but neither its problems nor ``trainer.accumulate_grad_batches``: the
     position in the data counts micro-batches.
 
     Args:
-        allow_changes: warn of what differs, and go on.
+        allow_changes: warn of what differs, and resume.
     """
 
     def __init__(self, allow_changes: bool = False) -> None:
@@ -42,7 +42,7 @@ class ResumeGuard(Callback):
         self.settings: Identity = {}
         """Of the configuration, set by the command line; a run from Python has none to compare."""
         self.origin: str | None = None
-        """The checkpoint that `fit` goes on from, set by the command line: the trainer knows it once it is loaded."""
+        """The checkpoint that `fit` resumes, set by whoever calls `fit`: the trainer knows it once it is loaded."""
         self._contents: Identity = {}
         self._saved: dict[str, Identity] = {}
         self._compared: set[str] = set()
@@ -108,4 +108,4 @@ class ResumeGuard(Callback):
         listed = "\n".join(f"  {line}" for line in found)
         if not self.allow_changes:
             raise ValueError(f"the checkpoint was written with something else:\n{listed}\n{HOW_TO_ALLOW}")
-        log.warning("this run goes on from a checkpoint that was written with something else:\n%s", listed)
+        log.warning("this run resumes a checkpoint that was written with something else:\n%s", listed)

@@ -1,4 +1,4 @@
-"""A table of what was sampled and what each teacher made of it: one JSON line a rollout, a few rows for TensorBoard."""
+"""A table of rollouts and their teachers' polarity: one JSON line per rollout, a few rows for TensorBoard."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RolloutTable(RunCallback):
         every_n_steps: record the rollouts of every so many optimizer steps; 0 records none.
         num_rows: how many rollouts of a step become a table in TensorBoard and W&B; the files take all.
         num_token_rows: how many rollouts of a recorded micro-batch are written token by token, with every teacher's
-            log-ratio, for the token view of `sgsd report`. A token takes about 15 bytes a teacher.
+            log-ratio, for the token view of `sgsd report`. A token takes about 15 bytes per teacher.
     """
 
     def __init__(self, every_n_steps: int = 10, num_rows: int = 8, num_token_rows: int = 2) -> None:

@@ -1,4 +1,4 @@
-"""Tables of a run that goes on: no step stands in them twice."""
+"""On resume, drop log rows of steps that will run again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES = ("rollouts", "evaluation", "skills/updates")
 
 
 class TrimLogs(Callback):
-    """At the start of training, takes rows of later steps than the one it goes on from out of the run's tables.
+    """At the start of training, drops rows of steps after the resumed checkpoint from the run's tables.
 
     A run that was killed may have written rows of steps that its last checkpoint does not hold; these steps are taken
     again. ``rollouts*.jsonl``, ``evaluation*.jsonl`` and ``skills/updates.jsonl`` keep the rows up to the checkpoint's

@@ -1,4 +1,4 @@
-"""Checkpoints that are folders of shards: how they are told from files, and which one counts."""
+"""Checkpoints that are folders of shards: how they differ from files, and which one counts."""
 
 from __future__ import annotations
 

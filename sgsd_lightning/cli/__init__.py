@@ -30,8 +30,8 @@ others:
   plan           what a run needs of a GPU's memory, and why   --config NAME_OR_FILE
   skills         write a bank from experience, look into one, audit one   (sgsd skills --help)
 
-A run that is told to stop (SIGTERM, SIGUSR1, Ctrl-C) finishes its optimizer step, saves, and ends with 128 + the
-signal's number; an error in the input ends with 2, a run that cannot go on with 1.
+A run that is stopped (SIGTERM, SIGUSR1, Ctrl-C) finishes its optimizer step, saves, and ends with 128 + the
+signal's number; an error in the input ends with 2, a run that cannot continue with 1.
 
 `sgsd COMMAND --help` explains a command. SGSD_TRACEBACK=1 shows where an error came from.
 """
@@ -92,7 +92,7 @@ def _dispatch(command: str, rest: list[str]) -> None:
     else:
         from sgsd_lightning.cli.configs import resolve_config_arguments
 
-        resolved = resolve_config_arguments(rest)  # a misspelt name is told before Lightning's seconds of imports
+        resolved = resolve_config_arguments(rest)  # a misspelt name is refused before Lightning's seconds of imports
         from sgsd_lightning.cli.lightning_cli import run
         from sgsd_lightning.cli.terminal import announce_choices, leave_out_noise
 

@@ -1,4 +1,4 @@
-"""What a user is told of an error: one sentence where the input was wrong, a traceback where we were."""
+"""What a user sees of an error: one sentence where the input was wrong, a traceback where our code was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgsd_lightning.files import DISK_FULL, reason
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 """Kinds of errors that our code raises for wrong input."""
 RUN_ERRORS = {"NonfiniteLossError", "SamplerGapError", "WriterUnavailableError"}
-"""Names of those that it raises for a run that cannot go on; a wrong command line should not wait for their import."""
+"""Names of those that it raises for a run that cannot continue; a wrong command line does not wait for their import."""
 NOISE = re.compile(
     r"\s*(?:-?\s*Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)"
 )
@@ -25,7 +25,7 @@ OUR_PACKAGES = ("sgsd_lightning", "sgsd_kernels")
 
 
 def message_to_user(error: BaseException) -> str | None:
-    """What to tell of an error that has a cause outside the code; None for any other."""
+    """The message for an error that has a cause outside the code; None for any other."""
     told = _cause(error)
     return None if told is None else "\n".join([told, *getattr(error, "__notes__", [])])
 

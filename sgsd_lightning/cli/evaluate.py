@@ -180,7 +180,7 @@ def _claim(out: Path, identity: Mapping[str, str]) -> None:
     if different:
         raise ValueError(
             f"{out} holds samples of another evaluation; what differs: {', '.join(sorted(different))} (see {path}). "
-            "Write to another folder, or go on with the settings that it was begun with"
+            "Write to another folder, or resume it with the settings that it was begun with"
         )
 
 

@@ -27,7 +27,7 @@ SEED = 42
 
 
 class ShortErrorParser(LightningArgumentParser):
-    """Says what is wrong in a few lines, without the list of every flag."""
+    """Prints an error in a few lines, without the list of every flag."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
@@ -78,9 +78,9 @@ class SelfDistillationTrainer(Trainer):
         ckpt_path: str | None = None,
         shard: str = "0/1",
     ) -> None:
-        """Sample many completions of each problem, and say what they come to: avg@k with an interval, pass@k and more.
+        """Sample many completions of each problem, and summarise them: avg@k with an interval, pass@k and more.
 
-        Every sample is written as it is made; called again, it goes on where it stopped.
+        Every sample is written as it is made; called again, it resumes where it stopped.
 
         Args:
             model: the module; evaluation.contexts says whether prompts are plain or show skills.
@@ -110,7 +110,7 @@ class SelfDistillationTrainer(Trainer):
     ) -> None:
         """Sample the policy on training problems, judge, and write memories for `sgsd skills extract`.
 
-        Run again, it goes on where it stopped. Problems of validation and test, and those of the evaluation files, are
+        Run again, it resumes where it stopped. Problems of validation and test, and those of the evaluation files, are
         left out.
 
         Args:
@@ -182,7 +182,7 @@ class SelfDistillationCLI(LightningCLI):
             config.ckpt_path = checkpoint_of_new_fit(run_folder, last)
 
     def before_fit(self) -> None:
-        """Tell the guard what this run is made of, and what it goes on from."""
+        """Give the guard this run's settings, and the checkpoint that it resumes."""
         origin = self.config[self.subcommand].get("ckpt_path")
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ResumeGuard):
@@ -192,7 +192,7 @@ class SelfDistillationCLI(LightningCLI):
                 callback.origin = origin
 
     def before_evaluate(self) -> None:
-        """Tell the trainer what the samples are of."""
+        """Give the trainer the settings that samples depend on."""
         from sgsd_lightning.cli.evaluate import evaluation_settings
 
         assert isinstance(self.trainer, SelfDistillationTrainer)

@@ -32,7 +32,7 @@ TEMPLATE = (
 
 
 class SkillPairs(ProblemContextBuilder):
-    """K skill-mistake pairs a problem, paired by rank of similarity.
+    """K skill-mistake pairs per problem, paired by rank of similarity.
 
     Args:
         bank: a bank's file; ``package://some.package/file.json`` names one that an installed package ships.
@@ -41,7 +41,7 @@ class SkillPairs(ProblemContextBuilder):
         weighting: ``softmax`` of the pairs' similarities (the paper's), or ``uniform``.
         template: the text of a pair; may hold ``{title}``, ``{principle}``, ``{when_to_apply}``, ``{description}``,
             ``{why_it_happens}`` and ``{how_to_avoid}``. Other braces stand for themselves.
-        evidence: what the ledger of this run has to say in retrieval; by default nothing, as in the paper.
+        evidence: how the run's ledger counts in retrieval; by default not at all, as in the paper.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class SkillPairs(ProblemContextBuilder):
         return [pair_by_rank(self.bank, skills, mistakes, self.weighting) for skills, mistakes in rankings]
 
     def observe(self, step: int, observations: Sequence[Observation]) -> None:
-        """Enter into the ledger what the teachers turned out to be."""
+        """Enter this step's observations into the ledger."""
         self.ledger.observe(step, observations)
         self._selection = None
 

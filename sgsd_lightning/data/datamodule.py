@@ -77,7 +77,7 @@ class ProblemLoader:
             yield [self.problems[index] for index in order[start : start + self.batch_size]]
 
     def _start_epoch(self) -> None:
-        """Begin the next epoch, or go on with the one that a checkpoint was in the middle of."""
+        """Begin the next epoch, or resume the one that a checkpoint was in the middle of."""
         goes_on = self._is_resumed and 0 < self.num_batches_done < len(self)
         self._is_resumed = False
         if not goes_on:
@@ -97,7 +97,7 @@ class ProblemLoader:
         return {"epoch": self.epoch, "num_batches_done": self.num_batches_done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` stood."""
+        """Resume where ``state`` stood."""
         self.epoch = state["epoch"]
         self.num_batches_done = state["num_batches_done"]
         self._is_resumed = True

@@ -220,7 +220,7 @@ def check_problems(problems: list[Problem], where: str) -> list[Problem]:
     seen: set[str] = set()
     for problem in problems:
         if problem.problem_id in seen:
-            raise ValueError(f"{where}: the problem id {problem.problem_id!r} stands twice; ids must be unique")
+            raise ValueError(f"{where}: the problem id {problem.problem_id!r} occurs twice; ids must be unique")
         seen.add(problem.problem_id)
     return problems
 

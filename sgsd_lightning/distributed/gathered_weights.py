@@ -44,7 +44,7 @@ def sharding_state_restored(model: nn.Module) -> Iterator[list[FSDPModule]]:
 
 
 def _initialise_roots(module: nn.Module) -> None:
-    """What FSDP2 does in a first forward pass. It makes the root keep its weights, unless told otherwise before."""
+    """What FSDP2 does in a first forward pass. It makes the root keep its weights, unless set otherwise before."""
     if isinstance(module, FSDPModule):
         module._get_fsdp_state()._lazy_init()
         return

@@ -18,7 +18,7 @@ from sgsd_lightning.distributed.processes import sum_over_processes
 def lockstep(model: PreTrainedModel) -> Iterator[None]:
     """Within this, every forward pass of an FSDP2 model is one of all processes; nothing happens for another model.
 
-    A process that has finished goes on with passes over one made-up token until all have. Weights are gathered a layer
+    A process that has finished runs passes over one made-up token until all have. Weights are gathered a layer
     at a time, so that no process holds the whole model; in return a step takes as long as the slowest process's.
     All processes enter, also those with nothing to generate. An error within ends the others by their time limit.
     """

@@ -35,7 +35,7 @@ class CachedRows:
         return isinstance(self.cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in self.cache.layers)
 
     def append(self, ids: Tensor) -> dict[str, Tensor]:
-        """Make room for one more token a row, [B] int64; returns what a forward pass over them needs."""
+        """Make room for one more token per row, [B] int64; returns what a forward pass over them needs."""
         self.mask = pad(self.mask, (0, 1), value=1)
         inputs = {
             "input_ids": ids[:, None],

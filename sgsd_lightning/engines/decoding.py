@@ -58,7 +58,7 @@ class _Row:
 class Decoder:
     """Samples a completion for each request with one key-value cache whose rows come and go.
 
-    Every pass of the loop is one forward pass of the model: over the prompts of new rows, or over one token a row.
+    Every pass of the loop is one forward pass of the model: over the prompts of new rows, or over one token per row.
     A prompt that several new rows share is computed once.
 
     Args:

@@ -46,11 +46,11 @@ class TokenSampler:
         self._log_min_p = math.log(sampling.sampling_min_p) if sampling.sampling_min_p > 0 else -math.inf
 
     def __call__(self, logits: Tensor, uniforms: Tensor) -> SampledTokens:
-        """Choose one token a row.
+        """Choose one token per row.
 
         Args:
             logits: [B, V] floating.
-            uniforms: [B] float64 in [0, 1), one a row.
+            uniforms: [B] float64 in [0, 1), one per row.
         """
         own = _Masses(logits.float())
         if self.is_greedy:

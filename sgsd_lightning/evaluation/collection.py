@@ -13,7 +13,7 @@ from sgsd_lightning.rollouts.base import Wanted
 from sgsd_lightning.types import Problem
 
 REQUESTS_AT_A_TIME = 1024
-"""A request's randomness is drawn ahead, 8 bytes a token that it may come to have."""
+"""A request's randomness is drawn ahead, 8 bytes per token that it may have."""
 
 
 class WantedSample(NamedTuple):

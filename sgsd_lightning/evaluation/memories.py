@@ -92,7 +92,7 @@ def _missing(problems: Sequence[Problem], path: Path, samples: int) -> list[tupl
     unknown = next((name for name in written if name not in place), None)
     if unknown is not None:
         raise ValueError(
-            f"{path} holds a memory {unknown!r} that this collection does not make; go on with the settings that it "
-            "was begun with, or write to another file"
+            f"{path} holds a memory {unknown!r} that this collection does not make; resume it with the settings that "
+            "it was begun with, or write to another file"
         )
     return wanted[max((place[name] + 1 for name in written), default=0) :]

@@ -1,4 +1,4 @@
-"""Samples of an evaluation, kept one a line as they are made."""
+"""Samples of an evaluation, written one per line as they are made."""
 
 from __future__ import annotations
 

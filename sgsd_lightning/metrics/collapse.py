@@ -1,4 +1,4 @@
-"""Signs that a policy collapses, told from what a run measures: plain numbers in, sentences out."""
+"""Signs that a policy collapses, from what a run measures: plain numbers in, sentences out."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class CollapseWatch:
     def __init__(self, bounds: CollapseBounds) -> None:
         self.bounds = bounds
         self.tripped: dict[str, str] = {}
-        """What was said, by the rule's setting."""
+        """The sentence of every rule that tripped, by the rule's setting."""
         self._num_steps = 0
         self._start: dict[str, list[float]] = {}
         self._recent: dict[str, list[float | None]] = {}

@@ -24,7 +24,7 @@ class WeightedSum(Objective):
     def __init__(self, objectives: list[Objective], weights: list[float]) -> None:
         if not objectives or len(objectives) != len(weights):
             raise ValueError(
-                f"objective.weights must hold one number an objective; got {len(objectives)} objectives and "
+                f"objective.weights must hold one number per objective; got {len(objectives)} objectives and "
                 f"{len(weights)} weights"
             )
         self.objectives = objectives

@@ -151,7 +151,9 @@ def _autocast(precision: str) -> Any:
         return None
     known = {"bf16-mixed": "bfloat16", "bf16": "bfloat16", "16-mixed": "float16", "16": "float16"}
     if precision not in known:
-        raise ValueError(f"trainer.precision {precision!r} is not reckoned with; use 32-true, bf16-mixed or 16-mixed")
+        raise ValueError(
+            f"trainer.precision {precision!r} is not supported by `sgsd plan`; use 32-true, bf16-mixed or 16-mixed"
+        )
     return known[precision]
 
 

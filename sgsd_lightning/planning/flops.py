@@ -4,7 +4,7 @@ A product of [a, b] by [b, c] counts 2abc. Counted are the matrices of the decod
 matrices, and the two products of causal attention, of which only the pairs that a token may see count. Left out are
 norms, activations, rotary embeddings, softmax and the optimizer.
 
-``forward`` and ``backward`` are what the mathematics needs, which is what utilisation is reckoned from. ``recompute``
+``forward`` and ``backward`` are what the mathematics needs, which utilisation is computed from. ``recompute``
 is what is spent again to save memory: decoder layers under gradient checkpointing (each but for its last product, at
 which torch stops) and the logits of the head in its backward pass. Attention kernels recompute their scores in the
 backward pass as well, half of their forward; that is not counted.
@@ -95,7 +95,7 @@ def training_flops(
 def generation_flops(shape: ModelShape, prompt_tokens: Sequence[int], completion_tokens: Sequence[int]) -> Flops:
     """Sampling completions with a key-value cache: as much as one forward pass over what was read.
 
-    The last token of a completion is not read any more, and the head runs once a token sampled. Padding of prompts and
+    A completion's last token is not read any more, and the head runs once per sampled token. Padding of prompts and
     the steps that a row which has ended waits for the others are not counted.
 
     Args:

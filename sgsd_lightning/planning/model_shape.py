@@ -177,7 +177,7 @@ def config_by_name(name_or_path: str) -> PreTrainedConfig:
     """A model's configuration: of a local folder, from the cache, from a table of Qwen3, or else from the hub.
 
     Raises:
-        ValueError: when there is none to be had.
+        ValueError: when none was found.
     """
     try:
         return AutoConfig.from_pretrained(name_or_path, local_files_only=True)

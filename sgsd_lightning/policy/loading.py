@@ -270,7 +270,7 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, config: PreT
 def _not_loadable(what: str, name: str, error: Exception) -> ValueError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ValueError(
-        f"policy: the {what} {name!r} is neither a local folder that holds one nor to be had from the Hugging Face hub "
+        f"policy: the {what} {name!r} is no local folder that holds one and was not found on the Hugging Face hub "
         f"({reason}); check the spelling, or download it and give its folder"
     )
 

@@ -34,7 +34,7 @@ class RunLogs:
 
 
 def read_run(folder: Path, name: str, num_rollouts: int) -> RunLogs:
-    """Read a run that has ended, or goes on.
+    """Read a run that has ended, or still runs.
 
     Raises:
         FileNotFoundError: if there is no such folder, or nothing in it that a run logs.

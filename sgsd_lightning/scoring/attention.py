@@ -212,7 +212,7 @@ def _kernels_agree(device: torch.device, dtype: torch.dtype) -> bool:
 
     A wrong end of the causal diagonal, or a window that is off by one, would train on wrong scores without a sign.
     """
-    # the second goes on from the first, with fewer queries than keys
+    # the second continues the first, with fewer queries than keys
     segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))

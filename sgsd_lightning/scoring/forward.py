@@ -1,4 +1,4 @@
-"""The method ``score`` that a policy's model is given: trunk and head in one forward, scalars a token out."""
+"""The method ``score`` that a policy's model is given: trunk and head in one forward, scalars per token out."""
 
 from __future__ import annotations
 

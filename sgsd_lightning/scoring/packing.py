@@ -29,7 +29,7 @@ class PackedBatch:
     input_ids: Tensor
     """[1, L] int64 when packed, [sequences, longest] when padded on the right."""
     position_ids: Tensor
-    """Same shape; starts at 0 with every sequence, goes on after what a sequence shares."""
+    """Same shape; starts at 0 with every sequence, continues after what a sequence shares."""
     predicted_from: Tensor
     """[N] int64: index into the flattened inputs of the position that predicts each target."""
     targets: Tensor

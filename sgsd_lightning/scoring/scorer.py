@@ -40,7 +40,7 @@ class Scorer:
         teacher_tokens_per_forward: The most tokens in one forward pass of the teachers; bounds their memory, whatever
             the number of contexts. A longer sequence gets a pass of its own.
         head_implementation: How log-probabilities are computed from hidden states.
-        timer: Is told how long the teachers and the student's forward pass took.
+        timer: Receives how long the teachers and the student's forward pass took.
     """
 
     def __init__(

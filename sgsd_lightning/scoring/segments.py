@@ -29,7 +29,7 @@ class Segment:
     is_causal: bool = True
     """False: each token also sees what is after it in the segment."""
     prefix: tuple[Span, ...] = ()
-    """Earlier tokens that the segment goes on from, in their order; empty for one that sees itself alone."""
+    """Earlier tokens that the segment continues, in their order; empty for one that sees itself alone."""
 
     @property
     def prefix_length(self) -> int:

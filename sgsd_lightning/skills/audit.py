@@ -1,4 +1,4 @@
-"""The audit of a bank: one row an item and pair of what the verifier made of it, and what follows for the bank."""
+"""The audit of a bank: what the verifier made of every item and pair, one row each, and what follows for the bank."""
 
 from __future__ import annotations
 

@@ -184,5 +184,5 @@ def _refuse_repeated_ids(bank: SkillBank, where: str) -> None:
     seen: set[str] = set()
     for item in bank.items:
         if item.item_id in seen:
-            raise ValueError(f"{where}: the id {item.item_id!r} stands twice; ids must be unique in a bank")
+            raise ValueError(f"{where}: the id {item.item_id!r} occurs twice; ids must be unique in a bank")
         seen.add(item.item_id)

@@ -98,7 +98,7 @@ class EvidenceLedger:
         self.pairs: dict[str, Tally] = {}
 
     def observe(self, step: int, observations: Iterable[Observation]) -> None:
-        """Take up what the teachers of one optimizer step turned out to be."""
+        """Receive one optimizer step's observations."""
         self.step = step
         for observation in observations:
             if observation.outcome not in OUTCOMES or not math.isfinite(observation.stance_score):

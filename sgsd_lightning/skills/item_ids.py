@@ -1,4 +1,4 @@
-"""Ids of new items: a prefix and a number that no item of the bank has, nor ever had."""
+"""Ids of new items: a prefix and a number that this bank has never used."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Weighting = Literal["softmax", "uniform"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """What one teacher is told."""
+    """What one teacher reads."""
 
     skill: Skill
     mistake: Mistake

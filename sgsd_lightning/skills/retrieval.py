@@ -172,7 +172,7 @@ def load_encoder(model_name: str, device: str | None) -> Any:
         return SentenceTransformer(model_name, device=device)
     except OSError as error:
         raise ValueError(
-            f"retriever.model_name {model_name!r} is neither a local folder nor to be had from the hub: "
+            f"retriever.model_name {model_name!r} is no local folder and was not found on the hub: "
             f"{str(error).splitlines()[0]}"
         ) from error
 

@@ -89,8 +89,8 @@ class Learner:
         sampled_under: What the sampler sees of the weights.
         scoring: How sampled ids are scored.
         seed: What all randomness derives from.
-        version: Tells the optimizer step of the weights as they are now.
-        timer: Is told how long each phase took.
+        version: Gives the optimizer step of the weights as they are now.
+        timer: Receives how long each phase took.
         name: Of the policy.
 
     Raises:

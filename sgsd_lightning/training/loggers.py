@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 def default_loggers(run_folder: Path) -> list[Logger]:
     """TensorBoard and CSV in the run folder; W&B too when it is installed and its environment variables are set."""
     loggers: list[Logger] = [
-        # a row a step, so that a run which is killed leaves them all
+        # one row per step, so that a run which is killed leaves them all
         CSVLogger(run_folder, name="metrics", flush_logs_every_n_steps=1),
         TensorBoardLogger(run_folder, name="tensorboard", version=""),
     ]

@@ -1,4 +1,4 @@
-"""Callbacks of a run: a step is handed to them once, in the order that their phases say."""
+"""Callbacks of a run: each receives every step once, in the order of their phases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StepPhase(IntEnum):
 
 
 class RunCallback(Callback):
-    """A callback that is told of whole optimizer steps, whatever the number of micro-batches.
+    """A callback that receives whole optimizer steps, whatever the number of micro-batches.
 
     Subclasses override the hooks below; the order in which callbacks are listed does not matter.
     """

@@ -1,4 +1,4 @@
-"""A verifier that errs on purpose, to see what a method makes of one that does."""
+"""A verifier that errs on purpose, to see how a method copes with one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NoisyVerifier(Verifier):
 
     Args:
         verifier: the one that is right; it settles what truncated rollouts count as.
-        flip_frac: the share of verdicts that are turned round, in [0, 1].
+        flip_frac: the fraction of verdicts that are flipped, in [0, 1].
         seed: which ones.
     """
 

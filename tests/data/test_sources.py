@@ -64,7 +64,7 @@ def test_limit_takes_the_first_problems(tmp_path: Path) -> None:
             r"p\.jsonl:1: the field 'problem' .* must be a non-empty text",
         ),
         ([""], r"p\.jsonl holds no problem"),
-        (['{"id": 1, "problem": "q", "answer": "1"}'] * 2, r"the problem id '1' stands twice"),
+        (['{"id": 1, "problem": "q", "answer": "1"}'] * 2, r"the problem id '1' occurs twice"),
     ],
 )
 def test_a_bad_file_is_refused_with_file_line_and_field(tmp_path: Path, lines: list[str], message: str) -> None:

@@ -261,7 +261,7 @@ def test_a_weighted_sum_is_the_sum_of_losses_and_gradients_and_keeps_the_stances
 def test_a_sum_of_different_divergences_is_refused() -> None:
     with pytest.raises(ValueError, match="different supports or divergences"):
         WeightedSum([Divergence("jsd"), Divergence("forward_kl")], [1.0, 1.0])
-    with pytest.raises(ValueError, match="one number an objective; got 1 objectives and 2 weights"):
+    with pytest.raises(ValueError, match="one number per objective; got 1 objectives and 2 weights"):
         WeightedSum([PolicyGradient()], [1.0, 2.0])
 
 

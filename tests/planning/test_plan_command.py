@@ -111,7 +111,7 @@ def test_a_model_that_is_not_known_and_not_to_be_had() -> None:
     ("override", "message"),
     [
         ("--trainer.strategy=deepspeed", "trainer.strategy 'deepspeed' is not supported by `sgsd plan`"),
-        ("--trainer.precision=64-true", "trainer.precision '64-true' is not reckoned with"),
+        ("--trainer.precision=64-true", "trainer.precision '64-true' is not supported by"),
     ],
 )
 def test_what_nothing_is_known_of_is_refused(override: str, message: str) -> None:

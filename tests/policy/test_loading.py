@@ -92,7 +92,7 @@ def test_a_model_that_is_nowhere_is_named_in_one_sentence(monkeypatch: pytest.Mo
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     policy = PretrainedPolicy(str(tmp_path / "absent"))
     for load in (policy.load_tokenizer, policy.load_model):
-        with pytest.raises(ValueError, match=r"absent' is neither a local folder that holds one nor to be had") as info:
+        with pytest.raises(ValueError, match=r"absent' is no local folder that holds one and was not found") as info:
             load()
         assert "\n" not in str(info.value)
 

@@ -82,7 +82,7 @@ def test_unknown_keys_and_any_text_survive_a_round_trip(
             bank_of(common_mistakes=[MISTAKE, {"mistake_id": "err_7", "description": "D"}]),
             r"common_mistakes\[1\] \(err_7\): the field 'why_it_happens' is missing; a mistake has mistake_id, ",
         ),
-        (bank_of(general_skills=[SKILL, SKILL]), "the id 'gen_001' stands twice"),
+        (bank_of(general_skills=[SKILL, SKILL]), "the id 'gen_001' occurs twice"),
         (bank_of(general_skills=[{**SKILL, "principle": 3}]), "the field 'principle' must be a non-empty text; got 3"),
     ],
 )

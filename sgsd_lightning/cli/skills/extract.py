@@ -30,7 +30,7 @@ def extract(
     limit: int | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Write candidate skills and mistakes from memories. Run again, it goes on where it stopped.
+    """Write candidate skills and mistakes from memories. Run again, it resumes where it stopped.
 
     Beside OUT, OUT.progress.jsonl holds what was answered so far, and OUT.rejects.jsonl what could not be used and why.
 

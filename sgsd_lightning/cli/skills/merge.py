@@ -29,7 +29,7 @@ def merge(
 ) -> None:
     """Unite items that say the same: duplicates by their words, the rest by a writer, group by group.
 
-    While it works, OUT.partial.json holds what was reached; run again, it goes on from there.
+    While it works, OUT.partial.json holds what was reached; run again, it resumes there.
 
     Args:
         candidates: a file in a bank's schema: candidates, or a bank.

@@ -17,7 +17,7 @@ from sgsd_lightning.cli.study.run_variant import StudyRun, run_variant
 def do_runs(runs: Sequence[StudyRun], jobs: int, log: Path) -> dict[Path, str]:
     """Do what is not done yet; a run that fails ends no other.
 
-    Stopped (Ctrl-C), the study has lost the runs that were under way, and goes on when it is called again.
+    Stopped (Ctrl-C), the study has lost the runs that were under way; called again, it resumes.
 
     Args:
         runs: in the order in which they are to be done.
