@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
-from sgsd_kernels import Implementation
-from sgsd_kernels.gated_head import gated_polarity_head_loss
+from sgsd_kernels import Implementation, gated_polarity_head_loss
 from torch import Tensor
 
 from benchmarks import exact

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from sgsd_kernels import reference as definitions
+from sgsd_kernels.gate.reference import gated_polarity_loss
+from sgsd_kernels.head import reference as definitions
 
 from benchmarks import accuracy, exact, linear_divergence, local_support, tables
 from benchmarks.cases import FORWARD, FROZEN, MODES, TRAINED, Inputs, Mode, Size, full_sizes, make_inputs
@@ -225,7 +226,7 @@ class TestReferences:
     def test_the_gated_loss(self, inputs: Inputs, top_k: int) -> None:
         student_logits = definitions.head_logits(inputs.student_hidden, inputs.weight)
         teacher_logits = definitions.head_logits(inputs.teacher_hidden, inputs.weight)
-        expected = definitions.gated_polarity_loss(
+        expected = gated_polarity_loss(
             student_logits[None],
             teacher_logits[None],
             inputs.targets[None],

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from sgsd_kernels import reference
 from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
+from sgsd_kernels.gate import reference
 from torch import Tensor
 
 from sgsd_lightning.module import SelfDistillation

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sgsd_kernels import chunked
-from sgsd_kernels.head_gradients import WEIGHT_PART_LIMIT
+from sgsd_kernels.head import chunked
+from sgsd_kernels.head.gradients import WEIGHT_PART_LIMIT
 
 from sgsd_lightning.planning.run_settings import RunSettings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import linear_divergence
 from torch import Tensor
 
 from tests.kernels.divergence_cases import KINDS, assert_close, example, expected, run

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import gated_head, gated_polarity_head_loss, reference
-from sgsd_kernels.chunked import ChunkedPasses
-from sgsd_kernels.head_passes import HeadRows, HeadSpan, Normalizer, RowStatistics, Upstream
+from sgsd_kernels import gated_polarity_head_loss
+from sgsd_kernels.gate import head_loss as gated_head
+from sgsd_kernels.gate.reference import gated_polarity_loss
+from sgsd_kernels.head import reference
+from sgsd_kernels.head.chunked import ChunkedPasses
+from sgsd_kernels.head.passes import HeadRows, HeadSpan, Normalizer, RowStatistics, Upstream
 from torch import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -66,7 +69,7 @@ def definition(inputs: dict[str, Any], upstream: Tensor, **options: Any) -> tupl
                 ]
             )
         losses.append(
-            reference.gated_polarity_loss(
+            gated_polarity_loss(
                 student[None],
                 teachers[None],
                 inputs["targets"][None, tokens],

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels.chunked_divergence import ChunkedDivergence
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import linear_divergence
+from sgsd_kernels.divergence.chunked import ChunkedDivergence
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import chunked, linear_logprob, reference
+from sgsd_kernels import linear_logprob
+from sgsd_kernels.head import chunked, reference
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 

@@ -1,4 +1,4 @@
-"""The fused kernels and the library's product with its row kernel, in the interpreter where there is no GPU."""
+"""The Triton kernels and the library's product with its row kernel, in the interpreter where there is no GPU."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import LogprobOutput, linear_logprob, reference
-from sgsd_kernels.cublas import CublasPasses
-from sgsd_kernels.fused import FusedPasses
-from sgsd_kernels.head import HeadOptions
-from sgsd_kernels.head_passes import HeadPasses
-from sgsd_kernels.logprob_function import linear_logprob_by
-from sgsd_kernels.triton_kernels import operands
-from sgsd_kernels.triton_kernels import scan as scan_module
-from sgsd_kernels.triton_kernels.configs import TileConfig
-from sgsd_kernels.triton_kernels.operands import can_use_tma
+from sgsd_kernels import LogprobOutput, linear_logprob
+from sgsd_kernels.head import reference
+from sgsd_kernels.head.cublas import CublasPasses
+from sgsd_kernels.head.function import linear_logprob_by
+from sgsd_kernels.head.kernels import scan as scan_module
+from sgsd_kernels.head.options import HeadOptions
+from sgsd_kernels.head.passes import HeadPasses
+from sgsd_kernels.head.triton import TritonPasses
+from sgsd_kernels.triton_shared import operands
+from sgsd_kernels.triton_shared.configs import TileConfig
+from sgsd_kernels.triton_shared.operands import can_use_tma
 from torch import Tensor
 
 from tests.kernels.head_cases import double, example, gradients
@@ -27,9 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TILES = TileConfig(16, 32, 16, num_warps=4, num_stages=1, slices=2, group_rows=2, num_splits=3)
-TMA = FusedPasses(capability=90, tiles=TILES)
-POINTERS = FusedPasses(capability=80, tiles=TILES)
-WHOLE_TILE = FusedPasses(capability=80, tiles=TileConfig(16, 16, 32, 4, 1, slices=1, group_rows=64, num_splits=50))
+TMA = TritonPasses(capability=90, tiles=TILES)
+POINTERS = TritonPasses(capability=80, tiles=TILES)
+WHOLE_TILE = TritonPasses(capability=80, tiles=TileConfig(16, 16, 32, 4, 1, slices=1, group_rows=64, num_splits=50))
 LIBRARY = CublasPasses(row_chunk=10, vocab_chunk=100)
 ALL_PASSES = [
     pytest.param(TMA, id="tma"),
@@ -237,7 +238,7 @@ def test_splitting_the_vocabulary_changes_nothing_but_rounding(num_splits: int) 
     """Of 257 columns in tiles of 32, 5 splits leave the last one a single tile and 100 ask for more than there are."""
     inputs = on_device(example(17, 16, 257, torch.float32))
     tiles = TileConfig(16, 32, 16, 4, 1, slices=2, group_rows=2, num_splits=num_splits)
-    actual = by(FusedPasses(capability=80, tiles=tiles), **inputs)
+    actual = by(TritonPasses(capability=80, tiles=tiles), **inputs)
     for ours, theirs in zip(actual, by(POINTERS, **inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-6)
 

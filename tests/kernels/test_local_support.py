@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import gated_support, reference, support_logprob, teacher_support
-from sgsd_kernels.reference import head_logits
-from sgsd_kernels.top_k import ranking_keys
+from sgsd_kernels import gated_support, support_logprob, teacher_support
+from sgsd_kernels.gate.reference import gated_polarity_loss
+from sgsd_kernels.head.reference import head_logits
+from sgsd_kernels.support.passes import ranking_keys
 from torch import Tensor
 
 OPTIONS: list[dict[str, Any]] = [{}, {"temperature": 0.7, "softcap": 4.0}, {"vocab_limit": 29}]
@@ -160,7 +161,7 @@ def test_from_hidden_states_to_loss_it_equals_the_reference(top_k: int) -> None:
         weights,
         torch.where(rewards > 0, 1, -1),
     )
-    expected = reference.gated_polarity_loss(
+    expected = gated_polarity_loss(
         (hidden @ weight.T).reshape(num_rollouts, length, -1),
         teacher_hidden @ weight.T,
         targets,

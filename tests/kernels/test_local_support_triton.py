@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from sgsd_kernels import support_logprob, teacher_support
-from sgsd_kernels.support_products import GatheredProducts, SupportPairs
-from sgsd_kernels.top_k import logits_of_keys, ranking_keys
-from sgsd_kernels.triton_kernels import support as support_kernels
-from sgsd_kernels.triton_kernels import top_k as top_k_kernels
+from sgsd_kernels.support.chunked import GatheredProducts
+from sgsd_kernels.support.kernels import products as support_kernels
+from sgsd_kernels.support.kernels import top_k as top_k_kernels
+from sgsd_kernels.support.passes import SupportPairs, logits_of_keys, ranking_keys
 from torch import Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import Implementation, linear_logprob
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import Implementation, linear_divergence, linear_logprob
 from torch import Tensor
 from torch.nn import functional
 
