@@ -22,6 +22,7 @@ from sgsd_kernels.triton_shared.operands import can_use_tma
 from torch import Tensor
 
 from tests.kernels.head_cases import double, example, gradients
+from tests.support.pairwise import grid
 
 # the interpreter computes what is not kept as well: polynomials far out, rows beyond the last
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -79,17 +80,18 @@ def assert_near(actual: LogprobOutput, expected: LogprobOutput, tolerance: float
         torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("passes", ALL_PASSES)
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize(
-    ("num_rows", "width", "vocab_size", "dtype"),
-    [
-        (1, 8, 33, torch.float32),
-        (17, 40, 129, torch.bfloat16),
-        (19, 24, 257, torch.float16),
-        (18, 9, 128, torch.bfloat16),
-        (16, 64, 127, torch.float32),
-    ],
+@grid(
+    {
+        "passes": ALL_PASSES,
+        "options": OPTIONS,
+        "num_rows, width, vocab_size, dtype": [
+            (1, 8, 33, torch.float32),
+            (17, 40, 129, torch.bfloat16),
+            (19, 24, 257, torch.float16),
+            (18, 9, 128, torch.bfloat16),
+            (16, 64, 127, torch.float32),
+        ],
+    }
 )
 def test_values_and_gradients_equal_whole_float64_logits(
     passes: HeadPasses, options: dict[str, Any], num_rows: int, width: int, vocab_size: int, dtype: torch.dtype
