@@ -227,8 +227,8 @@ def test_a_row_alone_has_the_bits_of_the_row_in_its_batch(passes: HeadPasses) ->
 
 @pytest.mark.parametrize("passes", ALL_PASSES)
 def test_a_repeated_call_gives_the_same_bits(passes: HeadPasses) -> None:
-    inputs = on_device(example(33, 16, 100, torch.bfloat16))
-    upstream = torch.randn(2, 33).to(DEVICE)
+    inputs = on_device(example(17, 16, 101, torch.bfloat16))
+    upstream = torch.randn(2, 17).to(DEVICE)
     first, second = (
         [*by(passes, **inputs), *gradients(functools.partial(by, passes), inputs, upstream)] for _ in range(2)
     )
