@@ -33,7 +33,7 @@ def _quick_interpreter() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Iterator[None]:
-    """Skip a test of this folder that reaches a kernel where none can run, as with ``TRITON_INTERPRET=0`` and no GPU."""
+    """Skip a test of this folder that reaches a kernel where none can run: no GPU and ``TRITON_INTERPRET=0``."""
     try:
         return (yield)
     except BaseException as error:
