@@ -10,7 +10,7 @@ from sgsd_lightning.planning.run_settings import RunSettings
 _TRITON_CHUNK_BYTES = 128 * 2**20
 _TRITON_ROWS = 4096
 _CUBLAS_ROWS, _CUBLAS_COLUMNS = 4096, 8192
-"""As in `sgsd_kernels.head.triton` and `sgsd_kernels.head.cublas`, which cannot be imported where triton is not installed."""
+"""As in `sgsd_kernels.head.triton` and `head.cublas`, which cannot be imported where triton is not installed."""
 _SPLITS = 33
 _CHUNKS_ALIVE = 3
 
