@@ -10,9 +10,10 @@ from sgsd_kernels import linear_divergence
 from torch import Tensor
 
 from tests.kernels.divergence_cases import KINDS, assert_close, example, expected, run
-from tests.support.pairwise import grid
+from tests.support.pairwise import Apart, grid
 
 IMPLEMENTATIONS = ["reference", "chunked"]
+IMPLEMENTATION_LEVELS = [Apart("reference"), "chunked"]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"token_clip": 0.02},
@@ -60,8 +61,8 @@ def from_probabilities(
     {
         "options": OPTIONS,
         "kind": KINDS,
-        "num_rows, width, vocab_size, top_k": [(0, 8, 33, 4), (1, 24, 2, 1), (17, 40, 129, 7), (33, 8, 257, 28)],
-        "implementation": IMPLEMENTATIONS,
+        "num_rows, width, vocab_size, top_k": [Apart((0, 8, 33, 4)), (1, 24, 2, 1), (17, 40, 129, 7), (33, 8, 257, 28)],
+        "implementation": IMPLEMENTATION_LEVELS,
     }
 )
 def test_values_and_gradients_are_those_of_k_probabilities_and_the_rest(
@@ -121,7 +122,7 @@ def test_it_grows_with_k_towards_the_divergence_over_the_whole_vocabulary(
     torch.testing.assert_close(values[-1], whole, rtol=0, atol=rounding)  # one token in the rest is that token
 
 
-@grid({"kind": KINDS, "top_k": [33, 50], "implementation": IMPLEMENTATIONS})
+@grid({"kind": KINDS, "top_k": [33, 50], "implementation": IMPLEMENTATION_LEVELS})
 def test_without_a_rest_it_is_the_divergence_over_the_whole_vocabulary(
     implementation: Any, top_k: int, kind: dict[str, Any]
 ) -> None:

@@ -22,18 +22,18 @@ from tests.kernels.gate_cases import (
     double,
     logprobs,
 )
-from tests.support.pairwise import grid
+from tests.support.pairwise import Apart, grid
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-SIZES: list[tuple[list[int], int]] = [
-    ([1], 1),
+SIZES: list[Any] = [
+    Apart(([1], 1)),
     ([17, 17, 17], 8),
     ([0, 7, 1, 130], 5),
     ([300, 2], 3),
-    ([0, 0], 3),
-    ([4, 5], 0),
-    ([], 2),
+    Apart(([0, 0], 3)),
+    Apart(([4, 5], 0)),
+    Apart(([], 2)),
 ]
 """(tokens of each rollout, teachers)."""
 
@@ -41,7 +41,7 @@ SIZES: list[tuple[list[int], int]] = [
 @grid(
     {
         "layout": [pytest.param(layout, id=layout.name) for layout in LAYOUTS],
-        "implementation": IMPLEMENTATIONS,
+        "implementation": [Apart("reference"), *IMPLEMENTATIONS[1:]],
         "settings": SETTINGS,
         "lengths, num_contexts": SIZES,
     }

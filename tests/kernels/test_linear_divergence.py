@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kernels.divergence_cases import KINDS, assert_close, by, double, example, expected, run
-from tests.support.pairwise import grid
+from tests.support.pairwise import Apart, grid
 
 SMALL_CHUNKS = by(ChunkedDivergence(row_chunk=16, vocab_chunk=50))
 OPTIONS: list[dict[str, Any]] = [
@@ -29,12 +29,12 @@ OPTIONS: list[dict[str, Any]] = [
         "options": OPTIONS,
         "kind": KINDS,
         "num_rows, width, vocab_size, shape": [
-            (0, 8, 33, {}),
+            Apart((0, 8, 33, {})),
             (1, 24, 2, {"num_teachers": 3}),
             (17, 40, 129, {}),
             (33, 8, 257, {"num_teachers": 3}),
             (33, 24, 129, {"num_teachers": 2, "own_head": True}),
-            (5, 8, 1, {}),
+            Apart((5, 8, 1, {})),
         ],
     }
 )
@@ -61,7 +61,12 @@ def test_low_precision_inputs_lose_only_float32_rounding(
 
 
 @grid(
-    {"beta": [0.0, 0.3, 0.5, 1.0], "clip": [None, 0.02], "top_k": [-1, 4], "implementation": ["reference", "chunked"]}
+    {
+        "beta": [0.0, 0.3, 0.5, 1.0],
+        "clip": [None, 0.02],
+        "top_k": [-1, 4],
+        "implementation": [Apart("reference"), "chunked"],
+    }
 )
 def test_it_is_the_loss_of_opsd(implementation: Any, top_k: int, clip: float | None, beta: float) -> None:
     inputs = example(9, 8, 33)
@@ -105,7 +110,7 @@ def opsd_loss(
 @grid(
     {
         "kind": KINDS,
-        "implementation": ["reference", "chunked"],
+        "implementation": [Apart("reference"), "chunked"],
         "options": [{"token_clip": 0.05}, {"softcap": 2.0, "temperature": 0.8}, {"vocab_limit": 9}],
     }
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
 from tests.kernels.head_cases import double, example, gradients
-from tests.support.pairwise import grid
+from tests.support.pairwise import Apart, grid
 
 SMALL_CHUNKS = {"row_chunk": 16, "vocab_chunk": 100}
 OPTIONS: list[dict[str, Any]] = [
@@ -22,7 +22,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@grid({"options": OPTIONS, "vocab_size": [33, 129, 1408], "width": [8, 40], "num_rows": [0, 1, 17, 129]})
+@grid({"options": OPTIONS, "vocab_size": [33, 129, 1408], "width": [8, 40], "num_rows": [Apart(0), Apart(1), 17, 129]})
 def test_values_and_gradients_equal_whole_float64_logits(
     num_rows: int, width: int, vocab_size: int, options: dict[str, Any]
 ) -> None:

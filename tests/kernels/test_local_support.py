@@ -12,7 +12,7 @@ from sgsd_kernels.head.reference import head_logits
 from sgsd_kernels.support.passes import ranking_keys
 from torch import Tensor
 
-from tests.support.pairwise import grid
+from tests.support.pairwise import Apart, grid
 
 OPTIONS: list[dict[str, Any]] = [{}, {"temperature": 0.7, "softcap": 4.0}, {"vocab_limit": 29}]
 
@@ -23,7 +23,7 @@ def head(num_rows: int, width: int, vocab_size: int) -> tuple[Tensor, Tensor, Te
     return torch.randn(num_rows, width, **make), torch.randn(vocab_size, width, **make), torch.randn(vocab_size, **make)
 
 
-@grid({"options": OPTIONS, "vocab_size": [33, 129], "top_k": [1, 5, 32], "num_rows": [0, 1, 17]})
+@grid({"options": OPTIONS, "vocab_size": [33, 129], "top_k": [1, 5, 32], "num_rows": [Apart(0), 1, 17]})
 def test_the_support_is_the_top_k_and_the_target_renormalised(
     num_rows: int, top_k: int, vocab_size: int, options: dict[str, Any]
 ) -> None:
