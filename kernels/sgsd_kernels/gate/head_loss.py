@@ -62,6 +62,9 @@ def gated_polarity_head_loss(
     reach it. Backward takes the student's rows with c_t != 0 alone: a rollout whose polarities are all neutral costs
     nothing there.
 
+    For trainers that have the states of all K teachers at once. The trainer of this repository scores teacher by teacher
+    (`sgsd_kernels.linear_logprob`, then `sgsd_kernels.gated_polarity`), so that its memory does not grow with K.
+
     Args:
         student_hidden: [M, D], the states that predict the tokens of all rollouts, one rollout behind the other.
         teacher_hidden: [K, M, D], the same tokens under each teacher context; no gradient flows to it.
