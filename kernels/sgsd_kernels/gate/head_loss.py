@@ -62,7 +62,7 @@ def gated_polarity_head_loss(
     reach it. Backward takes the student's rows with c_t != 0 alone: a rollout whose polarities are all neutral costs
     nothing there.
 
-    For trainers that have the states of all K teachers at once. The trainer of this repository scores teacher by teacher
+    For trainers that have the states of all K teachers at once. The one of this repository scores teacher by teacher
     (`sgsd_kernels.linear_logprob`, then `sgsd_kernels.gated_polarity`), so that its memory does not grow with K.
 
     Args:
