@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo demo-seeds test test-slow lint compile-report benchmarks format clean
+.PHONY: setup demo demo-seeds test test-slow test-kernels lint compile-report benchmarks format clean
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,9 @@ test: setup  ## everything but the long studies
 
 test-slow: setup
 	$(BIN)/python -m pytest
+
+test-kernels: setup  ## all kernel tests, full grids and compilation included
+	$(BIN)/python -m pytest tests/kernels tests/support -n 2
 
 lint: setup
 	$(BIN)/ruff check .

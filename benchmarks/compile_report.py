@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parent / "kernels"
 BUDGET = HERE / "compile_budget.json"
 RESULTS = HERE / "results" / "compile_report.json"
-CATALOGUE = "sgsd_kernels.triton_kernels.catalogue"
+CATALOGUE = "sgsd_kernels.triton_shared.catalogue"
 NUM_WORKERS = 2
 
 Outcome = CompiledKernel | FailedKernel

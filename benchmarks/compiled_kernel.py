@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.machine_code import SERIALIZED, ptx_instructions, read_machine_code, spilled_bytes
 
 if TYPE_CHECKING:
-    from sgsd_kernels.triton_kernels.catalogue import Specimen
+    from sgsd_kernels.triton_shared.catalogue import Specimen
 
 KIB = 1024
 SHARED_MEMORY_LIMIT = {80: 163 * KIB, 90: 227 * KIB, 100: 227 * KIB}

@@ -1,5 +1,8 @@
 """SGSD's loss from hidden states of the student and K teachers, with its gradient.
 
+Measured by what the trainer calls (`linear_logprob` per teacher and for the student, `gated_polarity` on [B, K, T]),
+for which the goals are stated, by `gated_polarity_head_loss`, which takes all states at once, and by peers.
+
 python -m benchmarks.gated_head [--small] [--out benchmarks/results/kernels]
 """
 
@@ -10,8 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
-from sgsd_kernels import Implementation
-from sgsd_kernels.gated_head import gated_polarity_head_loss
+from sgsd_kernels import Implementation, gated_polarity, gated_polarity_head_loss, linear_logprob
 from torch import Tensor
 
 from benchmarks import exact
@@ -24,6 +26,8 @@ from benchmarks.peers.eager import rounded_logprob
 from benchmarks.providers import Answer, Provider, Question, Run, differentiated
 
 AUTHORS = "eager, the authors' scheme"
+TRAINER = ", as the trainer calls it"
+"""What the names of the trainer's own calls end with, after `ours.label`."""
 
 LossFunction = Callable[[Tensor, Tensor, Inputs], exact.GatedLoss]
 """(student_hidden [T, D], weight [V, D], inputs) -> the loss, differentiable in both."""
@@ -68,7 +72,7 @@ class GatedHead(Workload):
         return answer if grad_weight is None else {**answer, "grad_weight": grad_weight}
 
     def providers(self) -> list[Provider]:
-        fused = [_fused(implementation) for implementation in ours.IMPLEMENTATIONS]
+        fused = [make(implementation) for make in (_as_trained, _fused) for implementation in ours.IMPLEMENTATIONS]
         authors = Provider(
             AUTHORS,
             lambda inputs, mode: _run(_repeated_student, inputs, mode),
@@ -80,7 +84,37 @@ class GatedHead(Workload):
         return [*fused, authors, *map(_composed, peers)]
 
 
+def _as_trained(implementation: Implementation) -> Provider:
+    """The trainer's calls: no more than one teacher's hidden states need exist at a time."""
+
+    def compute(hidden: Tensor, weight: Tensor, inputs: Inputs) -> exact.GatedLoss:
+        def logprob(states: Tensor, head: Tensor) -> Tensor:
+            found = linear_logprob(states, head, inputs.targets, implementation=implementation).logprob
+            return found.view(len(inputs.outcome), -1)  # rollouts are of one length
+
+        with torch.no_grad():
+            teachers = torch.stack([logprob(states, weight.detach()) for states in inputs.teacher_hidden], dim=1)
+        student = logprob(hidden, weight)
+        output = gated_polarity(
+            student,
+            teachers,
+            inputs.loss_mask.view_as(student),
+            inputs.context_weight,
+            inputs.outcome,
+            implementation=implementation,
+        )
+        return exact.GatedLoss(output.rollout_loss.mean(), output.stance_score)
+
+    return Provider(
+        ours.label(implementation) + TRAINER,
+        lambda inputs, mode: _run(compute, inputs, mode),
+        why_unavailable=ours.why_unavailable(implementation, "linear_logprob"),
+    )
+
+
 def _fused(implementation: Implementation) -> Provider:
+    """`gated_polarity_head_loss`, the student and all teachers in one pass."""
+
     def compute(hidden: Tensor, weight: Tensor, inputs: Inputs) -> exact.GatedLoss:
         output = gated_polarity_head_loss(
             hidden,

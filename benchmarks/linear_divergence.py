@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from sgsd_kernels.divergence import DivergenceKind
+from sgsd_kernels import DivergenceKind
 from torch import Tensor
 
 from benchmarks import exact

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from sgsd_kernels import reference as definitions
+from sgsd_kernels.gate.reference import gated_polarity_loss
+from sgsd_kernels.head import reference as definitions
 
 from benchmarks import accuracy, exact, linear_divergence, local_support, tables
 from benchmarks.cases import FORWARD, FROZEN, MODES, TRAINED, Inputs, Mode, Size, full_sizes, make_inputs
 from benchmarks.command_line import main
-from benchmarks.gated_head import AUTHORS, GatedHead
+from benchmarks.gated_head import AUTHORS, TRAINER, GatedHead
 from benchmarks.goals import LARGEST, NOT_MEASURED, STATED_FOR, goals_table
 from benchmarks.harness import Row, Settings, Tolerance, Workload, measure
 from benchmarks.linear_divergence import LinearDivergence
@@ -225,7 +226,7 @@ class TestReferences:
     def test_the_gated_loss(self, inputs: Inputs, top_k: int) -> None:
         student_logits = definitions.head_logits(inputs.student_hidden, inputs.weight)
         teacher_logits = definitions.head_logits(inputs.teacher_hidden, inputs.weight)
-        expected = definitions.gated_polarity_loss(
+        expected = gated_polarity_loss(
             student_logits[None],
             teacher_logits[None],
             inputs.targets[None],
@@ -299,18 +300,19 @@ class TestTables:
 
     def test_goals_are_read_from_the_rows_of_a_gpu(self) -> None:
         rows = [
-            gpu_row("sgsd_kernels triton", STATED_FOR, FORWARD, 10.0),
-            gpu_row("sgsd_kernels cublas", STATED_FOR, FROZEN, 16.0),
-            gpu_row("sgsd_kernels triton", STATED_FOR, FROZEN, 20.0),
+            gpu_row(f"sgsd_kernels triton{TRAINER}", STATED_FOR, FORWARD, 10.0),
+            gpu_row(f"sgsd_kernels cublas{TRAINER}", STATED_FOR, FROZEN, 16.0),
+            gpu_row(f"sgsd_kernels triton{TRAINER}", STATED_FOR, FROZEN, 20.0),
+            gpu_row("sgsd_kernels triton", STATED_FOR, FROZEN, 1.0),  # the head loss, which the trainer does not call
             gpu_row(AUTHORS, STATED_FOR, FROZEN, 40.0),
             gpu_row("torch.compile", STATED_FOR, FROZEN, 12.8),
-            gpu_row("sgsd_kernels triton", LARGEST, FROZEN, 200.0),
+            gpu_row(f"sgsd_kernels triton{TRAINER}", LARGEST, FROZEN, 200.0),
             gpu_row(AUTHORS, LARGEST, FROZEN, None),
         ]
         found = goals_table({"rows": rows})
-        assert "50 % (sgsd_kernels triton)" in found
-        assert "2.50 (sgsd_kernels cublas)" in found
-        assert "yes (sgsd_kernels triton); the authors' scheme: out of memory" in found
+        assert f"50 % (sgsd_kernels triton{TRAINER})" in found
+        assert f"2.50 (sgsd_kernels cublas{TRAINER})" in found
+        assert f"yes (sgsd_kernels triton{TRAINER}); the authors' scheme: out of memory" in found
         assert "| 120 MB" in found
         assert f"1.25 (torch.compile, {STATED_FOR}, {FROZEN})" in found
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from sgsd_kernels.divergence import DivergenceKind
+from sgsd_kernels import DivergenceKind
 from torch import Tensor
 
 from benchmarks.providers import Precision, Question, available_anywhere

@@ -7,10 +7,8 @@ from functools import partial
 from typing import get_args
 
 import torch
-from sgsd_kernels import Implementation, linear_logprob, resolve_implementation
+from sgsd_kernels import DivergenceKind, Implementation, linear_divergence, linear_logprob, resolve_implementation
 from sgsd_kernels.dispatch import Operation, Workload
-from sgsd_kernels.divergence import DivergenceKind
-from sgsd_kernels.linear_divergence import linear_divergence
 from torch import Tensor
 
 from benchmarks.peers.contracts import DivergenceFunction, DivergencePeer, LogprobFunction, RowLogprobPeer

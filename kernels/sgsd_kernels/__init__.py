@@ -7,24 +7,18 @@ completion tokens, S slots of a local support. All logarithms are natural.
 from __future__ import annotations
 
 from sgsd_kernels.dispatch import Implementation, Workload, resolve_implementation
-from sgsd_kernels.divergence import DivergenceKind
-from sgsd_kernels.gate import (
-    GatedPolarityOutput,
-    GateSettings,
-    PolarityRule,
-    gate,
-    gated_loss,
-)
-from sgsd_kernels.gated_head import GatedHeadOutput, gated_polarity_head_loss
-from sgsd_kernels.gated_polarity import gated_polarity, ragged_gated_polarity
-from sgsd_kernels.head import HeadOptions
-from sgsd_kernels.head_passes import RowStatistics
-from sgsd_kernels.linear_divergence import linear_divergence
-from sgsd_kernels.linear_logprob import linear_logprob
-from sgsd_kernels.local_support import TeacherSupport, gated_support, teacher_support
-from sgsd_kernels.reference import LogprobOutput
-from sgsd_kernels.support_logprob import support_logprob
-from sgsd_kernels.vocab_parallel import merge_statistics, shard_gradients, shard_statistics
+from sgsd_kernels.divergence.operator import linear_divergence
+from sgsd_kernels.divergence.rule import DivergenceKind
+from sgsd_kernels.gate.closed_form import gate, gated_loss
+from sgsd_kernels.gate.head_loss import GatedHeadOutput, gated_polarity_head_loss
+from sgsd_kernels.gate.on_support import gated_support
+from sgsd_kernels.gate.operator import gated_polarity, ragged_gated_polarity
+from sgsd_kernels.gate.settings import GatedPolarityOutput, GateSettings, PolarityRule
+from sgsd_kernels.head.operator import linear_logprob
+from sgsd_kernels.head.options import HeadOptions
+from sgsd_kernels.head.passes import RowStatistics
+from sgsd_kernels.head.reference import LogprobOutput
+from sgsd_kernels.support.operator import TeacherSupport, support_logprob, teacher_support
 
 __all__ = [
     "DivergenceKind",
@@ -45,11 +39,8 @@ __all__ = [
     "gated_support",
     "linear_divergence",
     "linear_logprob",
-    "merge_statistics",
     "ragged_gated_polarity",
     "resolve_implementation",
-    "shard_gradients",
-    "shard_statistics",
     "support_logprob",
     "teacher_support",
 ]

@@ -13,9 +13,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sgsd_kernels.chunked import ChunkedPasses
-from sgsd_kernels.head_passes import HeadPasses
-
 Implementation = Literal["auto", "reference", "chunked", "triton", "cublas"]
 """``auto``: what the table says. ``reference``: the definition, builds [N, V], for tests. ``chunked``: plain torch in
 bounded chunks, any device. ``triton``: kernels that keep logits on the chip. ``cublas``: the library's product into a
@@ -119,21 +116,6 @@ def resolve_implementation(implementation: str, workload: Workload) -> str:
         raise ValueError(f"{source} = {implementation!r} cannot do {workload}: {reason}; 'auto' chooses one that can")
     _report_once(f"{workload}: {implementation} ({source})")
     return implementation
-
-
-def passes_for(implementation: str, device: torch.device) -> HeadPasses:
-    """The passes over the vocabulary that a resolved ``implementation`` other than ``reference`` is made of."""
-    if implementation == "chunked":
-        return ChunkedPasses()
-    if implementation == "cublas":
-        from sgsd_kernels.cublas import CublasPasses
-
-        return CublasPasses()
-    if implementation == "triton":
-        from sgsd_kernels.fused import FusedPasses
-
-        return FusedPasses.for_device(device)
-    raise ValueError(f"{implementation!r} is not made of passes")
 
 
 def _by_table(workload: Workload) -> tuple[str, str]:

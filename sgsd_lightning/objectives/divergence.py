@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from sgsd_kernels.divergence import Divergence as DivergenceRule
+from sgsd_kernels.divergence.rule import Divergence as DivergenceRule
 from torch import Tensor
 
 from sgsd_lightning.metrics.measurements import mean_where

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
-from sgsd_kernels import GatedPolarityOutput, PolarityRule, gated_polarity, gated_support
-from sgsd_kernels.gate import GateSettings, gated_loss_slope
+from sgsd_kernels import GatedPolarityOutput, GateSettings, PolarityRule, gated_polarity, gated_support
+from sgsd_kernels.gate.closed_form import gated_loss_slope
 from torch import Tensor
 
 from sgsd_lightning.metrics.measurements import Measurement, mean_where

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sgsd_kernels import chunked
-from sgsd_kernels.head_gradients import WEIGHT_PART_LIMIT
+from sgsd_kernels.head import chunked
+from sgsd_kernels.head.gradients import WEIGHT_PART_LIMIT
 
 from sgsd_lightning.planning.run_settings import RunSettings
 
 _TRITON_CHUNK_BYTES = 128 * 2**20
 _TRITON_ROWS = 4096
 _CUBLAS_ROWS, _CUBLAS_COLUMNS = 4096, 8192
-"""As in `sgsd_kernels.fused` and `sgsd_kernels.cublas`, which cannot be imported where triton is not installed."""
+"""As in `sgsd_kernels.head.triton` and `head.cublas`, which cannot be imported where triton is not installed."""
 _SPLITS = 33
 _CHUNKS_ALIVE = 3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from sgsd_kernels.gate import gated_loss
+from sgsd_kernels import gated_loss
 
 from sgsd_lightning.callbacks import RolloutTable
 from sgsd_lightning.data import ProblemDataModule, ProblemSource

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sgsd_kernels.divergence import Divergence
-from sgsd_kernels.divergence_function import linear_divergence_by
-from sgsd_kernels.divergence_passes import DivergencePasses, TeacherHead
-from sgsd_kernels.head import HeadOptions
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import linear_divergence
+from sgsd_kernels.divergence.function import linear_divergence_by
+from sgsd_kernels.divergence.passes import DivergencePasses, TeacherHead
+from sgsd_kernels.divergence.rule import Divergence
+from sgsd_kernels.head.options import HeadOptions
 from torch import Tensor
 
 KINDS: list[dict[str, Any]] = [

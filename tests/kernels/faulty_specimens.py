@@ -8,7 +8,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from sgsd_kernels.triton_kernels.catalogue import Specimen
+from sgsd_kernels.triton_shared.catalogue import Specimen
 
 
 @triton.jit

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import linear_divergence
 from torch import Tensor
 
 from tests.kernels.divergence_cases import KINDS, assert_close, example, expected, run
+from tests.support.pairwise import Apart, grid
 
 IMPLEMENTATIONS = ["reference", "chunked"]
+IMPLEMENTATION_LEVELS = [Apart("reference"), "chunked"]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"token_clip": 0.02},
@@ -55,12 +57,14 @@ def from_probabilities(
     return (entries if token_clip is None else entries.clamp(max=token_clip)).sum(-1)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("num_rows", "width", "vocab_size", "top_k"), [(0, 8, 33, 4), (1, 24, 2, 1), (17, 40, 129, 7), (33, 8, 257, 28)]
+@grid(
+    {
+        "options": OPTIONS,
+        "kind": KINDS,
+        "num_rows, width, vocab_size, top_k": [Apart((0, 8, 33, 4)), (1, 24, 2, 1), (17, 40, 129, 7), (33, 8, 257, 28)],
+        "implementation": IMPLEMENTATION_LEVELS,
+    }
 )
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_values_and_gradients_are_those_of_k_probabilities_and_the_rest(
     implementation: Any,
     num_rows: int,
@@ -118,9 +122,7 @@ def test_it_grows_with_k_towards_the_divergence_over_the_whole_vocabulary(
     torch.testing.assert_close(values[-1], whole, rtol=0, atol=rounding)  # one token in the rest is that token
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("top_k", [33, 50])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@grid({"kind": KINDS, "top_k": [33, 50], "implementation": IMPLEMENTATION_LEVELS})
 def test_without_a_rest_it_is_the_divergence_over_the_whole_vocabulary(
     implementation: Any, top_k: int, kind: dict[str, Any]
 ) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sgsd_kernels import gated_polarity, gated_support, reference
+from sgsd_kernels import gated_polarity, gated_support
+from sgsd_kernels.gate import reference
 from torch import Tensor
 
 NUM_CASES = 6

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels.chunked_divergence import ChunkedDivergence
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import linear_divergence
+from sgsd_kernels.divergence.chunked import ChunkedDivergence
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kernels.divergence_cases import KINDS, assert_close, by, double, example, expected, run
+from tests.support.pairwise import Apart, grid
 
 SMALL_CHUNKS = by(ChunkedDivergence(row_chunk=16, vocab_chunk=50))
 OPTIONS: list[dict[str, Any]] = [
@@ -23,18 +24,19 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("num_rows", "width", "vocab_size", "shape"),
-    [
-        (0, 8, 33, {}),
-        (1, 24, 2, {"num_teachers": 3}),
-        (17, 40, 129, {}),
-        (33, 8, 257, {"num_teachers": 3}),
-        (33, 24, 129, {"num_teachers": 2, "own_head": True}),
-        (5, 8, 1, {}),
-    ],
+@grid(
+    {
+        "options": OPTIONS,
+        "kind": KINDS,
+        "num_rows, width, vocab_size, shape": [
+            Apart((0, 8, 33, {})),
+            (1, 24, 2, {"num_teachers": 3}),
+            (17, 40, 129, {}),
+            (33, 8, 257, {"num_teachers": 3}),
+            (33, 24, 129, {"num_teachers": 2, "own_head": True}),
+            Apart((5, 8, 1, {})),
+        ],
+    }
 )
 def test_values_and_gradients_equal_the_definition(
     num_rows: int, width: int, vocab_size: int, shape: dict[str, Any], kind: dict[str, Any], options: dict[str, Any]
@@ -58,10 +60,14 @@ def test_low_precision_inputs_lose_only_float32_rounding(
     assert_close(actual, expected(inputs, upstream, **kind), 2e-6, gradient_error)
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5, 1.0])
-@pytest.mark.parametrize("clip", [None, 0.02])
-@pytest.mark.parametrize("top_k", [-1, 4])
-@pytest.mark.parametrize("implementation", ["reference", "chunked"])
+@grid(
+    {
+        "beta": [0.0, 0.3, 0.5, 1.0],
+        "clip": [None, 0.02],
+        "top_k": [-1, 4],
+        "implementation": [Apart("reference"), "chunked"],
+    }
+)
 def test_it_is_the_loss_of_opsd(implementation: Any, top_k: int, clip: float | None, beta: float) -> None:
     inputs = example(9, 8, 33)
     del inputs["bias"]
@@ -101,9 +107,13 @@ def opsd_loss(
     return (entries if clip is None else entries.clamp(max=clip)).sum(-1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("implementation", ["reference", "chunked"])
-@pytest.mark.parametrize("options", [{"token_clip": 0.05}, {"softcap": 2.0, "temperature": 0.8}, {"vocab_limit": 9}])
+@grid(
+    {
+        "kind": KINDS,
+        "implementation": [Apart("reference"), "chunked"],
+        "options": [{"token_clip": 0.05}, {"softcap": 2.0, "temperature": 0.8}, {"vocab_limit": 9}],
+    }
+)
 def test_finite_differences_agree_with_the_gradient(
     implementation: Any, kind: dict[str, Any], options: dict[str, Any]
 ) -> None:

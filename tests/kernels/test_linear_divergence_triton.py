@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import cublas_divergence
-from sgsd_kernels.cublas_divergence import CublasDivergence
-from sgsd_kernels.divergence import Divergence
-from sgsd_kernels.divergence_passes import DivergenceRows, TeacherHead, without_targets
-from sgsd_kernels.fused import FusedPasses
-from sgsd_kernels.fused_divergence import FusedDivergence
-from sgsd_kernels.head import HeadOptions
-from sgsd_kernels.head_passes import HeadRows, HeadSpan
-from sgsd_kernels.linear_divergence import linear_divergence
-from sgsd_kernels.triton_kernels import divergence_rows
-from sgsd_kernels.triton_kernels.configs import TileConfig
+from sgsd_kernels import linear_divergence
+from sgsd_kernels.divergence import cublas as cublas_divergence
+from sgsd_kernels.divergence.cublas import CublasDivergence
+from sgsd_kernels.divergence.kernels import rows as divergence_rows
+from sgsd_kernels.divergence.passes import DivergenceRows, TeacherHead, without_targets
+from sgsd_kernels.divergence.rule import Divergence
+from sgsd_kernels.divergence.triton import TritonDivergence
+from sgsd_kernels.head.options import HeadOptions
+from sgsd_kernels.head.passes import HeadRows, HeadSpan
+from sgsd_kernels.head.triton import TritonPasses
+from sgsd_kernels.triton_shared.configs import TileConfig
 from torch import Tensor
 
 from tests.kernels.divergence_cases import KINDS, assert_close, by, example, expected, run
@@ -30,12 +30,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TILES = TileConfig(16, 64, 32, num_warps=4, num_stages=1, slices=2, group_rows=2, num_splits=2)
 QUARTERS = TileConfig(16, 64, 16, num_warps=4, num_stages=1, slices=4, group_rows=64, num_splits=50)
-FUSED = FusedDivergence(FusedPasses(capability=80, tiles=TILES))
-FUSED_QUARTERS = FusedDivergence(FusedPasses(capability=80, tiles=TILES), tiles=QUARTERS)
+TILED = TritonDivergence(TritonPasses(capability=80, tiles=TILES))
+TILED_QUARTERS = TritonDivergence(TritonPasses(capability=80, tiles=TILES), tiles=QUARTERS)
 LIBRARY = CublasDivergence(forward_bytes=8 * 65 * 10, row_chunk=10, vocab_chunk=100)
 ALL_PASSES = [
-    pytest.param(FUSED, id="fused"),
-    pytest.param(FUSED_QUARTERS, id="fused-quarters"),
+    pytest.param(TILED, id="triton"),
+    pytest.param(TILED_QUARTERS, id="triton-quarters"),
     pytest.param(LIBRARY, id="library"),
 ]
 FORWARD, REVERSE, JSD, UNEVEN_JSD = KINDS
@@ -99,7 +99,7 @@ def test_values_and_gradients_equal_the_definition(
     check(by(passes), inputs, 2e-6, gradient_error, **options)
 
 
-@pytest.mark.parametrize("passes", [FUSED, LIBRARY])
+@pytest.mark.parametrize("passes", [TILED, LIBRARY])
 @pytest.mark.parametrize(("kind", "num_teachers"), [(FORWARD, 1), (REVERSE, 2), (JSD, 2)])
 def test_a_spread_of_200_nats_stays_finite_and_right(passes: Any, kind: dict[str, Any], num_teachers: int) -> None:
     inputs = example(3, 8, 129, num_teachers=num_teachers, own_head=True, dtype=torch.float32)
@@ -108,7 +108,7 @@ def test_a_spread_of_200_nats_stays_finite_and_right(passes: Any, kind: dict[str
     check(by(passes), inputs, 2e-5, 5e-5, **kind)
 
 
-@pytest.mark.parametrize("passes", [FUSED, LIBRARY])
+@pytest.mark.parametrize("passes", [TILED, LIBRARY])
 @pytest.mark.parametrize("kind", [FORWARD, REVERSE, JSD])
 def test_far_logits_and_columns_that_a_bias_removes_stay_finite_and_right(passes: Any, kind: dict[str, Any]) -> None:
     inputs = example(3, 8, 129, num_teachers=2, dtype=torch.float32)
@@ -126,7 +126,7 @@ def test_far_logits_and_columns_that_a_bias_removes_stay_finite_and_right(passes
     assert weight[~kept].eq(0).all()
 
 
-@pytest.mark.parametrize("passes", [FUSED, LIBRARY])
+@pytest.mark.parametrize("passes", [TILED, LIBRARY])
 def test_a_removed_row_costs_nothing_and_a_row_without_upstream_gradient_gets_none(passes: Any) -> None:
     inputs = on_device(example(5, 8, 33, num_teachers=2, dtype=torch.float32))
     mask = torch.tensor([True, False, True, True, True], device=DEVICE)
@@ -143,19 +143,19 @@ def test_a_removed_row_costs_nothing_and_a_row_without_upstream_gradient_gets_no
 
 def test_a_row_alone_has_the_bits_that_it_has_in_a_batch() -> None:
     inputs = on_device(example(18, 24, 129, num_teachers=2, dtype=torch.float32))
-    value, (gradient, _, _) = run(by(FUSED), inputs, torch.ones(18, device=DEVICE), **JSD)
+    value, (gradient, _, _) = run(by(TILED), inputs, torch.ones(18, device=DEVICE), **JSD)
     rows = [0, 7, 17]
     alone = inputs | {
         "student_hidden": inputs["student_hidden"][rows],
         "teacher_hidden": inputs["teacher_hidden"][:, rows],
         "mixture_weights": inputs["mixture_weights"][rows],
     }
-    value_alone, (gradient_alone, _, _) = run(by(FUSED), alone, torch.ones(3, device=DEVICE), **JSD)
+    value_alone, (gradient_alone, _, _) = run(by(TILED), alone, torch.ones(3, device=DEVICE), **JSD)
     assert value_alone.equal(value[rows])
     torch.testing.assert_close(gradient_alone, gradient[rows], rtol=1e-6, atol=1e-7)  # the library's product
 
 
-@pytest.mark.parametrize("passes", [FUSED, LIBRARY])
+@pytest.mark.parametrize("passes", [TILED, LIBRARY])
 def test_the_same_input_gives_the_same_bits(passes: Any) -> None:
     inputs = on_device(example(5, 8, 129, dtype=torch.float32))
     upstream = torch.randn(5, device=DEVICE)
@@ -170,7 +170,7 @@ def test_tiles_that_come_by_tma_give_the_bits_of_tiles_that_come_by_pointers(num
     rows = half_precision_rows(inputs)
     upstream = torch.randn(17, device=DEVICE)
     span = HeadSpan(slice(64, 129), inputs["weight"][64:129], None)
-    tma, pointers = (FusedDivergence(FusedPasses(capability=capability, tiles=TILES)) for capability in (90, 80))
+    tma, pointers = (TritonDivergence(TritonPasses(capability=capability, tiles=TILES)) for capability in (90, 80))
     assert tma._use_tma(rows)
     assert not pointers._use_tma(rows)
     found, found_by_pointers = tma.measure(rows), pointers.measure(rows)

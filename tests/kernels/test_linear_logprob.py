@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import chunked, linear_logprob, reference
+from sgsd_kernels import linear_logprob
+from sgsd_kernels.head import chunked, reference
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
 from tests.kernels.head_cases import double, example, gradients
+from tests.support.pairwise import Apart, grid
 
 SMALL_CHUNKS = {"row_chunk": 16, "vocab_chunk": 100}
 OPTIONS: list[dict[str, Any]] = [
@@ -20,10 +22,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("vocab_size", [33, 129, 1408])
-@pytest.mark.parametrize("width", [8, 40])
-@pytest.mark.parametrize("num_rows", [0, 1, 17, 129])
+@grid({"options": OPTIONS, "vocab_size": [33, 129, 1408], "width": [8, 40], "num_rows": [Apart(0), Apart(1), 17, 129]})
 def test_values_and_gradients_equal_whole_float64_logits(
     num_rows: int, width: int, vocab_size: int, options: dict[str, Any]
 ) -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import gated_support, reference, support_logprob, teacher_support
-from sgsd_kernels.reference import head_logits
-from sgsd_kernels.top_k import ranking_keys
+from sgsd_kernels import gated_support, support_logprob, teacher_support
+from sgsd_kernels.gate.reference import gated_polarity_loss
+from sgsd_kernels.head.reference import head_logits
+from sgsd_kernels.support.passes import ranking_keys
 from torch import Tensor
+
+from tests.support.pairwise import Apart, grid
 
 OPTIONS: list[dict[str, Any]] = [{}, {"temperature": 0.7, "softcap": 4.0}, {"vocab_limit": 29}]
 
@@ -20,10 +23,7 @@ def head(num_rows: int, width: int, vocab_size: int) -> tuple[Tensor, Tensor, Te
     return torch.randn(num_rows, width, **make), torch.randn(vocab_size, width, **make), torch.randn(vocab_size, **make)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("vocab_size", [33, 129])
-@pytest.mark.parametrize("top_k", [1, 5, 32])
-@pytest.mark.parametrize("num_rows", [0, 1, 17])
+@grid({"options": OPTIONS, "vocab_size": [33, 129], "top_k": [1, 5, 32], "num_rows": [Apart(0), 1, 17]})
 def test_the_support_is_the_top_k_and_the_target_renormalised(
     num_rows: int, top_k: int, vocab_size: int, options: dict[str, Any]
 ) -> None:
@@ -160,7 +160,7 @@ def test_from_hidden_states_to_loss_it_equals_the_reference(top_k: int) -> None:
         weights,
         torch.where(rewards > 0, 1, -1),
     )
-    expected = reference.gated_polarity_loss(
+    expected = gated_polarity_loss(
         (hidden @ weight.T).reshape(num_rollouts, length, -1),
         teacher_hidden @ weight.T,
         targets,

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from sgsd_kernels import support_logprob, teacher_support
-from sgsd_kernels.support_products import GatheredProducts, SupportPairs
-from sgsd_kernels.top_k import logits_of_keys, ranking_keys
-from sgsd_kernels.triton_kernels import support as support_kernels
-from sgsd_kernels.triton_kernels import top_k as top_k_kernels
+from sgsd_kernels.support.chunked import GatheredProducts
+from sgsd_kernels.support.kernels import top_k as top_k_kernels
+from sgsd_kernels.support.passes import SupportPairs, logits_of_keys, ranking_keys
+from sgsd_kernels.support.triton import TritonSupportProducts
 from torch import Tensor
+
+from tests.support.pairwise import Apart, grid
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -26,11 +28,17 @@ def head(num_rows: int, width: int, vocab_size: int, dtype: torch.dtype = torch.
     }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("implementation", ["reference", "triton", "cublas"])
-@pytest.mark.parametrize(
-    ("num_rows", "vocab_size", "top_k", "dtype"),
-    [(0, 33, 3, torch.float32), (1, 33, 1, torch.float32), (9, 129, 5, torch.bfloat16), (5, 40, 33, torch.float32)],
+@grid(
+    {
+        "options": OPTIONS,
+        "implementation": [Apart("reference"), "triton", "cublas"],
+        "num_rows, vocab_size, top_k, dtype": [
+            Apart((0, 33, 3, torch.float32)),
+            Apart((1, 33, 1, torch.float32)),
+            (9, 129, 5, torch.bfloat16),
+            (5, 40, 33, torch.float32),
+        ],
+    }
 )
 def test_every_implementation_names_the_same_support(
     num_rows: int, vocab_size: int, top_k: int, dtype: torch.dtype, implementation: Any, options: dict[str, Any]
@@ -79,10 +87,17 @@ def test_a_logit_can_be_read_off_its_key() -> None:
     assert (logits_of_keys(top_k_kernels.empty_keys(2, 3, values.device)[:, :3]) == -torch.inf).all()
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("implementation", ["reference", "triton", "cublas"])
-@pytest.mark.parametrize(
-    ("num_rows", "num_contexts", "num_slots", "width"), [(0, 2, 3, 8), (1, 1, 1, 8), (5, 3, 33, 40), (4, 2, 5, 130)]
+@grid(
+    {
+        "options": OPTIONS,
+        "implementation": [Apart("reference"), "triton", "cublas"],
+        "num_rows, num_contexts, num_slots, width": [
+            Apart((0, 2, 3, 8)),
+            Apart((1, 1, 1, 8)),
+            (5, 3, 33, 40),
+            (4, 2, 5, 130),
+        ],
+    }
 )
 def test_student_logprobs_and_gradients_equal_float64(
     num_rows: int, num_contexts: int, num_slots: int, width: int, implementation: Any, options: dict[str, Any]
@@ -107,7 +122,7 @@ def test_student_logprobs_and_gradients_equal_float64(
 def test_half_precision_is_multiplied_exactly(dtype: torch.dtype) -> None:
     inputs = head(3, 40, 50, dtype)
     pairs = SupportPairs(torch.tensor([0, 0, 2]), torch.randint(50, (3, 7)))
-    products = support_kernels.TritonSupportProducts()
+    products = TritonSupportProducts()
     exact = GatheredProducts().logits(inputs["hidden"].double(), inputs["weight"].double(), pairs)
     torch.testing.assert_close(
         products.logits(inputs["hidden"], inputs["weight"], pairs).double(), exact, rtol=1e-6, atol=1e-5
@@ -118,7 +133,7 @@ def test_sums_run_in_a_fixed_order_and_into_every_row_once() -> None:
     inputs = head(4, 16, 6)
     pairs = SupportPairs(torch.arange(12) // 3, torch.randint(6, (12, 5)))  # every token many times
     gradient = torch.randn(12, 5)
-    products = support_kernels.TritonSupportProducts()
+    products = TritonSupportProducts()
     for name in ("hidden_gradient", "weight_gradient"):
         first, second = (getattr(products, name)(gradient, inputs["hidden"], inputs["weight"], pairs) for _ in range(2))
         assert torch.equal(first, second)
@@ -129,7 +144,7 @@ def test_sums_run_in_a_fixed_order_and_into_every_row_once() -> None:
 def test_strided_factors_equal_contiguous_ones() -> None:
     inputs = head(4, 16, 20)
     pairs = SupportPairs(torch.arange(4), torch.randint(20, (4, 5)))
-    products = support_kernels.TritonSupportProducts()
+    products = TritonSupportProducts()
     expected = products.logits(inputs["hidden"], inputs["weight"], pairs)
     strided = products.logits(inputs["hidden"].T.contiguous().T, inputs["weight"].T.contiguous().T, pairs)
     assert torch.equal(strided, expected)
@@ -143,7 +158,7 @@ def test_gradients_come_in_their_final_dtype_and_entries_without_one_are_not_rea
     pairs = SupportPairs(torch.arange(4), torch.randint(6, (4, 5)))
     gradient = torch.randn(4, 5).masked_fill(pairs.ids == 0, 0.0)
     gradient[3] = 0
-    products = support_kernels.TritonSupportProducts()
+    products = TritonSupportProducts()
     actual = getattr(products, name)(gradient, inputs["hidden"], inputs["weight"], pairs)
     clean = {key: value.nan_to_num(0.0) for key, value in inputs.items()}
     double = (gradient.double(), clean["hidden"].double(), clean["weight"].double(), pairs)

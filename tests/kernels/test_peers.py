@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import Implementation, linear_logprob
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import Implementation, linear_divergence, linear_logprob
 from torch import Tensor
 from torch.nn import functional
 
 from tests.kernels.head_cases import double, example
+from tests.support.pairwise import Apart, grid
 
 Peer = Callable[[dict[str, Tensor]], Tensor]
 IMPLEMENTATIONS: tuple[Implementation, ...] = ("chunked", "auto")
@@ -101,9 +101,13 @@ def errors(actual: list[Tensor], exact: list[Tensor]) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize(("num_rows", "width", "vocab_size"), [(1, 8, 33), (17, 24, 129), (33, 40, 257)])
+@grid(
+    {
+        "implementation": IMPLEMENTATIONS,
+        "peer": PEERS,
+        "num_rows, width, vocab_size": [Apart((1, 8, 33)), (17, 24, 129), (33, 40, 257)],
+    }
+)
 def test_values_and_gradients_are_those_of_a_peer_in_float32(
     num_rows: int, width: int, vocab_size: int, peer: Peer, implementation: Implementation
 ) -> None:

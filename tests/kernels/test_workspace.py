@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels import chunked, reference, support_logprob, teacher_support
+from sgsd_kernels import support_logprob, teacher_support
+from sgsd_kernels.head import chunked, reference
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

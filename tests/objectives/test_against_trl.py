@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from sgsd_kernels.linear_divergence import linear_divergence
+from sgsd_kernels import linear_divergence
 from torch import Tensor
 
 from sgsd_lightning.objectives import Divergence, GroupAdvantages, PolicyGradient, SampledDivergence

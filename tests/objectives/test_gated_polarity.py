@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from sgsd_kernels import reference
+from sgsd_kernels.gate import reference
 from torch import Tensor
 
 from sgsd_lightning.objectives import GatedPolarity

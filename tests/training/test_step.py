@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sgsd_kernels import reference
 from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
+from sgsd_kernels.gate import reference
 from torch import Tensor
 
 from sgsd_lightning.module import SelfDistillation

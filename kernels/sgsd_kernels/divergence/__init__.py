@@ -1,0 +1,1 @@
+"""Divergence of teacher and student over the vocabulary, from hidden states."""

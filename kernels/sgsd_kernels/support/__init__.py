@@ -1,0 +1,1 @@
+"""The teacher's top-k tokens plus the sampled one, and the student on them."""
