@@ -1,4 +1,5 @@
 # Each target sets up what it needs in .venv, so that any of them is the first command on a fresh machine.
+# Another Python beside the first: make test VENV=.venv-3.13 PYTHON=python3.13
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo demo-seeds test test-slow test-kernels lint compile-report benchmarks format clean
+.PHONY: setup demo demo-seeds test test-fast test-slow test-kernels smoke resolve other-pythons lint compile-report benchmarks format clean
 
 setup: $(VENV)/.installed
 
@@ -26,11 +27,23 @@ demo-seeds: setup  ## the same on three seeds (about a quarter of an hour)
 test: setup  ## everything but the long studies
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
+test-fast: setup  ## for the edit loop: no process, no training run, no kernel interpreter; under 2 minutes
+	$(BIN)/python -m pytest -m "not slow and not fit and not processes" --ignore=tests/kernels -n 2 --dist loadfile
+
 test-slow: setup
 	$(BIN)/python -m pytest
 
 test-kernels: setup  ## all kernel tests, full grids and compilation included
 	$(BIN)/python -m pytest tests/kernels tests/support -n 2
+
+smoke: setup  ## every module imports; for another Python: make smoke VENV=.venv-3.13 PYTHON=python3.13
+	$(BIN)/python -m pytest -m "not slow" tests/test_packaging.py
+
+resolve: setup  ## constraints.txt with the public index's wheels alone, for each supported Python; installs nothing
+	$(BIN)/python .ci/resolve.py
+
+other-pythons: setup  ## syntax and standard library under the other supported Pythons of this machine
+	$(BIN)/python .ci/other_pythons.py
 
 lint: setup
 	$(BIN)/ruff check .

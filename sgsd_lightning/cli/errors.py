@@ -43,6 +43,8 @@ def _cause(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"{reason(error)}{where}"
+    if is_ours and isinstance(error, ModuleNotFoundError) and str(error) == f"No module named {error.name!r}":
+        return f"{error.name} is not installed; `pip install .` in the checkout installs what sgsd-lightning needs"
     if is_ours and (isinstance(error, INPUT_ERRORS) or _kinds(error) & RUN_ERRORS):
         return str(error)
     if isinstance(error, INPUT_ERRORS) and "jsonargparse" in raised_in:
