@@ -45,13 +45,14 @@ def ask(
 ) -> list[Reply[T] | None]:
     """Ask in this process alone, and return one reply per chat; None where there is none that can be used.
 
-    A chat whose call failed or whose reply cannot be parsed is asked again with another seed while there is time. What
-    fails is counted by kind; nothing takes its place.
+    A chat whose call failed or whose reply cannot be parsed is asked again with another seed; one that is late is not.
+    What fails is counted by kind; nothing takes its place.
 
     Args:
         model: Who is asked.
         chats: What is asked.
-        deadline_seconds: For the whole batch with its retries.
+        deadline_seconds: For the batch; its retries have as long again, so that one call that hangs does not take the
+            time of those that could be repeated.
         retries_with_other_seed: How often a chat is asked again.
         parse: Reads a reply; None takes any text.
         tally: Where questions are counted, kept from batch to batch; None counts this batch alone.
@@ -63,8 +64,8 @@ def ask(
         Exception: from ``parse``, if it is not a ValueError.
     """
     tally = tally or CallTally()
-    deadline = deadline_of(deadline_seconds, retries_with_other_seed)
-    answer = partial(answer_all, model, deadline, tally.has_answers)
+    check_settings(deadline_seconds, retries_with_other_seed)
+    answer = partial(answer_all, model, deadline_seconds, tally.has_answers)
     rounds = ask_in_rounds(answer, chats, retries_with_other_seed, parse)
     if rounds.fault is not None:
         raise rounds.fault
@@ -109,9 +110,9 @@ def ask_in_rounds(
 
 
 def answer_all(
-    model: LanguageModel, deadline: float, may_be_unavailable: bool, chats: Sequence[Messages], attempt: int
+    model: LanguageModel, seconds: float, may_be_unavailable: bool, chats: Sequence[Messages], attempt: int
 ) -> list[Answer]:
-    """Return one answer per chat, in their order.
+    """Return one answer per chat, in their order, after so many seconds at the latest.
 
     Raises:
         ModelUnavailableError: when nothing can be answered, unless that may be; then it is the error of each chat.
@@ -120,7 +121,7 @@ def answer_all(
     error = "no answer came"
     try:
         if chats:
-            found.update(model.answers(chats, deadline, attempt=attempt))
+            found.update(model.answers(chats, time.monotonic() + seconds, attempt=attempt))
     except ModelUnavailableError as unavailable:
         if not may_be_unavailable:
             raise
@@ -128,17 +129,12 @@ def answer_all(
     return [found.get(index, Answer(error=error)) for index in range(len(chats))]
 
 
-def deadline_of(seconds: float, num_retries: int) -> float:
-    """Return the deadline by `time.monotonic`.
-
-    Raises:
-        ValueError: if one of the two is out of range.
-    """
+def check_settings(seconds: float, num_retries: int) -> None:
+    """Raise a ValueError that names the setting which is out of range."""
     if seconds <= 0:
         raise ValueError(f"deadline_seconds must be above 0; got {seconds}")
     if num_retries < 0:
         raise ValueError(f"retries_with_other_seed must be 0 or more; got {num_retries}")
-    return time.monotonic() + seconds
 
 
 class _Question(Generic[T]):

@@ -66,7 +66,7 @@ class LanguageModel(ABC):
             NotImplementedError: where a class does not say; its answers cannot be cached.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} has no identity(), so no cache can keep its answers; define it or leave the cache out"
+            f"{type(self).__name__} has no identity(), so no cache can keep its answers; define it, or use no cache"
         )
 
     def for_prompts(self, digest: str) -> LanguageModel:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from sgsd_lightning.distributed.processes import broadcast_from_first, gather_from_processes, process_index
-from sgsd_lightning.language_models.ask import AnswerRound, Parse, Reply, answer_all, ask_in_rounds, deadline_of
+from sgsd_lightning.language_models.ask import AnswerRound, Parse, Reply, answer_all, ask_in_rounds, check_settings
 from sgsd_lightning.language_models.base import Answer, LanguageModel, ModelUnavailableError
 from sgsd_lightning.language_models.tally import CallTally
 from sgsd_lightning.types import Messages
@@ -58,8 +58,8 @@ def ask_together(
         RuntimeError: if another process failed, such as in its ``parse``.
     """
     tally = tally or CallTally()
-    deadline = deadline_of(deadline_seconds, retries_with_other_seed)
-    answer_here = partial(answer_all, model, deadline, tally.has_answers)
+    check_settings(deadline_seconds, retries_with_other_seed)
+    answer_here = partial(answer_all, model, deadline_seconds, tally.has_answers)
     with model.session():
         rounds = ask_in_rounds(partial(_answer_on_first, answer_here), chats, retries_with_other_seed, parse)
     failure = None if rounds.fault is None else _Failed.from_error(rounds.fault)
