@@ -11,7 +11,7 @@ from sgsd_lightning.files import DISK_FULL, reason
 
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 """Kinds of errors that our code raises for wrong input."""
-RUN_ERRORS = {"NonfiniteLossError", "SamplerGapError", "WriterUnavailableError"}
+RUN_ERRORS = {"ModelUnavailableError", "NonfiniteLossError", "SamplerGapError"}
 """Names of those that it raises for a run that cannot continue; a wrong command line does not wait for their import."""
 NOISE = re.compile(
     r"\s*(?:-?\s*Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)"

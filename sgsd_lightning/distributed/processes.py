@@ -18,6 +18,11 @@ def is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+def process_index() -> int:
+    """The rank of this process; 0 where no process group was set up."""
+    return distributed.get_rank() if is_distributed() else 0
+
+
 def sum_over_processes(value: float, device: torch.device) -> float:
     """The sum of every process's value. All processes must call this, in the same order among their collectives."""
     return _reduced(value, device, distributed.ReduceOp.SUM) if num_processes() > 1 else value

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
-from sgsd_lightning.language_models.base import Answer, LanguageModel
-from sgsd_lightning.skills.growth.writer import WriterUnavailableError
+from sgsd_lightning.language_models.base import TOO_LATE, Answer, LanguageModel, ModelUnavailableError
 from sgsd_lightning.types import Messages
 
-TOO_LATE = "not answered before the deadline"
 NO_KEY = "no-key"
 """What is sent where there is no key: local servers want none, and the client insists on one."""
 
@@ -42,6 +40,7 @@ class EndpointModel(LanguageModel):
         max_concurrent: calls under way at a time.
         max_retries: how often a call is made again.
         timeout_seconds: for one try of a call.
+        seed: sent with each call, for servers that sample by it; null sends none. A second attempt sends the next one.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class EndpointModel(LanguageModel):
         max_concurrent: int = 8,
         max_retries: int = 5,
         timeout_seconds: float = 120.0,
+        seed: int | None = None,
     ) -> None:
         rules = {
             "base_url": (base_url.startswith(("http://", "https://")), base_url, "begin with http:// or https://"),
@@ -74,13 +74,25 @@ class EndpointModel(LanguageModel):
         self.max_concurrent = max_concurrent
         self.max_retries = max_retries
         self.timeout_seconds = timeout_seconds
+        self.seed = seed
 
-    def answers(self, chats: Sequence[Messages], deadline: float | None = None) -> Iterator[tuple[int, Answer]]:
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "endpoint": self.base_url,
+            "model": self.model_name,
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+        }
+
+    def answers(
+        self, chats: Sequence[Messages], deadline: float | None = None, *, attempt: int = 0
+    ) -> Iterator[tuple[int, Answer]]:
         client = self._client()
         found: SimpleQueue[_Found | BaseException | None] = SimpleQueue()
         stop = asyncio.Event()
         loop = asyncio.new_event_loop()
-        calls = self._calls(client, chats, deadline, found.put, stop)
+        calls = self._calls(client, chats, deadline, attempt, found.put, stop)
         # a thread: calls go on while whoever asked is busy with an answer, and the asker may be in an event loop itself
         thread = Thread(target=_run, args=(loop, calls, found.put), name="endpoint", daemon=True)
         thread.start()
@@ -96,6 +108,7 @@ class EndpointModel(LanguageModel):
         client: Any,
         chats: Sequence[Messages],
         deadline: float | None,
+        attempt: int,
         put: Callable[[_Found], None],
         stop: asyncio.Event,
     ) -> None:
@@ -103,7 +116,7 @@ class EndpointModel(LanguageModel):
         places = asyncio.Semaphore(self.max_concurrent)
 
         async def call(index: int, chat: Messages) -> None:
-            put(await self._answer(client, places, index, chat, deadline))
+            put(await self._answer(client, places, index, chat, deadline, attempt))
 
         async def every_call() -> None:
             await asyncio.gather(*(call(index, chat) for index, chat in enumerate(chats)))
@@ -130,23 +143,31 @@ class EndpointModel(LanguageModel):
         )
 
     async def _answer(
-        self, client: Any, places: asyncio.Semaphore, index: int, chat: Messages, deadline: float | None
+        self,
+        client: Any,
+        places: asyncio.Semaphore,
+        index: int,
+        chat: Messages,
+        deadline: float | None,
+        attempt: int,
     ) -> _Found:
         try:
             async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()), places:
-                return _Found(index, self._read(await self._call(client, chat)))
+                return _Found(index, self._read(await self._call(client, chat, attempt)))
         except TimeoutError:
             return _Found(index, Answer(error=TOO_LATE))
         except Exception as error:
             told = self._told(error)
             return _Found(index, Answer(error=told), told if _is_fatal(error) else None)
 
-    async def _call(self, client: Any, chat: Messages) -> Any:
+    async def _call(self, client: Any, chat: Messages, attempt: int) -> Any:
+        seed = {} if self.seed is None else {"seed": self.seed + attempt}
         return await client.chat.completions.create(
             model=self.model_name,
             messages=[dict(message) for message in chat],
             max_tokens=self.max_new_tokens,
             temperature=self.temperature,
+            **seed,
         )
 
     def _read(self, completion: Any) -> Answer:
@@ -205,7 +226,7 @@ def _until_refused(found: SimpleQueue[_Found | BaseException | None]) -> Iterato
         if isinstance(item, BaseException):
             raise item
         if item.refusal is not None and not is_reached:
-            raise WriterUnavailableError(item.refusal)
+            raise ModelUnavailableError(item.refusal)
         is_reached = is_reached or item.refusal is None
         yield item.place, item.answer
 

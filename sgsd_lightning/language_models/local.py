@@ -5,23 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.distributed.gathered_weights import gathered_weights
 from sgsd_lightning.engines import GenerationRequest, TransformersEngine, end_of_sequence_ids
-from sgsd_lightning.language_models.base import Answer, LanguageModel
+from sgsd_lightning.language_models.base import TOO_LATE, Answer, LanguageModel
+from sgsd_lightning.language_models.identity import tokenizer_digest, weights_digest
 from sgsd_lightning.policy import PolicySource
 from sgsd_lightning.seeding import derive_seed
 from sgsd_lightning.types import FinishReason, Messages, SamplingSettings
 
-TOO_LATE = "not answered before the deadline"
 
-
-class TransformersModel(LanguageModel):
+class TransformersChat(LanguageModel):
     """Answers by a loaded model. A chat's answer depends on that chat, the seed and the weights alone.
+
+    Its identity holds a digest of the weights as they are when it is asked for, so that a cache never serves the
+    answers of older weights.
 
     Args:
         sampling: how answers are sampled; None: at most 1024 tokens at temperature 0.7.
@@ -50,61 +53,95 @@ class TransformersModel(LanguageModel):
         """The model, where it is to run, and its tokenizer."""
         raise NotImplementedError
 
-    def answers(self, chats: Sequence[Messages], deadline: float | None = None) -> Iterator[tuple[int, Answer]]:
+    def identity(self) -> Mapping[str, Any]:
         model, tokenizer = self.loaded()
-        stop_ids = end_of_sequence_ids(model, tokenizer)
-        requests = [self._request(tokenizer, chat, stop_ids) for chat in chats]
+        return {
+            "weights": self._weights_digest(model),
+            "tokenizer": tokenizer_digest(tokenizer),
+            "template_args": dict(self.template_args),
+            "sampling": asdict(self.sampling),
+            "seed": self.seed,
+        }
+
+    def answers(
+        self, chats: Sequence[Messages], deadline: float | None = None, *, attempt: int = 0
+    ) -> Iterator[tuple[int, Answer]]:
+        model, tokenizer = self.loaded()
+        prompts = [self._prompt(tokenizer, chat, attempt) for chat in chats]
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
-        fitting = [i for i, r in enumerate(requests) if len(r.prompt_ids) + self.sampling.max_new_tokens <= room]
+        fitting = [i for i, p in enumerate(prompts) if len(p.ids) + self.sampling.max_new_tokens <= room]
         for index in sorted(set(range(len(chats))) - set(fitting)):
-            length = len(requests[index].prompt_ids)
+            length = len(prompts[index].ids)
             yield index, Answer(error=f"the prompt of {length} tokens leaves no room for an answer in {room} positions")
         for start in range(0, len(fitting), self.batch_size):
             batch = fitting[start : start + self.batch_size]
             if deadline is not None and time.monotonic() >= deadline:
                 yield from ((index, Answer(error=TOO_LATE)) for index in batch)
                 continue
-            yield from zip(batch, self._answered(model, tokenizer, [requests[i] for i in batch]), strict=True)
+            completions = _complete(model, tokenizer, [prompts[index] for index in batch], self.sampling)
+            yield from zip(batch, map(self._answer, completions), strict=True)
 
-    def _answered(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[GenerationRequest]
-    ) -> list[Answer]:
-        completions = TransformersEngine().decode(model, requests, self.sampling)
+    def _weights_digest(self, model: PreTrainedModel) -> str:
+        """Digest the weights as they are now: they may have changed since the last time."""
+        return weights_digest(model)
+
+    def _answer(self, completion: _Completed) -> Answer:
+        if completion.is_whole:
+            return Answer(text=completion.text)
         limit = self.sampling.max_new_tokens
-        return [
-            Answer(
-                text=tokenizer.decode(
-                    list(completion.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
-            )
-            if completion.finish_reason is FinishReason.STOPPED
-            else Answer(error=f"cut off after {limit} tokens (language_model.sampling.max_new_tokens)")
-            for completion in completions
-        ]
+        return Answer(error=f"cut off after {limit} tokens (language_model.sampling.max_new_tokens)")
 
-    def _request(
-        self, tokenizer: PreTrainedTokenizerBase, chat: Messages, stop_ids: tuple[int, ...]
-    ) -> GenerationRequest:
+    def _prompt(self, tokenizer: PreTrainedTokenizerBase, chat: Messages, attempt: int) -> _Prompt:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in chat], tokenize=False, add_generation_prompt=True, **self.template_args
         )
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         content = "\n".join(message["content"] for message in chat)
-        return GenerationRequest(
-            prompt_ids=tuple(ids), seed=derive_seed("writer", self.seed, content), stop_ids=stop_ids, label="a chat"
+        return _Prompt(tuple(ids), derive_seed("writer", self.seed + attempt, content))
+
+
+class _Prompt(NamedTuple):
+    ids: tuple[int, ...]
+    seed: int
+
+
+class _Completed(NamedTuple):
+    text: str
+    is_whole: bool
+    """Whether the model ended it, rather than the limit on its length."""
+
+
+def _complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[_Prompt],
+    sampling: SamplingSettings,
+) -> list[_Completed]:
+    """Sample one completion per prompt; the only place here that knows of the rollout engine."""
+    stop_ids = end_of_sequence_ids(model, tokenizer)
+    requests = [
+        GenerationRequest(prompt_ids=prompt.ids, seed=prompt.seed, stop_ids=stop_ids, label="a chat")
+        for prompt in prompts
+    ]
+    return [
+        _Completed(
+            tokenizer.decode(list(completion.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False),
+            completion.finish_reason is FinishReason.STOPPED,
         )
+        for completion in TransformersEngine().decode(model, requests, sampling)
+    ]
 
 
-class LocalModel(TransformersModel):
+class LocalModel(TransformersChat):
     """A model of its own, loaded at its first answer.
 
     Args:
         policy: where it comes from: any model, or the policy that is trained elsewhere.
         device: where it runs; None: a GPU if there is one.
-        sampling: as for `TransformersModel`.
-        template_args: as for `TransformersModel`.
-        batch_size: as for `TransformersModel`.
-        seed: as for `TransformersModel`.
+        sampling: as for `TransformersChat`.
+        template_args: as for `TransformersChat`.
+        batch_size: as for `TransformersChat`.
+        seed: as for `TransformersChat`.
     """
 
     def __init__(
@@ -120,6 +157,7 @@ class LocalModel(TransformersModel):
         self.policy = policy
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._digest: str | None = None
 
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._loaded is None:
@@ -128,8 +166,14 @@ class LocalModel(TransformersModel):
             self._loaded = model.to(self.device).requires_grad_(False), tokenizer
         return self._loaded
 
+    def _weights_digest(self, model: PreTrainedModel) -> str:
+        """Digest the weights once: nobody trains them."""
+        if self._digest is None:
+            self._digest = weights_digest(model)
+        return self._digest
 
-class TrainedPolicy(TransformersModel):
+
+class TrainedPolicy(TransformersChat):
     """The policy that is being trained, with its weights of the moment, as in the paper.
 
     The first process writes alone. Under FSDP2 it needs the whole model for that, which all processes gather in

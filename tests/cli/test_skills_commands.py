@@ -17,7 +17,7 @@ import yaml
 from sgsd_lightning.cli import main
 from sgsd_lightning.skills import SkillBank
 from sgsd_lightning.skills.growth.memories import load_memories
-from tests.writers.misbehaving_server import serving
+from tests.support.misbehaving_server import serving
 
 BANK = {
     "general_skills": [

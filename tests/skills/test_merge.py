@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
+from sgsd_lightning.language_models import ModelUnavailableError
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.growth.merge import MergeSettings, merge_items
 from sgsd_lightning.skills.growth.merge_bank import merge_candidates
-from sgsd_lightning.skills.growth.writer import Draft, Reject, WriterUnavailableError, Written
+from sgsd_lightning.skills.growth.writer import Draft, Reject, Written
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.provenance import sources_of, union_of_sources
 from sgsd_lightning.skills.similarity import LexicalSimilarity
@@ -164,12 +165,12 @@ def test_after_each_layer_duplicates_are_removed_again() -> None:
 def test_an_interrupted_merge_goes_on_from_what_it_reached() -> None:
     def fails_at_the_second(items: Sequence[Any]) -> Written:
         if len(writer.groups) == 2:
-            raise WriterUnavailableError("nobody answers")
+            raise ModelUnavailableError("nobody answers")
         return pairs(items)
 
     writer = ScriptedWriter(fails_at_the_second)
     states: list[Sequence[Skill]] = []
-    with pytest.raises(WriterUnavailableError, match="nobody answers"):
+    with pytest.raises(ModelUnavailableError, match="nobody answers"):
         merge_items(DISTINCT, writer, on_progress=states.append)
     assert [len(state) for state in states] == [67]
     result = merge_items(states[-1], ScriptedWriter(pairs))

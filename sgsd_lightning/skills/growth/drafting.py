@@ -34,7 +34,7 @@ def draft_candidates(
     The result stands in the order of the memories, whatever the order in which answers came.
 
     Raises:
-        WriterUnavailableError: when the writer cannot be had.
+        ModelUnavailableError: when the writer cannot be had.
     """
     by_id = {memory.memory_id: memory for memory in memories}
     place = {memory_id: index for index, memory_id in enumerate(by_id)}

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sgsd_lightning.files import keep_whole_lines
+from sgsd_lightning.language_models.base import ModelUnavailableError
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.growth.drafting import leak_of
 from sgsd_lightning.skills.growth.memories import Memory
-from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, WriterUnavailableError, Written
+from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, Written
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
 from sgsd_lightning.skills.provenance import SOURCES_KEY
@@ -49,7 +50,7 @@ def extract_candidates(
 
     Raises:
         ValueError: if ``progress`` is of other memories, or not ours.
-        WriterUnavailableError: when no answer can be had, or when every call failed, with the commonest reason.
+        ModelUnavailableError: when no answer can be had, or when every call failed, with the commonest reason.
     """
     by_id = {memory.memory_id: memory for memory in memories}
     done = _load_progress(progress, by_id)
@@ -69,7 +70,7 @@ def extract_candidates(
     if failed and not done:
         reasons = Counter(reject.reason for written in failed.values() for reject in written.rejects)
         reason, num = reasons.most_common(1)[0]
-        raise WriterUnavailableError(f"not one of {len(failed)} memories was answered; {num} times because {reason}")
+        raise ModelUnavailableError(f"not one of {len(failed)} memories was answered; {num} times because {reason}")
     return _collected([{**failed, **done}[memory.memory_id] for memory in memories], by_id, guard)
 
 

@@ -66,7 +66,7 @@ def maintain(
         min_items: Of each kind that the bank must keep: what retrieval asks for.
 
     Raises:
-        WriterUnavailableError: when the writer cannot be had; the bank is as it was.
+        ModelUnavailableError: when the writer cannot be had; the bank is as it was.
     """
     ids = ItemIds(
         DYNAMIC_PREFIX,

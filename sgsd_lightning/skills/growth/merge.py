@@ -92,7 +92,7 @@ def merge_items(
 
     Raises:
         ValueError: if two items have the same id.
-        WriterUnavailableError: from the writer; ``on_progress`` has had all that was reached.
+        ModelUnavailableError: from the writer; ``on_progress`` has had all that was reached.
     """
     _refuse_repeated_ids(items)
     work = _Work(

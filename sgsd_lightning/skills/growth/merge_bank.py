@@ -45,7 +45,7 @@ def merge_candidates(
         on_reject: Called with each reject once its kind is done.
 
     Raises:
-        WriterUnavailableError: from the writer; ``on_progress`` has had all that was reached.
+        ModelUnavailableError: from the writer; ``on_progress`` has had all that was reached.
     """
     settings = settings or MergeSettings()
 

@@ -68,7 +68,7 @@ class SkillWriter(ABC):
             deadline: By `time.monotonic`: memories not done by then get a reject that says so. None waits.
 
         Raises:
-            WriterUnavailableError: when no answer can be had at all (an endpoint that refuses, no such model).
+            ModelUnavailableError: when no answer can be had at all (an endpoint that refuses, no such model).
         """
 
     @abstractmethod
@@ -85,7 +85,3 @@ class SkillWriter(ABC):
     def session(self) -> AbstractContextManager[None]:
         """Entered by every process around the calls above, which only the first process makes: for collectives."""
         return nullcontext()
-
-
-class WriterUnavailableError(RuntimeError):
-    """No answer can be had from the writer; the message says of whom, why, and what would help."""

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from sgsd_lightning.language_models import Answer, EndpointModel
-from sgsd_lightning.skills.growth.writer import WriterUnavailableError
-from tests.writers.misbehaving_server import Record, serving
+from sgsd_lightning.language_models import Answer, EndpointModel, ModelUnavailableError
+from tests.support.misbehaving_server import Record, serving
 
 
 @pytest.fixture(scope="module")
@@ -123,18 +122,18 @@ def test_the_deadline_cuts_what_is_under_way_and_what_waits(url: str) -> None:
     ],
 )
 def test_a_server_that_refuses_everything_is_told_at_once(how: str, message: str, url: str) -> None:
-    with pytest.raises(WriterUnavailableError, match=message):
+    with pytest.raises(ModelUnavailableError, match=message):
         ask(model(url, api_key_env="NOT_THERE"), [f"{how} now"])
 
 
 def test_a_wrong_url_and_a_server_that_is_not_there_are_told(url: str) -> None:
-    with pytest.raises(WriterUnavailableError, match=r"usually ends in /v1"):
+    with pytest.raises(ModelUnavailableError, match=r"usually ends in /v1"):
         ask(model(url.removesuffix("/v1")), ["one"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     for host in (f"127.0.0.1:{port}", "nowhere.invalid"):
-        with pytest.raises(WriterUnavailableError, match=rf"{host}/v1 cannot be reached .* is the server up"):
+        with pytest.raises(ModelUnavailableError, match=rf"{host}/v1 cannot be reached .* is the server up"):
             ask(model(f"http://{host}/v1", max_retries=0), ["one"])
 
 

@@ -73,6 +73,10 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(200, {"id": "x", "object": "chat.completion", "choices": []})
         elif how in ("length", "content_filter"):
             self._complete(f"half of {prompt}", how)
+        elif how == "fickle" and num_tries == 1:
+            self._complete("I would rather not say", "stop")
+        elif how == "babble":
+            self._complete("words, words", "stop")
         elif how == "empty":
             self._complete("", "stop")
         else:

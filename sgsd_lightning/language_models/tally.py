@@ -1,0 +1,147 @@
+"""What became of the questions to a language model, and the share of failures above which a run stops."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sgsd_lightning.distributed.processes import process_index
+from sgsd_lightning.language_models.base import ModelUnavailableError
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """How a question ended; the values are the names under which they are counted."""
+
+    ANSWERED = "answered"
+    LATE = "failed_late"
+    """The deadline of its batch passed."""
+    UNPARSABLE = "failed_parse"
+    """No reply to it could be read, also not with another seed."""
+    NO_REPLY = "failed_call"
+    """The call failed: refused, cut off, empty."""
+
+
+WORDS = {
+    Outcome.LATE: "not answered before the deadline",
+    Outcome.UNPARSABLE: "unparsable",
+    Outcome.NO_REPLY: "without a reply",
+}
+
+
+class TooManyFailuresError(ModelUnavailableError):
+    """More questions failed than the run allows; the message names the share, the limit and its setting."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailureLimit:
+    """When failures of a language model end a run."""
+
+    max_failed_frac: float = 0.2
+    """Of the questions in the window. 1 never ends the run."""
+    window: int = 200
+    """The latest questions, of all processes."""
+    min_questions: int = 20
+    """Before these have been asked, no share is looked at."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "max_failed_frac": (0 <= self.max_failed_frac <= 1, "be in [0, 1]"),
+            "window": (self.window >= 1, "be at least 1"),
+            "min_questions": (1 <= self.min_questions <= self.window, "be at least 1 and at most the window"),
+        }
+        for name, (is_valid, rule) in rules.items():
+            if not is_valid:
+                raise ValueError(f"failure_limit.{name} must {rule}; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionRecord:
+    """What became of one question."""
+
+    outcome: Outcome
+    num_calls: int
+    """Calls made for it, without those that a cache answered."""
+    num_cache_hits: int
+    num_retries: int
+    """Times that it was asked again with another seed."""
+    reason: str = ""
+    """Why it failed."""
+
+
+class CallTally:
+    """Counts questions by their outcome, the same on every process, and stops the run when too many fail.
+
+    Args:
+        name: Who asks, as in the settings: ``judge`` stands for ``judge.max_failed_frac``.
+        limit: None takes the defaults.
+    """
+
+    def __init__(self, name: str = "language_model", limit: FailureLimit | None = None) -> None:
+        self.name = name
+        self.limit = limit or FailureLimit()
+        self._counts: Counter[str] = Counter()
+        self._latest: deque[Outcome] = deque(maxlen=self.limit.window)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether any question was answered so far, so that the settings of the model are right."""
+        return self._counts[Outcome.ANSWERED] > 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers since the start of the run.
+
+        ``questions`` is what was asked; of these ``failed_late``, ``failed_parse`` and ``failed_call`` failed.
+        ``calls`` are calls of the model with ``retries`` among them, ``cache_hits`` replies without a call.
+        """
+        failures = [outcome for outcome in Outcome if outcome is not Outcome.ANSWERED]
+        return {name: self._counts[name] for name in ("questions", "calls", "cache_hits", "retries", *failures)}
+
+    def add(self, records: Sequence[QuestionRecord]) -> None:
+        """Count a batch of questions.
+
+        Raises:
+            TooManyFailuresError: if more of the latest questions failed than the limit allows.
+        """
+        for record in records:
+            self._counts["questions"] += 1
+            self._counts["calls"] += record.num_calls
+            self._counts["cache_hits"] += record.num_cache_hits
+            self._counts["retries"] += record.num_retries
+            self._counts[record.outcome] += 1
+            self._latest.append(record.outcome)
+        failed = [record for record in records if record.outcome is not Outcome.ANSWERED]
+        if failed:
+            self._report(failed, len(records))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counts": dict(self._counts), "latest": [str(outcome) for outcome in self._latest]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._counts = Counter(state["counts"])
+        self._latest = deque(map(Outcome, state["latest"]), maxlen=self.limit.window)
+
+    def _report(self, failed: Sequence[QuestionRecord], num: int) -> None:
+        last = failed[-1].reason
+        num_failed, num_latest = sum(outcome is not Outcome.ANSWERED for outcome in self._latest), len(self._latest)
+        if num_latest >= self.limit.min_questions and num_failed > self.limit.max_failed_frac * num_latest:
+            raise TooManyFailuresError(
+                f"{num_failed} of the last {num_latest} questions to {self.name} failed "
+                f"({num_failed / num_latest:.0%}: {_kinds(self._latest)}), which is more than "
+                f"{self.name}.max_failed_frac = {self.limit.max_failed_frac:g} allows; the last one: {last}"
+            )
+        if process_index() == 0:
+            kinds = _kinds(record.outcome for record in failed)
+            log.warning(
+                "%d of %d questions to %s failed (%s); the last one: %s", len(failed), num, self.name, kinds, last
+            )
+
+
+def _kinds(outcomes: Any) -> str:
+    found = Counter(outcomes)
+    return ", ".join(f"{found[outcome]} {words}" for outcome, words in WORDS.items() if found[outcome])
