@@ -58,8 +58,8 @@ class Trainer(lightning.Trainer):
         train_dataloaders: Any = None,
         val_dataloaders: Any = None,
         datamodule: Any = None,
-        ckpt_path: Any = None,
-        **settings: Any,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
     ) -> None:
         """Lightning's, from the checkpoint that ``ckpt_path`` names.
 
@@ -74,7 +74,7 @@ class Trainer(lightning.Trainer):
         else:
             origin = chosen_checkpoint(None if ckpt_path is None else str(ckpt_path), last, best)
         self._one(RunCheckpoint).origin = self._one(ResumeGuard).origin = origin
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, origin, **settings)
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, origin, weights_only)
 
     def _one(self, kind: type[Any]) -> Any:
         return next(callback for callback in self.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
