@@ -96,7 +96,9 @@ def resolve_config_arguments(arguments: list[str]) -> list[str]:
         flag, equals, value = arguments[place].partition("=")
         place += 1
         if flag not in ("--config", "-c") or not (equals or place < len(arguments)):
-            check_flag(arguments[place - 1])
+            # a value may be an argument of its own
+            is_apart = not equals and place < len(arguments) and not arguments[place].startswith("-")
+            check_flag(f"{flag}={arguments[place]}" if is_apart else arguments[place - 1])
             resolved.append(arguments[place - 1])
             continue
         if not equals:

@@ -180,7 +180,8 @@ def forward_passes(
 
     Longest first, ties in their order, each pass filled before the next is begun: deterministic, and sequences of
     similar length share a pass, which is what keeps padding small. Sequences that share tokens stay together while the
-    budget lets them. A sequence longer than the budget gets its own pass.
+    budget lets them. A sequence longer than the budget gets its own pass. Causal sequences never share a pass with
+    others, which variable-length kernels could not run.
 
     Args:
         sequences: What is to be scored.
@@ -192,7 +193,26 @@ def forward_passes(
     """
     if tokens_per_forward < 1:
         raise ValueError(f"tokens_per_forward must be at least 1; got {tokens_per_forward}")
-    units = [unit for family in _families(sequences, layout) for unit in _units(sequences, family, tokens_per_forward)]
+    families = _families(sequences, layout)
+    kinds = {sequences[family[0].place].is_causal for family in families}
+    return [
+        indices
+        for kind in sorted(kinds, reverse=True)
+        for indices in _filled(
+            [
+                unit
+                for family in families
+                if sequences[family[0].place].is_causal is kind
+                for unit in _units(sequences, family, tokens_per_forward)
+            ],
+            tokens_per_forward,
+            layout,
+        )
+    ]
+
+
+def _filled(units: Sequence[tuple[int, list[int]]], tokens_per_forward: int, layout: RowLayout) -> list[list[int]]:
+    """Units of (tokens, indices), longest first, each pass filled before the next is begun."""
     passes: list[list[int]] = []
     num_tokens = first_cost = 0
     for cost, indices in sorted(units, key=lambda unit: (-unit[0], unit[1][0])):

@@ -127,7 +127,7 @@ def _imported(path: str) -> Callable[..., Any]:
         raise ValueError(f"verifier.function {path!r} cannot be imported: {error}") from error
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise ValueError(f"verifier.function {path!r} must be a plain function; got {type(function).__name__}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _accepted(function: Callable[..., Any], arguments: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.distributed.runs import on_processes
+from tests.tiny import tiny_policy
 from torch import distributed
 from torch.distributed.fsdp import fully_shard
 
@@ -23,9 +25,7 @@ from sgsd_lightning.language_models import (
     ask_together,
 )
 from sgsd_lightning.types import Messages, SamplingSettings
-from tests.distributed.runs import on_processes
 from tests.support.misbehaving_server import serving
-from tests.tiny import tiny_policy
 
 QUESTIONS = [f"rate {n}" for n in range(5)] + ["babble 5", "fickle 6", "500 7", "rate 8"]
 

@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from sgsd_lightning.language_models.base import LanguageModel
+from sgsd_lightning.prompts.chat import fill
 from sgsd_lightning.skills.bank import Mistake, Skill
 from sgsd_lightning.skills.growth.answer_parsing import json_repair, parse_extraction, parse_merge
 from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.growth.merge_answer import text_fields
-from sgsd_lightning.skills.growth.prompt_files import fill, load_prompts
+from sgsd_lightning.skills.growth.prompt_files import load_prompts
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter, Written
 from sgsd_lightning.types import Messages
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from sgsd_lightning.prompts.chat import fill
 
 OUR_FOLDER = Path(__file__).resolve().parent / "prompts"
 DOMAIN_FILE = "domain.txt"
@@ -15,7 +16,6 @@ REQUIRED = {
     "merge_mistakes.md": ("items",),
 }
 """Files, and the placeholders without which each makes no sense."""
-KNOWN = ("domain", "problem", "completion", "reference_answer", "items")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,13 +50,6 @@ def load_prompts(folder: str | None = None, domain: str | None = None) -> Prompt
                 raise ValueError(f"{path}: the placeholder {{{placeholder}}} is missing from this prompt")
         texts[name.removesuffix(".md")] = fill(text, domain=about)
     return Prompts(**texts)
-
-
-def fill(template: str, **values: str) -> str:
-    """Replace known placeholders once; what the values contain is left alone."""
-    return re.sub(
-        r"\{(\w+)\}", lambda match: values.get(match[1], match[0]) if match[1] in KNOWN else match[0], template
-    )
 
 
 def _read(name: str, folder: str | None) -> tuple[str, Path]:
