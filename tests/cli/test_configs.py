@@ -172,6 +172,7 @@ def test_a_short_name_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """On a random model, whose bank is updated after every step."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--config=sgsd_toy_growing", "--bank_maintenance.every_n_steps=1"]
+    arguments += ["--model.init_args.verifier.init_args.truncated_rollouts=failure"]
     arguments += ["--model.init_args.policy=sgsd_lightning.policy.RandomPolicy"]
     arguments += ["--model.init_args.policy.init_args.hidden_size=32", "--data.init_args.batch_size=2"]
     arguments += ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
 import pytest
 
-from sgsd_lightning.contexts import ContextBuilder, NoContext, ReferenceAnswer, SkillPairs
+from sgsd_lightning.cli import main
+from sgsd_lightning.contexts import ContextBuilder, NoContext, PlainPrompt, ReferenceAnswer, SkillPairs
 from sgsd_lightning.skills import SkillBank
-from sgsd_lightning.types import Problem
+from sgsd_lightning.types import Problem, TeacherContext
+from tests.support.tiny import PROBLEMS, judged, tiny_rollout
+from tests.support.tiny_runs import write_run
 
 PROBLEM = Problem(problem_id="p", text="1 + 1", answer="2", solution=r"It is \boxed{2}.")
 
@@ -95,3 +99,39 @@ def test_the_reference_is_the_solution_or_the_answer_with_weight_one() -> None:
 def test_bad_settings_are_named(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("place", ["rollouts.init_args.guidance", "evaluation.contexts"])
+def test_contexts_that_read_rollouts_are_for_teachers_alone(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A student has not sampled yet when its prompt is written: refused by type, before anything is built."""
+    write_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    named = "tests.support.rollout_contexts.EchoContexts"
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config=run.yaml", f"--model.init_args.{place}={named}"])
+    *_, where, _, said = (line for line in capsys.readouterr().err.splitlines() if "Union" not in line)
+    assert where == f'Parser key "{place.split(".")[-1]}":'
+    assert said == "Import path does not correspond to a subclass of ProblemContextBuilder"
+    assert not Path("run").exists()
+    assert main(["fit", "--config=run.yaml", f"--model.init_args.contexts={named}", "--trainer.max_steps=1"]) == 0
+    rows = [json.loads(line) for line in Path("run/rollouts.jsonl").read_text().splitlines()]
+    assert {tuple(source for teacher in row["teachers"] for source in teacher["sources"]) for row in rows} == {
+        ("ids", "outcome")
+    }
+
+
+def test_contexts_of_a_problem_are_built_once_and_shared_by_its_rollouts() -> None:
+    class Counting(PlainPrompt):
+        asked: list[list[str]] = []  # noqa: RUF012
+
+        def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
+            self.asked.append([problem.problem_id for problem in problems])
+            return super().build(problems)
+
+    own = [judged(tiny_rollout(PROBLEMS[place], [1], [2]), 1) for place in (0, 0, 1, 0)]
+    first, second, third, fourth = Counting().contexts_for(own, {"policy": own})
+    assert Counting.asked == [["p0", "p1"]]
+    assert first is second is fourth
+    assert first is not third
