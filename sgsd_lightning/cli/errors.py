@@ -14,7 +14,7 @@ INPUT_ERRORS = (ValueError, OSError, ImportError)
 RUN_ERRORS = {"ModelUnavailableError", "NonfiniteLossError", "SamplerGapError"}
 """Names of those that it raises for a run that cannot continue; a wrong command line does not wait for their import."""
 NOISE = re.compile(
-    r"\s*(?:-?\s*Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)"
+    r"\s*(?:-\s*)?(?:Expected a <class 'NoneType'>|Subtypes: |Errors:$|Given value|Does not validate against any)"
 )
 LOST_CONNECTION = re.compile(
     r"connection (?:was )?(?:closed|reset|refused)|socket closed|timed out|remote process exited|broken pipe",
