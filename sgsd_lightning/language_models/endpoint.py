@@ -157,8 +157,8 @@ class EndpointModel(LanguageModel):
         except TimeoutError:
             return _Found(index, Answer(error=TOO_LATE))
         except Exception as error:
-            told = self._told(error)
-            return _Found(index, Answer(error=told), told if _is_fatal(error) else None)
+            cause = self._explain(error)
+            return _Found(index, Answer(error=cause), cause if _is_fatal(error) else None)
 
     async def _call(self, client: Any, chat: Messages, attempt: int) -> Any:
         seed = {} if self.seed is None else {"seed": self.seed + attempt}
@@ -183,8 +183,8 @@ class EndpointModel(LanguageModel):
             return Answer(error="the endpoint's reply is empty")
         return Answer(text=text)
 
-    def _told(self, error: Exception) -> str:
-        """What went wrong, and what would help."""
+    def _explain(self, error: Exception) -> str:
+        """Return the cause of an error and its remedy."""
         import openai
 
         where = f"endpoint {self.base_url}"

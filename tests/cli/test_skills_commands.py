@@ -177,6 +177,22 @@ def test_extracting_again_asks_only_about_what_was_not_answered(
     assert "'m5', which is not among those given" in capsys.readouterr().err
 
 
+def test_a_cache_answers_an_extraction_that_begins_anew(folder: Path) -> None:
+    memories_file(folder, 3)
+    with serving() as (url, record):
+        cached = "--writer.language_model.model"
+        model = ["--writer=LanguageModelWriter", "--writer.language_model=CachedModel"]
+        model += ["--writer.language_model.path=answers.jsonl", f"{cached}=EndpointModel"]
+        model += [f"{cached}.base_url={url}", f"{cached}.model_name=m"]
+        assert extract(*model) == 0
+        num_calls = len(record.prompts)
+        (folder / "candidates.json.progress.jsonl").unlink()
+        assert extract(*model) == 0
+        assert len(record.prompts) == num_calls
+    # a call per prompt, of which equal memories have the same
+    assert len((folder / "answers.jsonl").read_text().splitlines()) == num_calls == len(set(record.prompts))
+
+
 def test_an_endpoint_that_is_not_there_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     memories_file(folder)
     model = ["--writer=LanguageModelWriter", "--writer.language_model=EndpointModel"]

@@ -136,7 +136,7 @@ def test_a_merge_names_what_it_stands_for() -> None:
         (["a"], "must list ids"),
         ([[1]], "must list ids"),
         ([None], "must list ids"),
-        ([["a"], ["b", "a"]], "a was named by an earlier item"),
+        ([["a"], ["b", "a"]], "a stand in an earlier draft"),
     ],
 )
 def test_a_merge_that_names_other_things_is_a_reject(sources: list[Any], reason: str) -> None:

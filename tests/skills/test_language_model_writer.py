@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgsd_lightning.language_models import Answer, LanguageModel
+from sgsd_lightning.language_models import Answer, CachedModel, LanguageModel
 from sgsd_lightning.skills import Mistake, Skill
 from sgsd_lightning.skills.growth import LanguageModelWriter
 from sgsd_lightning.skills.growth.language_model_writer import without_middle
@@ -27,7 +27,12 @@ class Scripted(LanguageModel):
         self.answer = answer
         self.asked: list[str] = []
 
-    def answers(self, chats: Sequence[Messages], deadline: float | None = None) -> Iterator[tuple[int, Answer]]:
+    def identity(self) -> dict[str, str]:
+        return {"model": "scripted"}
+
+    def answers(
+        self, chats: Sequence[Messages], deadline: float | None = None, *, attempt: int = 0
+    ) -> Iterator[tuple[int, Answer]]:
         for index in reversed(range(len(chats))):
             (message,) = chats[index]
             self.asked.append(message["content"])
@@ -114,3 +119,16 @@ def test_a_prompt_that_lacks_a_placeholder_is_refused_by_file(tmp_path: Path) ->
         load_prompts(str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"prompts_folder .*nowhere is not a folder"):
         load_prompts(str(tmp_path / "nowhere"))
+
+
+def test_a_cache_keeps_the_answers_to_other_prompt_files_apart(tmp_path: Path) -> None:
+    (tmp_path / "merge_skills.md").write_text("Unite these: {items}")
+    path = str(tmp_path / "answers.jsonl")
+    shown = [memory("right", True), memory("wrong", False)]
+    num_asked = []
+    for folder in (None, None, str(tmp_path)):
+        model = Scripted(both)
+        written = list(LanguageModelWriter(CachedModel(model, path), prompts_folder=folder).extract(shown))
+        assert {draft.kind for part in written for draft in part.drafts} == {Skill, Mistake}
+        num_asked.append(len(model.asked))
+    assert num_asked == [2, 0, 2]

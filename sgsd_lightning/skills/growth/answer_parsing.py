@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sgsd_lightning.skills.bank import Mistake, Skill
-from sgsd_lightning.skills.growth.merge_answer import text_fields
+from sgsd_lightning.skills.growth.merge_answer import find_missing_text, find_repeated_source, text_fields
 from sgsd_lightning.skills.growth.writer import MAX_DRAFTS, Draft, Reject
 
 LIST_KEYS: dict[type, tuple[str, str]] = {Skill: ("skills", "general_skills"), Mistake: ("mistakes", "common_mistakes")}
@@ -30,13 +30,13 @@ def parse_extraction(text: str, kind: Kind, sources: tuple[str, ...]) -> Parsed:
     drafts: list[Draft] = []
     rejects = []
     for record in records:
-        reason = _fault_of(record, kind)
+        reason = _find_fault(record, kind)
         if reason is None and len(drafts) == MAX_DRAFTS:
             reason = f"more than {MAX_DRAFTS} items from one memory"
         if reason is None:
             drafts.append(Draft(kind=kind, texts=_texts(record, kind), sources=sources))
         else:
-            rejects.append(Reject(sources=sources, reason=reason, text=_said(record)))
+            rejects.append(Reject(sources=sources, reason=reason, text=_text(record)))
     return tuple(drafts), tuple(rejects)
 
 
@@ -49,13 +49,13 @@ def parse_merge(text: str, kind: Kind, shown: Sequence[str]) -> Parsed:
     rejects = []
     taken: set[str] = set()
     for record in records:
-        reason = _fault_of(record, kind) or _fault_of_sources(record.get("sources"), shown, taken)
+        reason = _find_fault(record, kind) or _find_wrong_sources(record.get("sources"), shown, taken)
         if reason is None:
             sources = tuple(dict.fromkeys(record["sources"]))
             taken.update(sources)
             drafts.append(Draft(kind=kind, texts=_texts(record, kind), sources=sources))
         else:
-            rejects.append(Reject(sources=tuple(shown), reason=reason, text=_said(record)))
+            rejects.append(Reject(sources=tuple(shown), reason=reason, text=_text(record)))
     return tuple(drafts), tuple(rejects)
 
 
@@ -142,33 +142,32 @@ def _is_closed(written: str) -> bool:
     return False
 
 
-def _fault_of(record: Any, kind: Kind) -> str | None:
+def _find_fault(record: Any, kind: Kind) -> str | None:
     if record is None:
         return "the answer was cut off within this item"
     if not isinstance(record, Mapping):
         return f"a {kind.__name__.lower()} must be a JSON object; got {type(record).__name__}"
+    missing = find_missing_text(record, kind)
+    if missing is not None:
+        return missing
     for name in text_fields(kind):
-        value = record.get(name)
-        if not isinstance(value, str) or not value.strip():
-            return f"the field {name!r} must be a non-empty text; got {value!r:.80}"
-        if len(value) > MAX_CHARACTERS:
-            return f"the field {name!r} has {len(value)} characters; at most {MAX_CHARACTERS} are taken"
+        if len(record[name]) > MAX_CHARACTERS:
+            return f"the field {name!r} has {len(record[name])} characters; at most {MAX_CHARACTERS} are taken"
     return None
 
 
-def _fault_of_sources(named: Any, shown: Collection[str], taken: set[str]) -> str | None:
+def _find_wrong_sources(named: Any, shown: Collection[str], taken: set[str]) -> str | None:
     if not isinstance(named, list) or not named or not all(isinstance(source, str) for source in named):
         return f"the field 'sources' must list ids of the items that were shown; got {named!r:.80}"
     unknown = [source for source in named if source not in shown]
     if unknown:
         return f"the field 'sources' names {unknown[0]!r:.80}, which was not shown"
-    twice = [source for source in named if source in taken]
-    return f"{twice[0]} was named by an earlier item of the same answer" if twice else None
+    return find_repeated_source(named, taken)
 
 
 def _texts(record: Mapping[str, Any], kind: Kind) -> dict[str, str]:
     return {name: record[name].strip() for name in text_fields(kind)}
 
 
-def _said(record: Any) -> str:
+def _text(record: Any) -> str:
     return "" if record is None else json.dumps(record, ensure_ascii=False, default=str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sgsd_lightning.skills.bank import Item, Mistake, Skill
@@ -40,30 +40,36 @@ def draft_candidates(
     place = {memory_id: index for index, memory_id in enumerate(by_id)}
     written = sorted(writer.extract(memories, deadline), key=lambda part: place.get(part.sources[0], len(place)))
     drafts = [draft for part in written for draft in part.drafts]
-    leaks = {
-        index: leak for index, draft in enumerate(drafts) if (leak := leak_of(draft.texts, draft.sources, by_id, guard))
-    }
-    kept = [draft for index, draft in enumerate(drafts) if index not in leaks]
+    kept, leaking = refuse_leaks(drafts, by_id, guard)
+    numbered = [(f"draft_{number:06d}", draft) for number, draft in enumerate(kept, start=1)]
     return Candidates(
-        skills=_items(Skill, kept),
-        mistakes=_items(Mistake, kept),
+        skills=to_items(Skill, numbered),
+        mistakes=to_items(Mistake, numbered),
         memories=by_id,
-        rejects=(
-            *(reject for part in written for reject in part.rejects),
-            *(
-                Reject(sources=drafts[index].sources, reason=leak, text=_text(drafts[index]))
-                for index, leak in leaks.items()
-            ),
-        ),
+        rejects=(*(reject for part in written for reject in part.rejects), *leaking),
         num_drafts=len(drafts),
-        num_leaks=len(leaks),
+        num_leaks=len(leaking),
     )
 
 
-def leak_of(
+def refuse_leaks(
+    drafts: Sequence[Draft], memories: Mapping[str, Memory], guard: LeakGuard
+) -> tuple[list[Draft], list[Reject]]:
+    """Return the drafts that give nothing away, and a reject for each of the others, both in their order."""
+    kept, rejects = [], []
+    for draft in drafts:
+        leak = find_leak(draft.texts, draft.sources, memories, guard)
+        if leak is None:
+            kept.append(draft)
+        else:
+            rejects.append(Reject(sources=draft.sources, reason=leak, text=" | ".join(draft.texts.values())))
+    return kept, rejects
+
+
+def find_leak(
     texts: Mapping[str, str], sources: Sequence[str], memories: Mapping[str, Memory], guard: LeakGuard
 ) -> str | None:
-    """What a text gives away: the answer of one of the memories that it comes from, or an evaluation problem."""
+    """Return what a text gives away: the answer of one of the memories that it comes from, or an evaluation problem."""
     for source in sources:
         memory = memories.get(source)
         answers = (memory.problem, memory.reference_answer) if memory else ("", "")
@@ -73,23 +79,19 @@ def leak_of(
     return None
 
 
-def texts_of(item: Skill | Mistake) -> dict[str, str]:
+def item_texts(item: Skill | Mistake) -> dict[str, str]:
     """What an item says, by field."""
     return {name: getattr(item, name) for name in text_fields(type(item))}
 
 
-def _items(kind: type[Item], drafts: Sequence[Draft]) -> tuple[Item, ...]:
-    """Under ids of their own, which last until they enter a bank."""
+def to_items(kind: type[Item], drafts: Iterable[tuple[str, Draft]]) -> tuple[Item, ...]:
+    """Return the drafts of this kind as items, each under the id that stands before it."""
     return tuple(
         kind(
-            **{kind.ID_FIELD: f"draft_{number:06d}"},
+            **{kind.ID_FIELD: item_id},
             **draft.texts,
             extra={**(draft.extra or {}), SOURCES_KEY: list(draft.sources)},
         )
-        for number, draft in enumerate(drafts, start=1)
+        for item_id, draft in drafts
         if draft.kind is kind
     )
-
-
-def _text(draft: Draft) -> str:
-    return " | ".join(draft.texts.values())

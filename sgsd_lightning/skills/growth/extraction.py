@@ -12,12 +12,11 @@ from typing import Any, TextIO
 from sgsd_lightning.files import keep_whole_lines
 from sgsd_lightning.language_models.base import ModelUnavailableError
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
-from sgsd_lightning.skills.growth.drafting import leak_of
+from sgsd_lightning.skills.growth.drafting import refuse_leaks, to_items
 from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, Written
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
-from sgsd_lightning.skills.provenance import SOURCES_KEY
 
 KINDS: dict[str, type[Skill] | type[Mistake]] = {"skill": Skill, "mistake": Mistake}
 CANDIDATE_PREFIX: dict[type, str] = {Skill: "gen_cand_", Mistake: "err_cand_"}
@@ -81,28 +80,15 @@ def _is_failed_call(written: Written) -> bool:
 
 def _collected(parts: Sequence[Written], memories: Mapping[str, Memory], guard: LeakGuard) -> Extraction:
     rejects = [reject for part in parts for reject in part.rejects]
-    drafts = []
-    for draft in (draft for part in parts for draft in part.drafts):
-        leak = leak_of(draft.texts, draft.sources, memories, guard)
-        if leak is None:
-            drafts.append(draft)
-        else:
-            rejects.append(Reject(sources=draft.sources, reason=leak, text=" | ".join(draft.texts.values())))
-    candidates = SkillBank(general_skills=_items(Skill, drafts), common_mistakes=_items(Mistake, drafts))
-    return Extraction(candidates=candidates, rejects=tuple(rejects))
+    drafts, leaking = refuse_leaks([draft for part in parts for draft in part.drafts], memories, guard)
+    candidates = SkillBank(general_skills=_number(Skill, drafts), common_mistakes=_number(Mistake, drafts))
+    return Extraction(candidates=candidates, rejects=(*rejects, *leaking))
 
 
-def _items(kind: type[Item], drafts: Sequence[Draft]) -> tuple[Item, ...]:
+def _number(kind: type[Item], drafts: Sequence[Draft]) -> tuple[Item, ...]:
+    """Return the drafts of this kind as items with ids of candidates."""
     ids = ItemIds(CANDIDATE_PREFIX[kind], num_digits=6)
-    return tuple(
-        kind(
-            **{kind.ID_FIELD: ids.next()},
-            **draft.texts,
-            extra={**(draft.extra or {}), SOURCES_KEY: list(draft.sources)},
-        )
-        for draft in drafts
-        if draft.kind is kind
-    )
+    return to_items(kind, ((ids.next(), draft) for draft in drafts if draft.kind is kind))
 
 
 def _append(file: TextIO, written: Written) -> None:

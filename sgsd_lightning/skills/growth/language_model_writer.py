@@ -36,10 +36,10 @@ class LanguageModelWriter(SkillWriter):
     ) -> None:
         if max_completion_chars < 100:
             raise ValueError(f"writer.max_completion_chars must be at least 100; got {max_completion_chars}")
-        json_repair()  # missing, it should not be missed after the first answers were paid for
-        self.language_model = language_model
+        json_repair()  # fail now, not after paid calls
         self.computes_here = language_model.computes_here
         self.prompts = load_prompts(prompts_folder, domain)
+        self.language_model = language_model.for_prompts(self.prompts.digest)
         self.max_completion_chars = max_completion_chars
 
     def extract(self, memories: Sequence[Memory], deadline: float | None = None) -> Iterator[Written]:
@@ -56,7 +56,7 @@ class LanguageModelWriter(SkillWriter):
     def merge(self, items: Sequence[Skill] | Sequence[Mistake], deadline: float | None = None) -> Written:
         shown = tuple(item.item_id for item in items)
         template = self.prompts.merge_skills if isinstance(items[0], Skill) else self.prompts.merge_mistakes
-        chat = _chat(fill(template, items="\n".join(_listed(item) for item in items)))
+        chat = _chat(fill(template, items="\n".join(_list_item(item) for item in items)))
         for _, answer in self.language_model.answers([chat], deadline):
             if answer.text is None:
                 return Written(sources=shown, rejects=(Reject(sources=shown, reason=f"{answer.error}", text=""),))
@@ -95,6 +95,6 @@ def _chat(prompt: str) -> Messages:
     return [{"role": "user", "content": prompt}]
 
 
-def _listed(item: Skill | Mistake) -> str:
-    said = "; ".join(f"{name}: {getattr(item, name)}" for name in text_fields(type(item)))
-    return f"[{item.item_id}] {said}"
+def _list_item(item: Skill | Mistake) -> str:
+    texts = "; ".join(f"{name}: {getattr(item, name)}" for name in text_fields(type(item)))
+    return f"[{item.item_id}] {texts}"

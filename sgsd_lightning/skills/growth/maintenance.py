@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sgsd_lightning.skills.admission import Dropped
 from sgsd_lightning.skills.bank import SkillBank
 from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.growth.drafting import draft_candidates
-from sgsd_lightning.skills.growth.kind_update import MaintenanceSettings, UpdateOfKind
+from sgsd_lightning.skills.growth.kind_update import MaintenanceSettings, UpdateContext, update_kind
 from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter
 from sgsd_lightning.skills.item_ids import DYNAMIC_PREFIX, ItemIds
@@ -75,20 +74,20 @@ def maintain(
     )
     candidates = draft_candidates(choose_memories(memories, settings.max_memories), writer, guard, deadline)
     unfit_before = bank.metadata.get(UNFIT, [])
-    common: dict[str, Any] = {
-        "memories": candidates.memories,
-        "ledger": ledger,
-        "writer": writer,
-        "guard": guard,
-        "settings": settings,
-        "step": step,
-        "ids": ids,
-        "unfit_before": unfit_before,
-        "deadline": deadline,
-        "min_items": min_items,
-    }
-    skills = UpdateOfKind(items=bank.general_skills, drafts=candidates.skills, **common).run()
-    mistakes = UpdateOfKind(items=bank.common_mistakes, drafts=candidates.mistakes, **common).run()
+    context = UpdateContext(
+        memories=candidates.memories,
+        ledger=ledger,
+        writer=writer,
+        guard=guard,
+        settings=settings,
+        step=step,
+        ids=ids,
+        unfit_before=unfit_before,
+        deadline=deadline,
+        min_items=min_items,
+    )
+    skills = update_kind(bank.general_skills, candidates.skills, context)
+    mistakes = update_kind(bank.common_mistakes, candidates.mistakes, context)
     unfit = [*unfit_before, *skills.unfit, *mistakes.unfit][-NUM_UNFIT_KEPT:]
     return BankUpdate(
         bank=replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -28,7 +28,7 @@ def applied_answer(
         reason = f"{len(written.drafts)} drafts for {len(group)} items: a merge must not make them more"
         return {}, [
             *rejects,
-            Reject(sources=tuple(item.item_id for item in group), reason=reason, text=_said(written.drafts)),
+            Reject(sources=tuple(item.item_id for item in group), reason=reason, text=_text(written.drafts)),
         ]
     replacements: dict[str, list[Item]] = {}
     for draft in written.drafts:
@@ -41,7 +41,7 @@ def applied_answer(
                 replacements |= {member.item_id: [] for member in members}
                 replacements[members[0].item_id] = [merged]
         if fault is not None:
-            rejects.append(Reject(sources=tuple(draft.sources), reason=fault, text=_said([draft])))
+            rejects.append(Reject(sources=tuple(draft.sources), reason=fault, text=_text([draft])))
     return replacements, rejects
 
 
@@ -49,13 +49,26 @@ def _fault(draft: Draft, members: Sequence[Item], kind: type[Item], taken: Mappi
     """What is wrong with a draft, None for nothing."""
     if draft.kind is not kind:
         return f"a {draft.kind.__name__.lower()} among items that are each a {kind.__name__.lower()}"
-    for name in text_fields(kind):
-        value = draft.texts.get(name)
-        if not isinstance(value, str) or not value.strip():
-            return f"the field {name!r} must be a non-empty text; got {value!r}"
+    fault = find_missing_text(draft.texts, kind)
+    if fault is not None:
+        return fault
     if not members:
         return "it names none of the items that were shown"
-    twice = [member.item_id for member in members if member.item_id in taken]
+    return find_repeated_source([member.item_id for member in members], taken)
+
+
+def find_missing_text(record: Mapping[str, Any], kind: type[Skill] | type[Mistake]) -> str | None:
+    """Return what is wrong with the first text field that is missing or empty; None if all are there."""
+    for name in text_fields(kind):
+        value = record.get(name)
+        if not isinstance(value, str) or not value.strip():
+            return f"the field {name!r} must be a non-empty text; got {value!r:.80}"
+    return None
+
+
+def find_repeated_source(named: Sequence[str], taken: Container[str]) -> str | None:
+    """Return which of the named items an earlier draft of the same answer stands for; None if there is none."""
+    twice = [source for source in named if source in taken]
     return f"{', '.join(twice)} stand in an earlier draft of the same answer already" if twice else None
 
 
@@ -71,5 +84,5 @@ def text_fields(kind: type[Skill] | type[Mistake]) -> list[str]:
     return [entry.name for entry in fields(kind) if entry.name not in (kind.ID_FIELD, "extra")]
 
 
-def _said(drafts: Sequence[Draft]) -> str:
+def _text(drafts: Sequence[Draft]) -> str:
     return "\n".join(" | ".join(str(text) for text in draft.texts.values()) for draft in drafts)

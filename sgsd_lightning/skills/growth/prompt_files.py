@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sgsd_lightning.language_models.identity import digest
 from sgsd_lightning.prompts.chat import fill
 
 OUR_FOLDER = Path(__file__).resolve().parent / "prompts"
@@ -26,6 +27,11 @@ class Prompts:
     extract_mistakes: str
     merge_skills: str
     merge_mistakes: str
+
+    @property
+    def digest(self) -> str:
+        """Of all texts: answers to other prompt files are other answers."""
+        return digest(asdict(self))
 
 
 def load_prompts(folder: str | None = None, domain: str | None = None) -> Prompts:
