@@ -62,13 +62,16 @@ def compile_all(catalogue: str, capabilities: Sequence[int], only: str = "") -> 
         return [job.result() for job in jobs]
 
 
-def read_budget(path: Path) -> dict[int, dict[str, int]]:
-    """Bytes of local memory that are put up with, by compute capability and specimen.
+def read_budget(path: Path, triton_version: str) -> dict[int, dict[str, int]]:
+    """Bytes of local memory that are put up with under a version of Triton, by compute capability and specimen.
+
+    A version without a budget of its own has none: every spill is a fault.
 
     Raises:
         ValueError: a budget that is not a number of bytes.
     """
-    budget = {int(capability): dict(kernels) for capability, kernels in json.loads(path.read_text()).items()}
+    of_version = json.loads(path.read_text()).get(triton_version, {})
+    budget = {int(capability): dict(kernels) for capability, kernels in of_version.items()}
     for kernels in budget.values():
         for name, limit in kernels.items():
             if not isinstance(limit, int) or limit < 0:
@@ -121,6 +124,12 @@ def _cells(outcome: Mapping[str, Any]) -> list[str]:
     return [*(str(outcome[name]) for name in numbers), f"{outcome['shared_bytes'] / KIB:.1f}", instructions]
 
 
+def _triton_version() -> str:
+    import triton
+
+    return str(triton.__version__)
+
+
 def _as_json(outcomes: Sequence[Outcome], faults: Sequence[str]) -> dict[str, Any]:
     import triton
 
@@ -163,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if str(KERNELS) not in sys.path:
         sys.path.insert(0, str(KERNELS))
     try:
-        budget = read_budget(options.budget)
+        budget = read_budget(options.budget, _triton_version())
         outcomes = compile_all(options.catalogue, options.capability or sorted(SHARED_MEMORY_LIMIT), options.only)
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -71,7 +72,7 @@ def compiled(**changes: Any) -> CompiledKernel:
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     budget = tmp_path_factory.mktemp("faulty") / "budget.json"
-    budget.write_text('{"90": {"sound": 8, "gone": 8}}')
+    budget.write_text(json.dumps({importlib.metadata.version("triton"): {"90": {"sound": 8, "gone": 8}}}))
     return run_report("--catalogue", "faulty_specimens", "--budget", str(budget), "--capability", "90")
 
 
@@ -164,13 +165,27 @@ def test_a_budget_for_a_capability_that_was_not_compiled_is_not_stale() -> None:
 
 def test_a_budget_that_is_no_number_of_bytes_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "budget.json"
-    file.write_text('{"90": {"scan/tma": -1}}')
+    file.write_text('{"3.9.0": {"90": {"scan/tma": -1}}, "3.7.1": {"90": {"scan/tma": 1}}}')
     with pytest.raises(ValueError, match=r"the budget of scan/tma is -1; give bytes per thread"):
-        read_budget(file)
+        read_budget(file, "3.9.0")
+    assert read_budget(file, "3.7.1") == {90: {"scan/tma": 1}}
+    assert read_budget(file, "3.6.0") == {}
 
 
-def test_the_committed_budget_is_small() -> None:
-    assert all(limit <= 64 for kernels in read_budget(BUDGET).values() for limit in kernels.values())
+OLDER_TRITON = {
+    "divergence/tma/bfloat16/jsd",
+    "divergence/tma/bfloat16/jsd/mixture",
+    "divergence/pointer/float32/jsd/mixture",
+}
+"""Kernels that Triton 3.7.1 spills more of than 3.9.0."""
+
+
+def test_the_committed_budgets_are_small() -> None:
+    for version in json.loads(BUDGET.read_text()):
+        limits = {name: limit for kernels in read_budget(BUDGET, version).values() for name, limit in kernels.items()}
+        large = {name for name, limit in limits.items() if limit > 64}
+        assert large <= (OLDER_TRITON if version == "3.7.1" else set())
+        assert max(limits.values()) <= 300
 
 
 def test_a_listing_gives_registers_stack_and_kinds_of_instructions() -> None:
