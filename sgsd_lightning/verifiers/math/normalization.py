@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from sgsd_lightning.verifiers.math.words import in_symbols
+
 MAX_LENGTH = 2000
 UNICODE = str.maketrans(
     {
@@ -39,7 +41,8 @@ SPELLINGS = tuple(
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
-        (r"\\(?:dots|cdots)(?![a-zA-Z])", r"\\ldots"),
+        (r"\\(?:dots|cdots|dotsc)(?![a-zA-Z])", r"\\ldots"),
+        (r"\\(?:middle)(?![a-zA-Z])", ""),
         (r"\+\s*\\infty", r"\\infty"),
         (r"√\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1}"),
@@ -77,41 +80,67 @@ CHOICE_WITH_TEXT = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s*(\S.*)", re
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 FUNCTIONS = frozenset(
-    [
-        "sinh",
-        "cosh",
-        "tanh",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "asin",
-        "acos",
-        "atan",
-        "sqrt",
-        "floor",
-        "ceil",
-        "infty",
-        "matrix",
-        "pmatrix",
-        "bmatrix",
-        "array",
-        "cases",
-    ]
+    "sinh cosh tanh arcsin arccos arctan arccot arcctg arctg asin acos atan sqrt cbrt floor ceil infty matrix pmatrix "
+    "bmatrix vmatrix array cases choose".split()
 )
+SEVERAL_CHOICES = re.compile(r"[A-H](?:\s*(?:,|;|and)\s*[A-H])+|[A-H]{2,8}")
+GROUPED = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3}){2,}(?![\d,]|\.\d*,)|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d/])")
+ONE_GROUP = re.compile(r"(?<![\d,.])[1-9]\d{0,2},\d{3}(?!\d|,\d)")
+REVERSED = (
+    (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"(\1)"),
+    (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\]"), r"(\1]"),
+    (re.compile(r"\[([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"[\1)"),
+)
+ALIGNED = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|array|cases|gathered)\}(?:\{[lcr]*\})?")
 
 
 def normalize(text: str) -> str:
     """The same value in a plainer spelling: wrappers, qualifiers and typographic variants gone, ``and`` a comma."""
     text = unwrap(_plain_characters(text))
     text = re.sub(r"\\?\$\s*(?=[\d.])", "€€", text).replace("$", " ").replace("€€", r"\$")
+    text = _in_lines(text)
     for pattern, replacement in SPELLINGS:
         text = pattern.sub(replacement, text)
-    text = unwrap(text.replace(r"\(", " ").replace(r"\)", " "))
+    text = in_symbols(unwrap(text.replace(r"\(", " ").replace(r"\)", " ")))
+    for pattern, replacement in REVERSED:
+        text = pattern.sub(replacement, text)
     text = QUALIFIER.sub("", text)
-    text = CONJUNCTION.sub(",", text)
+    text = ungroup(CONJUNCTION.sub(", ", text))
     if text.count("=") > 1:
         text = TUPLE_ASSIGNMENT.sub(_spread_assignment, text)
     return re.sub(r"\s+", " ", text).strip(" .;,:")
+
+
+def ungroup(text: str) -> str:
+    """Numbers without thousands separators, where a list cannot be meant.
+
+    Several separators without spaces group digits; a single one does where the other parts are set off by spaces.
+    """
+    if "," in text and text[0] not in "([{" and not text.startswith(r"\{"):
+        if re.search(r"[,;]\s", text):
+            text = ONE_GROUP.sub(lambda match: match[0].replace(",", ""), text)
+    if re.fullmatch(r"[\d, ]*", text):
+        return text
+    return GROUPED.sub(lambda match: re.sub("[, ]", "", match[0]), text)
+
+
+def choices(text: str) -> frozenset[str] | None:
+    """The letters of ``A, C`` or ``AC``; None for any other text."""
+    text = unwrap(TEXT_COMMAND.sub(r"\1", unwrap(text)))
+    letters = re.findall("[A-H]", text) if SEVERAL_CHOICES.fullmatch(text) else []
+    return frozenset(letters) if letters and len(set(letters)) == len(letters) else None
+
+
+def _in_lines(text: str) -> str:
+    """Aligned lines as a list: a chain of equations or relations written downwards is one chain."""
+    if not ALIGNED.search(text):
+        return text
+    lines = [line.replace("&", " ").strip() for line in ALIGNED.sub(" ", text).split(r"\\")]
+    joined = ""
+    for line in filter(None, lines):
+        continues = re.match(r"=|<|>|\\(?:le|ge|leq|geq)(?![a-zA-Z])", line)
+        joined += (" " if continues or not joined else ", ") + line
+    return joined.strip()
 
 
 def unwrap(text: str) -> str:

@@ -1,52 +1,23 @@
-"""The parts of an answer: names before values, lists, brackets, and the one expression of a sentence."""
+"""The parts of an answer: lists, brackets, chains of equations, and the conditions after a formula."""
 
 from __future__ import annotations
 
 import re
 
+from sgsd_lightning.verifiers.math.labels import is_assignment
+
 OPENING = "([{"
 CLOSING = ")]}"
-SYMBOL = r"\\?[a-zA-Z]+(?:_\s*(?:\{[^{}]*\}|\w))?'?"
-ARGUMENTS = r"\(\s*[a-zA-Z]?(?:\s*,\s*[a-zA-Z]?)*\s*\)"
-NAME = (
-    rf"(?:\\(?:text|mathrm|overline)\s*\{{[^{{}}]*\}}(?:_\s*(?:\{{[^{{}}]*\}}|\w))?|\\angle\s*[A-Z]+|[A-Z]+(?::[A-Z]+)+|"
-    rf"{SYMBOL}(?:\s*{ARGUMENTS})?|{ARGUMENTS})"
-)
-PREFIX = re.compile(rf"({NAME})?\s*(=|\\in(?![a-zA-Z])|:(?=\s*\S)|(?<=[a-zA-Z])\s+is(?![a-zA-Z]))\s*")
-FUNCTION = re.compile(rf"{SYMBOL}\s*\(\s*([a-z]\s*(?:,\s*[a-z]\s*)*)\)|[a-zA-Z]_(?:\{{([ijkmn])\}}|([ijkmn]))")
-LABEL = re.compile(r"(?:\(?[a-h]|\(?[ivx]+)?\)\s*(?=\S)")
 RELATION = re.compile(r"[a-zA-Z]\s*(<|>|\\le|\\ge)(?![a-zA-Z])\s*([^<>=]+)")
-FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$([^$]+)\$", re.DOTALL)
-NUMBER_WORD = re.compile(r"(?<![\w.,^_{\\/-])-?\d+(?:,\d{3})*(?:\.\d+)?(?![\w^_/]|[.,]\d)")
-NEGATION = re.compile(
-    r"\b(?:not|no|none|never|except|unless|without|neither|nor|or|cannot|either|incorrect|wrong)\b|n't\b"
+SIDES = re.compile(r"(?<![<>!:\\])=(?!=)")
+ORDER = r"(?:<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|\\ne(?![a-zA-Z]))"
+CONDITION = re.compile(
+    rf"(?:for\s+|if\s+|when\s+)?[a-zA-Z](?:_\w)?\s*(?:{ORDER}|\\in(?![a-zA-Z])).*|"
+    rf"[^<>=\\a-zA-Z]+{ORDER}\s*[a-zA-Z]\s*(?:{ORDER}.*)?",
+    re.DOTALL,
 )
-NUMERALS = re.compile(
-    r"\b(?:hal(?:f|ves)|thirds?|quarters?|dozens?|hundreds?|thousands?|[mb]illions?|squared?|cubed?|root|factorial|times|plus|"
-    r"minus|power|mod|modulo|base|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty)\b"
-)
-MIN_WORDS = 2
-VERDICT = re.compile(r"(yes|no)\b[\s,.:;!-]+\S.*", re.IGNORECASE | re.DOTALL)
-
-
-def split_name(text: str) -> tuple[str | None, str]:
-    r"""The name and the value of ``x = 5``, ``f(x) = 5``, ``(x, y) = (1, 2)``, ``x \in S`` or ``b) 5``.
-
-    A name is lower case, without subscript and arguments; None where it is no lone symbol, or missing.
-    """
-    text = text.strip()
-    if (label := LABEL.match(text)) and text.count("(") < text.count(")") + (label[0][0] == "("):
-        text = text[label.end() :]
-    match = PREFIX.match(text)
-    if match is None or match.end() == len(text) or (match[2] == ":" and len(match[1] or "") < 2):
-        return None, text
-    value = text[match.end() :].strip()
-    if match[2] in (":", " is") or match[2].strip() == "is":
-        return None, value
-    symbol = re.match(r"\\?[a-zA-Z]+", match[1] or "")
-    is_lone = symbol is not None and (len(symbol[0]) == 1 or symbol[0].startswith("\\"))
-    name = symbol[0].lower() if symbol and is_lone else None
-    return name, text if _is_constant(match[1] or "", value) else value
+IN_PARENTHESES = re.compile(rf"(.*\S)\s*\(\s*(?:for\s+|if\s+|when\s+)?([a-zA-Z]\s*{ORDER}[^()]*)\)", re.DOTALL)
+LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
 
 def split_list(text: str) -> list[str]:
@@ -62,6 +33,34 @@ def split_list(text: str) -> list[str]:
             start = position + 1
     parts.append(text[start:])
     return [sign for part in parts if part.strip() for sign in _both_signs(part.strip())]
+
+
+def elements(text: str) -> list[str]:
+    """The parts of a list with conditions taken off the formulas before them, and chains such as m = n = 1 spread."""
+    parts: list[str] = []
+    for part in split_list(text):
+        if not (parts and _is_condition_of(part, parts[-1])):
+            parts += spread_chain(without_condition(part))
+    return parts
+
+
+def without_condition(text: str) -> str:
+    """A formula without the inequality in parentheses that follows it."""
+    match = IN_PARENTHESES.fullmatch(text)
+    return match[1] if match else text
+
+
+def spread_chain(text: str) -> list[str]:
+    """``m = n = 1`` as ``m = 1`` and ``n = 1``; ``S = 2 * 3 = 6`` as ``S = 6``."""
+    sides = [side.strip() for side in SIDES.split(text)]
+    if len(sides) < 3 or not all(sides) or r"\ldots" in text:
+        return [text]
+    named = [is_assignment(side) for side in sides]
+    if all(named[:-1]) and not named[-1]:
+        return [f"{side} = {sides[-1]}" for side in sides[:-1]]
+    if named[0] and not any(re.search("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side)) for side in sides[1:]):
+        return [f"{sides[0]} = {sides[-1]}"]
+    return [text]
 
 
 def bracketed(text: str) -> tuple[str, list[str]] | None:
@@ -91,33 +90,13 @@ def as_union(relations: list[str]) -> str | None:
     return r" \cup ".join(intervals)
 
 
-def only_expression(text: str) -> str | None:
-    """The formula or number of a sentence that has exactly one, and neither denies nor counts in words; else None."""
-    if VERDICT.fullmatch(text.strip()):
-        return text.strip().split()[0].strip(",.:;!-")
-    head, _, conclusion = text.rpartition("i.e.")
-    if head:
-        return conclusion.strip(" ,.") or None
-    formulas = [next(group for group in match.groups() if group) for match in FORMULA.finditer(text)]
-    words = FORMULA.sub(" ", text)
-    if len(re.findall(r"(?<![\\\w])[a-zA-Z]{2,}", words)) < MIN_WORDS:
-        return None
-    if NEGATION.search(words.lower()) or NUMERALS.search(words.lower()):
-        return None
-    if formulas:
-        return formulas[0] if len(formulas) == 1 and not re.search(r"\d", words) else None
-    numbers = NUMBER_WORD.findall(text)
-    is_plain = len(re.findall(r"\d+(?:[.,]\d+)*", text)) == 1 and not re.search(r"[\\=^_+*/<>]", text)
-    return numbers[0] if len(numbers) == 1 and is_plain else None
-
-
-def _is_constant(name: str, value: str) -> bool:
-    """Whether ``f(x) = value`` or ``a_n = value`` is a constant function or sequence, which its value alone is not."""
-    match = FUNCTION.fullmatch(name)
-    if match is None:
+def _is_condition_of(part: str, formula: str) -> bool:
+    r"""Whether a part restricts a letter of the formula before it: ``k \in Z`` after ``2k\pi``, ``x > 0`` after ``x^2``."""
+    if not CONDITION.fullmatch(part) or CONDITION.fullmatch(formula):
         return False
-    indices = re.findall("[a-z]", next(group for group in match.groups() if group))
-    return not set(indices) & set(re.sub(r"\\[a-zA-Z]+", " ", value))
+    restricted = set(LETTER.findall(re.sub(r"\\[a-zA-Z]+(?:\s*\{\s*[A-Z]\s*\})?", " ", part)))
+    _, _, value = formula.rpartition("=")
+    return bool(restricted & set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", " ", value))))
 
 
 def _is_in_number(text: str, position: int) -> bool:
@@ -130,7 +109,7 @@ def _is_in_number(text: str, position: int) -> bool:
 
 
 def _both_signs(text: str) -> list[str]:
-    if r"\pm" not in text:
+    if r"\pm" not in text or text.startswith((r"\{", "{")):
         return [text]
     swapped = {r"\pm": "-", r"\mp": "+"}
     return [

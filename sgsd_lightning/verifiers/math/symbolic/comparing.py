@@ -58,11 +58,18 @@ def _same_functions(left: Node, right: Node, symbols: list[str], is_real: bool) 
 
 
 def points(symbols: list[str]) -> Iterator[dict[str, Fraction]]:
-    """The same each time: positive, of both signs, whole."""
+    """The same each time: positive, of both signs and all negative, whole."""
     generator = random.Random(0)
-    for low, high, num, denominator in ((1, 300, 4, 97), (-300, 300, 5, 89), (3, 9, 4, 1)):
-        for _ in range(num):
-            yield {symbol: Fraction(generator.randint(low, high), denominator) for symbol in symbols}
+    for _ in range(4):
+        yield {symbol: Fraction(generator.randint(1, 300), 97) for symbol in symbols}
+    for turn in range(6):
+        signs = [-1 if turn >= 4 or (turn + place) % 2 == 0 else 1 for place in range(len(symbols))]
+        yield {
+            symbol: Fraction(sign * generator.randint(5, 300), 89)
+            for symbol, sign in zip(symbols, signs, strict=True)
+        }
+    for _ in range(4):
+        yield {symbol: Fraction(generator.randint(3, 12)) for symbol in symbols}
 
 
 def agree_at(point: Mapping[str, Fraction], left: Node, right: Node, is_real: bool) -> bool:

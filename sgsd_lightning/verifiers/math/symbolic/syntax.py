@@ -62,7 +62,11 @@ class Reader:
         while self.kind == ",":
             self.take()
             parts.append(self.relation())
-        return parts[0] if len(parts) == 1 else Node("tuple", tuple(parts))
+        inner = parts[0] if len(parts) == 1 else Node("tuple", tuple(parts))
+        if self.kind == r"\choose":
+            self.take()
+            return Node("call", (inner, self.sequence()), "binomial")
+        return inner
 
     def relation(self) -> Node:
         sides, signs = [self.set_operation()], []
@@ -113,7 +117,7 @@ class Reader:
                 right = self.signed_power()
                 left = Node("mul" if operation == "*" else "div", (left, right))
             elif self.starts_factor():
-                if self.kind == "number":
+                if self.kind == "number" and self.tokens[self.position - 1].kind == "number":
                     raise NotRead("two numbers side by side")
                 is_mixed = self.kind == r"\frac" and left.kind == "number" and left.value.denominator == 1
                 right = self.power()
@@ -182,9 +186,6 @@ class Reader:
         if self.kind == "{":
             self.take()
             inner = self.sequence()
-            if self.kind == r"\choose":
-                self.take()
-                inner = Node("call", (inner, self.sequence()), "binomial")
             self.take("}")
             return inner
         if self.kind == "number" and len(self.token.text) > 1 and self.token.text.isdigit():
