@@ -30,6 +30,7 @@ WORDS = r"(?:\\(?:text|mathrm)\s*\{\s*)?([a-zA-Z][\w'-]*(?:\s+[\w'-]+){0,3})\s*\
 TITLED = re.compile(rf"{WORDS}\s*(?::|=)\s*(?=\S)")
 SAID = re.compile(r"([A-Z][\w'-]*)\s+(?:is|has|have|gets|got|are|was|had)\s+(?=\S)")
 STATED = re.compile(r".*?(?<=[a-zA-Z])\s+is\s+(?=\S)", re.DOTALL)
+STATED_IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\b(?:is|are|equals|be)\s*:?\s*\}\s*(?=\S)")
 COORDINATES = re.compile(rf"([A-Z]'?(?:_\w|_\{{\w+\}})?)\s*(\((?:[^()]|\([^()]*\))*[,;](?:[^()]|\([^()]*\))*\))")
 FUNCTION = re.compile(rf"{SYMBOL}\s*\(\s*([a-z]\s*(?:,\s*[a-z]\s*)*)\)|[a-zA-Z]_(?:\{{([ijkmn])\}}|([ijkmn]))")
 INDEXED = re.compile(r"\\?([a-zA-Z]+)(?:_\{?(\w+)\}?)?")
@@ -129,7 +130,7 @@ def _in_words(text: str) -> tuple[Label | None, str]:
         return _word(match[1]), text[match.end() :].strip()
     if (match := TITLED.match(text)) and not re.fullmatch(r"[a-zA-Z]|[A-Z]{2}", match[1]):
         return _word(match[1]), text[match.end() :].strip()
-    if match := STATED.match(text):
+    if match := STATED_IN_TEXT.match(text) or STATED.match(text):
         return None, text[match.end() :].strip()
     return None, text
 

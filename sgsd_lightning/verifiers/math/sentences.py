@@ -58,7 +58,7 @@ def _without_aside(text: str) -> str:
     """The statement alone: what follows its first formula from a word such as "attained" or "where" on is left out."""
     first = FORMULA.search(text)
     if first is None:
-        return ASIDE.sub("", text)
+        return text if re.search("[:;]", text) else ASIDE.sub("", text)
     before, after = text[: first.end()], text[first.end() :]
     if not STATES.search(text[: first.start()]) and not re.match(r"\s*(?:is|are)\b", after):
         return text
