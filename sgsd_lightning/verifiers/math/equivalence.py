@@ -20,13 +20,14 @@ from sgsd_lightning.verifiers.math.normalization import (
 )
 from sgsd_lightning.verifiers.math.process import JUDGE, TimeBudget
 from sgsd_lightning.verifiers.math.sentences import only_expression
-from sgsd_lightning.verifiers.math.structure import as_union, bracketed, elements
+from sgsd_lightning.verifiers.math.structure import as_intersection, as_union, bracketed, elements
 from sgsd_lightning.verifiers.math.units import counted_noun, split_unit
 
 TIME_LIMIT_S = 5.0
 MAX_LIST_LENGTH = 32
 SETS = "{}"
 CONDITIONAL = re.compile(r"\\mid(?![a-zA-Z])|^[^|]*(?<!\|)\|[^|]*$|:")
+IN_RADIANS = re.compile(r"\\pi(?![a-zA-Z])|arc|\^\s*\{\s*-1\s*\}")
 IN_BASE = re.compile(r"(\w+)_(?:\{(\d+)\}|(\d+))")
 
 
@@ -75,12 +76,19 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
     if several[0] and several[1]:
         return several[0] == several[1]
     contents = rest if letter and rest else predicted, other_rest if other_letter and other_rest else answer
-    if _equal(normalize(contents[0]), normalize(contents[1]), budget):
+    readings = [_readings(normalize(content)) for content in contents]
+    if any(_equal(one, other, budget) for one in readings[0] for other in readings[1]):
         return True
     expressions = only_expression(predicted), only_expression(answer)
     if any(expressions):
         return _equal(normalize(expressions[0] or predicted), normalize(expressions[1] or answer), budget)
     return completes(compact(split_label(normalize(predicted))[1]), compact(split_label(normalize(answer))[1]))
+
+
+def _readings(text: str) -> list[str]:
+    """``100,200,300`` is a list and a number."""
+    is_both = "," in text and exact_number(text) is not None
+    return [text, text.replace(",", "")] if is_both else [text]
 
 
 def _equal(predicted: str, answer: str, budget: TimeBudget) -> bool:
@@ -128,7 +136,7 @@ def _equal_quantities(predicted: Element, answer: Element, budget: TimeBudget) -
             return True
     if "degree" in units and units[0] != units[1] and units[0] in (None, "degree", "radian"):
         degrees, other = (predicted, answer) if predicted.unit == "degree" else (answer, predicted)
-        if other.unit in (None, "radian") and (other.unit or r"\pi" in other.value):
+        if other.unit in (None, "radian") and (other.unit or IN_RADIANS.search(other.value)):
             return _judge(rf"({degrees.value}) \cdot \pi / 180", other.value, budget)
     if None not in units and units[0] != units[1]:
         return False
@@ -165,14 +173,23 @@ def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) ->
     """Lists without brackets, one of them perhaps against a tuple or set."""
     (predicted, is_tuple), (answer, is_other_tuple) = _opened(predicted, answer), _opened(answer, predicted)
     if len(predicted) != len(answer):
-        unions = as_union(predicted), as_union(answer)
-        return any(unions) and _judge(unions[0] or ", ".join(predicted), unions[1] or ", ".join(answer), budget)
+        return _equal_as_sets(predicted, answer, budget)
     labels = [[_element(part, is_counted=True).label for part in side] for side in (predicted, answer)]
     is_ordered = is_tuple or is_other_tuple or order_counts(*labels)
     if _equal_parts(predicted, answer, is_ordered, budget):
         return True
-    unions = as_union(predicted), as_union(answer)
-    return None not in unions and _judge(unions[0] or "", unions[1] or "", budget)
+    return _equal_as_sets(predicted, answer, budget)
+
+
+def _equal_as_sets(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
+    """Lists of relations as the set of what satisfies one of them or, failing that, all of them."""
+    if not all(len(side) == 1 or as_union(side) or as_intersection(side) for side in (predicted, answer)):
+        return False
+    for as_set in (as_union, as_intersection):
+        sets = [as_set(side) if len(side) > 1 else side[0] for side in (predicted, answer)]
+        if sets[0] and sets[1] and _judge(sets[0], sets[1], budget):
+            return True
+    return False
 
 
 def _opened(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
@@ -180,6 +197,8 @@ def _opened(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
     if len(parts) > 1 or len(other) == 1:
         return parts, False
     kind = bracketed(split_label(parts[0])[1])
+    if kind is not None and kind[0] == SETS and len(kind[1]) == 1:
+        kind = bracketed(kind[1][0])
     if kind is not None and kind[0] in ("()", SETS) and len(kind[1]) == len(other):
         return kind[1], kind[0] == "()"
     return parts, False

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-SYMBOL = r"\\?[a-zA-Z]+(?:_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w))?'*"
+from sgsd_lightning.verifiers.math.sentences import NEGATION, NUMERALS
+
+LETTER = r"(?:\\[a-zA-Z]+|(?!(?:[a-d]{3,}|[p-z]{3,})(?![a-z]))[a-z]{3,}|[A-Z]{2,5}|[a-zA-Z](?![a-z]))"
+SYMBOL = LETTER + r"(?:_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w))?'*"
 NESTED = r"\((?:[^()=<>]|\([^()=<>]*\))*\)"
 LETTERS = r"\(\s*[a-zA-Z]?(?:\s*,\s*[a-zA-Z]?)*\s*\)"
 SEGMENT = r"(?:[A-Z]'?(?:_\w)?){1,3}"
@@ -21,20 +24,25 @@ NAME = (
     rf"\\frac\s*\{{{FRACTION_PART}\}}\s*\{{{FRACTION_PART}\}}|{SEGMENT}\s*/\s*{SEGMENT}|[a-z]\s*/\s*[a-z]|"
     rf"\\(?:sin|cos|tan|cot|sec|csc|max|min|lim|gcd|lcm|int|sum)(?![a-zA-Z])[^=<>]*|"
     rf"(?:sin|cos|tan|cot)\s*\(?\s*{SYMBOL}\s*\)?|"
-    rf"{FUNCTION_LETTER}\s*{NESTED}|{SYMBOL}(?:\s*{LETTERS})?|{LETTERS})"
+    rf"{FUNCTION_LETTER}\s*{NESTED}|n\s*\([^()=]*[A-Z][^()=]*\)|{SYMBOL}(?:\s*{LETTERS})?|{LETTERS})"
 )
 ASSIGNED = re.compile(rf"({NAME})\s*(=|\\in(?![a-zA-Z]))\s*(?=\S)")
 BARE_SIGN = re.compile(r"\s*(?:=|\\in(?![a-zA-Z])|:(?!\s*\d+\s*$))\s*(?=\S)")
 ITEM = re.compile(r"(?:\(\s*([a-h]|[ivx]+|\d)\s*\)\s+|\(([a-h]|[ivx]{1,4})\)\s*(?=[\d\\-])|([a-h]|[ivx]+|\d)?\)\s*)(?=\S)")
 WORDS = r"(?:\\(?:text|mathrm)\s*\{\s*)?([a-zA-Z][\w'-]*(?:\s+[\w'-]+){0,3})\s*\}?"
-TITLED = re.compile(rf"{WORDS}\s*(?::|=)\s*(?=\S)")
+TITLED = re.compile(rf"{WORDS}\s*(?::|(?<=[a-z][a-z][a-z])=|(?<=[a-z][a-z]\}})=|(?<=[a-z][a-z]\s)=)\s*(?=\S)")
 SAID = re.compile(r"([A-Z][\w'-]*)\s+(?:is|has|have|gets|got|are|was|had)\s+(?=\S)")
-STATED = re.compile(r".*?(?<=[a-zA-Z])\s+is\s+(?=\S)", re.DOTALL)
+STATED = re.compile(r"(.*?[a-zA-Z])\s+(?:is|are|equals)\s+(?=\S)", re.DOTALL)
+LEADING = re.compile(r"([a-zA-Z]{3,}(?:\s+[a-zA-Z]+){0,2})\s+(?=[-+]?[\d(\\$])")
 STATED_IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\b(?:is|are|equals|be)\s*:?\s*\}\s*(?=\S)")
 COORDINATES = re.compile(rf"([A-Z]'?(?:_\w|_\{{\w+\}})?)\s*(\((?:[^()]|\([^()]*\))*[,;](?:[^()]|\([^()]*\))*\))")
 FUNCTION = re.compile(rf"{SYMBOL}\s*\(\s*([a-z]\s*(?:,\s*[a-z]\s*)*)\)|[a-zA-Z]_(?:\{{([ijkmn])\}}|([ijkmn]))")
 INDEXED = re.compile(r"\\?([a-zA-Z]+)(?:_\{?(\w+)\}?)?")
-GENERIC = frozenset("answer value result solution total number sum thus so hence therefore final answers values".split())
+CHANGES = re.compile(
+    NEGATION.pattern + "|" + NUMERALS.pattern + r"|\b(?:sin|cos|tan|cot|log|exp|sqrt|least|most|than|over|under)\b"
+)
+MAX_WORDS = 4
+GENERIC = frozenset("it this that which there answer value result solution total number sum thus so hence therefore final answers values exactly equal equals".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +136,13 @@ def _word(text: str) -> Label | None:
 def _in_words(text: str) -> tuple[Label | None, str]:
     if match := SAID.match(text):
         return _word(match[1]), text[match.end() :].strip()
-    if (match := TITLED.match(text)) and not re.fullmatch(r"[a-zA-Z]|[A-Z]{2}", match[1]):
+    if (match := TITLED.match(text)) and not re.fullmatch(r"[a-zA-Z]|[A-Z]{2}|[a-z]{2}|[p-z]+", match[1]):
         return _word(match[1]), text[match.end() :].strip()
-    if match := STATED_IN_TEXT.match(text) or STATED.match(text):
+    if match := STATED_IN_TEXT.match(text):
         return None, text[match.end() :].strip()
+    if (match := STATED.match(text) or LEADING.match(text)) and not CHANGES.search(match[1].lower()):
+        is_short = re.fullmatch(r"[a-zA-Z' -]+", match[1]) and len(match[1].split()) <= MAX_WORDS
+        return _word(match[1]) if is_short else None, text[match.end() :].strip()
     return None, text
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from sgsd_lightning.verifiers.math.structure import TUPLE_ASSIGNMENT, relations_as_set, spread_assignment
 from sgsd_lightning.verifiers.math.words import in_symbols
 
 MAX_LENGTH = 2000
@@ -73,7 +74,6 @@ QUALIFIER = re.compile(
     r"\s*\(\s*(?:for\s+)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*(?:\\mathbb\s*\{?\s*[A-Z]\s*\}?|[A-Z])[^()]*\)$",
     re.DOTALL,
 )
-TUPLE_ASSIGNMENT = re.compile(r"\(\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])+)\s*\)\s*=\s*\(([^()]*)\)")
 TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textbf|mbox|mathrm)\s*\{([^{}]*)\}")
 CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*[.:]?")
 CHOICE_WITH_TEXT = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s*(\S.*)", re.DOTALL)
@@ -84,12 +84,15 @@ FUNCTIONS = frozenset(
     "bmatrix vmatrix array cases choose".split()
 )
 SEVERAL_CHOICES = re.compile(r"[A-H](?:\s*(?:,|;|and)\s*[A-H])+|[A-H]{2,8}")
-GROUPED = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3}){2,}(?![\d,]|\.\d*,)|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d/])")
+GROUPED = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3}){2,}(?!\d|,\d)|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d/])")
 ONE_GROUP = re.compile(r"(?<![\d,.])[1-9]\d{0,2},\d{3}(?!\d|,\d)")
 REVERSED = (
     (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"(\1)"),
     (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\]"), r"(\1]"),
     (re.compile(r"\[([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"[\1)"),
+)
+APPROXIMATE = re.compile(
+    r"^(?:\\text\s*\{\s*)?(?:about|approximately|approx\.?|roughly|exactly|nearly)\s*\}?(?![a-zA-Z])\s*|^\\approx\s*", re.IGNORECASE
 )
 ALIGNED = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|array|cases|gathered)\}(?:\{[lcr]*\})?")
 
@@ -105,9 +108,9 @@ def normalize(text: str) -> str:
     for pattern, replacement in REVERSED:
         text = pattern.sub(replacement, text)
     text = QUALIFIER.sub("", text)
-    text = ungroup(CONJUNCTION.sub(", ", text))
+    text = ungroup(CONJUNCTION.sub(", ", relations_as_set(APPROXIMATE.sub("", text.strip(" .")))))
     if text.count("=") > 1:
-        text = TUPLE_ASSIGNMENT.sub(_spread_assignment, text)
+        text = TUPLE_ASSIGNMENT.sub(spread_assignment, text)
     return re.sub(r"\s+", " ", text).strip(" .;,:")
 
 
@@ -119,7 +122,7 @@ def ungroup(text: str) -> str:
     if "," in text and text[0] not in "([{" and not text.startswith(r"\{"):
         if re.search(r"[,;]\s", text):
             text = ONE_GROUP.sub(lambda match: match[0].replace(",", ""), text)
-    if re.fullmatch(r"[\d, ]*", text):
+    if re.fullmatch(r"[\d,]*|[\d ]*", text):
         return text
     return GROUPED.sub(lambda match: re.sub("[, ]", "", match[0]), text)
 
@@ -200,10 +203,3 @@ def _plain_characters(text: str) -> str:
 
 def _is_word(text: str) -> bool:
     return text.casefold() in ("yes", "no", "odd")
-
-
-def _spread_assignment(match: re.Match[str]) -> str:
-    names, values = match[1].split(","), match[2].split(",")
-    if len(names) != len(values):
-        return match[0]
-    return ", ".join(f"{name.strip()} = {value.strip()}" for name, value in zip(names, values, strict=True))

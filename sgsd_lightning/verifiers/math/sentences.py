@@ -20,6 +20,7 @@ ASIDE = re.compile(
     r"each|example)|if|at)\b.*",
     re.DOTALL,
 )
+DEFINITION = re.compile(r"\s*,?\s*\b(?:where|with|for\s+(?:all|any|every|each|some|real|integers?))\b")
 STATES = re.compile(r"\b(?:is|are|be|equals?|equal\s+to|has|have|exactly|only|get|obtain|namely)\b[^.]*$")
 POINT = re.compile(r"(?:^|\s)([A-Z]?\s*\([^()]*,[^()]*\))$")
 
@@ -60,6 +61,8 @@ def _without_aside(text: str) -> str:
     if first is None:
         return text if re.search("[:;]", text) else ASIDE.sub("", text)
     before, after = text[: first.end()], text[first.end() :]
+    if DEFINITION.match(after):
+        return before
     if not STATES.search(text[: first.start()]) and not re.match(r"\s*(?:is|are)\b", after):
         return text
     aside = ASIDE.match(after)

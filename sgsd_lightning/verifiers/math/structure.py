@@ -16,6 +16,12 @@ CONDITION = re.compile(
     rf"[^<>=\\a-zA-Z]+{ORDER}\s*[a-zA-Z]\s*(?:{ORDER}.*)?",
     re.DOTALL,
 )
+RESTRICTION = re.compile(rf"([a-zA-Z])\s*(?:{ORDER}|\\in(?![a-zA-Z]))(?:(?!{ORDER}).)+", re.DOTALL)
+ALTERNATIVES = re.compile(r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))")
+TOGETHER = re.compile(
+    r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:and|but)\s*\}|(?<![a-zA-Z\\])(?:and|but)(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z]))"
+)
+TUPLE_ASSIGNMENT = re.compile(r"\(\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])+)\s*\)\s*=\s*\(([^()]*)\)")
 IN_PARENTHESES = re.compile(rf"(.*\S)\s*\(\s*(?:for\s+|if\s+|when\s+)?([a-zA-Z]\s*{ORDER}[^()]*)\)", re.DOTALL)
 LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
@@ -37,6 +43,8 @@ def split_list(text: str) -> list[str]:
 
 def elements(text: str) -> list[str]:
     """The parts of a list with conditions taken off the formulas before them, and chains such as m = n = 1 spread."""
+    if match := TUPLE_ASSIGNMENT.fullmatch(text.strip()):
+        return spread_assignment(match).split(", ")
     parts: list[str] = []
     for part in split_list(text):
         if not (parts and _is_condition_of(part, parts[-1])):
@@ -48,6 +56,14 @@ def without_condition(text: str) -> str:
     """A formula without the inequality in parentheses that follows it."""
     match = IN_PARENTHESES.fullmatch(text)
     return match[1] if match else text
+
+
+def spread_assignment(match: re.Match[str]) -> str:
+    """``(x, y) = (1, 2)`` as ``x = 1, y = 2``."""
+    names, values = match[1].split(","), match[2].split(",")
+    if len(names) != len(values):
+        return match[0]
+    return ", ".join(f"{name.strip()} = {value.strip()}" for name, value in zip(names, values, strict=True))
 
 
 def spread_chain(text: str) -> list[str]:
@@ -88,6 +104,24 @@ def as_union(relations: list[str]) -> str | None:
         opening = {">": "(", r"\ge": "["}.get(sign)
         intervals.append(rf"(-\infty, {bound}{closing}" if closing else rf"{opening}{bound}, \infty)")
     return r" \cup ".join(intervals)
+
+
+def as_intersection(relations: list[str]) -> str | None:
+    r"""``x \le 2``, ``x > -1`` as ``\{x \mid x \le 2, x > -1\}``; None unless all parts restrict one letter."""
+    letters = {match[1] for part in relations if (match := RESTRICTION.fullmatch(part.strip()))}
+    if len(letters) != 1 or not all(RESTRICTION.fullmatch(part.strip()) for part in relations):
+        return None
+    return rf"\{{{letters.pop()} \mid {', '.join(relations)}\}}"
+
+
+def relations_as_set(text: str) -> str:
+    """Relations joined by "or" as a union, and joined by "and" as an intersection; any other text as it is."""
+    for pattern, as_set in ((ALTERNATIVES, as_union), (TOGETHER, as_intersection)):
+        parts = [part for part in pattern.split(text) if part.strip()]
+        found = as_set(parts) if len(parts) > 1 else None
+        if found:
+            return found
+    return text
 
 
 def _is_condition_of(part: str, formula: str) -> bool:

@@ -30,7 +30,7 @@ def _symbol(reader: Reader) -> Node:
         reader.take()
         name += "'"
     inside = [reader.next_kind(ahead) for ahead in range(3)]
-    if name[0] in OF_ONE_LETTER and inside == ["(", "symbol", ")"]:
+    if name[0] in OF_ONE_LETTER and inside in (["(", "symbol", ")"], ["(", "number", ")"]):
         reader.take("(")
         name += f"({reader.take().text})"
         reader.take(")")

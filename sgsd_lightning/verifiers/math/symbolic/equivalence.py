@@ -83,6 +83,8 @@ def _same_equations(left: Node, right: Node) -> bool:
         try:
             if any(agree_at(reference, side, number(0), is_real) for side in sides):
                 continue
+            if _is_constant(sides[0], places, is_real):
+                return False
         except Undefined:
             continue
         for place in places:
@@ -94,6 +96,12 @@ def _same_equations(left: Node, right: Node) -> bool:
             num_agreeing += 1
         return num_agreeing > MIN_POINTS
     return False
+
+
+def _is_constant(side: Node, places: list[dict[str, Fraction]], is_real: bool) -> bool:
+    """Whether a side does not depend on its symbols: such an equation holds nowhere or everywhere."""
+    first = Node("add", (side, Node("neg", (_at(side, places[0]),))))
+    return all(agree_at(place, first, number(0), is_real) for place in places[1:4])
 
 
 def _at(node: Node, point: dict[str, Fraction]) -> Node:
