@@ -57,7 +57,8 @@ BRACED_POWER = re.compile(r"\^\s*\{\s*(-?\d)\s*\}")
 MARK = "\x01"
 """Where a text command began or ended."""
 START = re.compile(rf"(?<=[^\s{MARK}a-zA-Z\\(])[\s{MARK}(]*(?=[a-zA-Z])|{MARK}\s*(?=[a-zA-Z])")
-UNIT = re.compile(r"(?:[a-zA-Z]+|\^-?\d|[\s./*()])+")
+UNIT = re.compile(r"(?:[a-zA-Z]|\^-?\d|[\s./*()])+")
+MAX_UNIT_LENGTH = 60
 UNIT_TOKEN = re.compile(r"([a-zA-Z]+)\s*(?:\^(-?\d))?|(/)")
 DEGREES = re.compile(r"(.*\S)\s*(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree)(?:\s*[CF])?", re.DOTALL)
 FUNCTION = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc|tg|ctg)(?![a-z])")
@@ -89,7 +90,7 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
     if match := MONEY.fullmatch(text):
         return match[2], {"€": "euro", "£": "pound", None: "dollar"}[match[1]], None
     marked = IN_COMMAND.sub(rf"{MARK}\1{MARK}", BRACED_POWER.sub(r"^\1", text))
-    for start in START.finditer(marked):
+    for start in START.finditer(marked, max(0, len(marked) - MAX_UNIT_LENGTH)):
         value, is_text = marked[: start.start()], MARK in start[0]
         unit = re.sub(rf"{MARK}|\\(?:cdot|times)(?![a-zA-Z])", " ", marked[start.end() :]).strip(" .)")
         if not value.strip() or value.rstrip()[-1] in "\\(=,+*/^-" or not UNIT.fullmatch(unit):
