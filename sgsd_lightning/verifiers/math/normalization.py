@@ -84,7 +84,10 @@ FUNCTIONS = frozenset(
     "bmatrix vmatrix array cases choose".split()
 )
 SEVERAL_CHOICES = re.compile(r"[A-H](?:\s*(?:,|;|and)\s*[A-H])+|[A-H]{2,8}")
-GROUPED = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3}){2,}(?!\d|,\d)|(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d/])")
+GROUPED = re.compile(
+    r"(?<![\d,.(\[])(?<!\\\{)[1-9]\d{0,2}(?:,\d{3}){2,}(?!\d|,\d|\s*[)\]]|\s*\\\})|"
+    r"(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d/])"
+)
 ONE_GROUP = re.compile(r"(?<![\d,.])[1-9]\d{0,2},\d{3}(?!\d|,\d)")
 REVERSED = (
     (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"(\1)"),

@@ -14,8 +14,8 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 NUM_CACHED = 4096
 MAX_WORKERS = 8
-PATIENCE_S = 0.2
-"""How long a comparison waits for a busy worker before it starts another: easy ones share one."""
+PATIENCE_S = 0.25
+"""How long a worker may be at one question before another worker is started beside it: easy questions share one."""
 
 
 class TimeBudget:
@@ -108,21 +108,23 @@ class Judge:
         return None
 
     def _acquire(self) -> WorkerProcess:
-        """An idle worker, or another one where all have been busy for a while."""
+        """An idle worker, or another one where every worker has been at one question for a while."""
         with self._changed:
-            deadline = time.monotonic() + PATIENCE_S
             while True:
                 while self._idle:
                     worker = self._idle.pop(0)
                     if worker.is_running():
+                        worker.asked_at = time.monotonic()
                         self._busy.append(worker)
                         return worker
                     worker.kill()
-                num_workers = len(self._busy) + self._num_starting
-                patience_s = deadline - time.monotonic()
-                if num_workers == 0 or (patience_s <= 0 and num_workers < MAX_WORKERS):
-                    break
-                self._changed.wait(patience_s if patience_s > 0 else None)
+                if len(self._busy) + self._num_starting < MAX_WORKERS:
+                    patience_s = self._patience_s()
+                    if patience_s <= 0:
+                        break
+                    self._changed.wait(patience_s)
+                else:
+                    self._changed.wait()
             self._num_starting += 1
         try:
             worker = WorkerProcess.start()
@@ -135,6 +137,12 @@ class Judge:
             self._num_starting -= 1
             self._busy.append(worker)
         return worker
+
+    def _patience_s(self) -> float:
+        """How long to wait yet for a worker that is quick; none where all of them are stuck, or none is there."""
+        if not self._busy:
+            return PATIENCE_S if self._num_starting else 0.0
+        return max(worker.asked_at for worker in self._busy) + PATIENCE_S - time.monotonic()
 
     def _release(self, worker: WorkerProcess) -> None:
         with self._changed:

@@ -21,6 +21,8 @@ class WorkerProcess:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._request_id = 0
+        self.asked_at = time.monotonic()
+        """When the present question came."""
         self.loading_s = 0.0
         """How long the last question waited for libraries, which is not the question's own time."""
 
