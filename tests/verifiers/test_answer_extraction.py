@@ -95,7 +95,17 @@ def test_what_was_boxed_is_found_whatever_surrounds_it(before: str, content: str
     assert extract_answer(before + r"\boxed{" + content + "}" + after) == content.strip()
 
 
-PIECES = ["<think>", "</think>", "#### 1", *"{}\\ab<>/:*. \n", r"\boxed", "<answer>", "</answer>", "answer is", "Answer:"]
+PIECES = [
+    "<think>",
+    "</think>",
+    "#### 1",
+    *"{}\\ab<>/:*. \n",
+    r"\boxed",
+    "<answer>",
+    "</answer>",
+    "answer is",
+    "Answer:",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES)), st.text())

@@ -18,10 +18,12 @@ MIXED = re.compile(rf"{SIGN}(\d+)\s*(?:\\frac\s*\{{(\d+)\}}\s*\{{(\d+)\}}|\s(\d+
 
 
 def exact_number(text: str) -> Fraction | None:
-    r"""The value of an integer, (repeating) decimal, ``1.5e-3``, fraction of integers or mixed number,
-    else None.
+    r"""The value of an integer, (repeating) decimal, ``1.5e-3``, fraction of integers or mixed number.
 
-    Repeating decimals are ``0.\overline{3}``, ``0.\dot{3}``, ``0.(3)`` and ``0.333...``. ``1,000`` and ``1 000`` are a thousand; ``1, 000`` is not a number.
+    None for any other text.
+
+    Repeating decimals are ``0.\overline{3}``, ``0.\dot{3}``, ``0.(3)`` and ``0.333...``. ``1,000`` and
+    ``1 000`` are a thousand; ``1, 000`` is not a number.
     """
     text = text.strip()
     if not text or len(text) > MAX_DIGITS or not text.isascii():

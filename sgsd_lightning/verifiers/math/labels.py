@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sgsd_lightning.verifiers.math.listed import listed
 from sgsd_lightning.verifiers.math.sentences import NEGATION, NUMERALS
 
 LETTER = r"(?:\\[a-zA-Z]+|(?!(?:[a-d]{3,}|[p-z]{3,})(?![a-z]))[a-z]{3,}|[A-Z]{2,5}|[a-zA-Z](?![a-z]))"
@@ -27,21 +28,28 @@ NAME = (
 )
 ASSIGNED = re.compile(rf"({NAME})\s*(=|\\in(?![a-zA-Z]))\s*(?=\S)")
 BARE_SIGN = re.compile(r"\s*(?:=|\\in(?![a-zA-Z])|:(?!\s*\d+\s*$))\s*(?=\S)")
-ITEM = re.compile(r"(?:\(\s*([a-h]|[ivx]+|\d)\s*\)\s+|\(([a-h]|[ivx]{1,4})\)\s*(?=[\d\\-])|([a-h]|[ivx]+|\d)?\)\s*)(?=\S)")
+ITEM = re.compile(
+    r"(?:\(\s*([a-h]|[ivx]+|\d)\s*\)\s+|\(([a-h]|[ivx]{1,4})\)\s*(?=[\d\\-])|([a-h]|[ivx]+|\d)?\)\s*)(?=\S)"
+)
 WORDS = r"(?:\\(?:text|mathrm)\s*\{\s*)?([a-zA-Z][\w'-]*(?:\s+[\w'-]+){0,3})\s*\}?"
 TITLED = re.compile(rf"{WORDS}\s*(?::|(?<=[a-z][a-z][a-z])=|(?<=[a-z][a-z]\}})=|(?<=[a-z][a-z]\s)=)\s*(?=\S)")
 SAID = re.compile(r"([A-Z][\w'-]*)\s+(?:is|has|have|gets|got|are|was|had)\s+(?=\S)")
 STATED = re.compile(r"(.*?[a-zA-Z])\s+(?:is|are|equals)\s+(?=\S)", re.DOTALL)
 LEADING = re.compile(r"([a-zA-Z]{3,}(?:\s+[a-zA-Z]+){0,2})\s+(?=[-+]?[\d(\\$])")
 STATED_IN_TEXT = re.compile(r"\\text\s*\{[^{}]*\b(?:is|are|equals|be)\s*:?\s*\}\s*(?=\S)")
-COORDINATES = re.compile(rf"([A-Z]'?(?:_\w|_\{{\w+\}})?)\s*(\((?:[^()]|\([^()]*\))*[,;](?:[^()]|\([^()]*\))*\))")
+COORDINATES = re.compile(r"([A-Z]'?(?:_\w|_\{\w+\})?)\s*(\((?:[^()]|\([^()]*\))*[,;](?:[^()]|\([^()]*\))*\))")
 FUNCTION = re.compile(rf"{SYMBOL}\s*\(\s*([a-z]\s*(?:,\s*[a-z]\s*)*)\)|[a-zA-Z]_(?:\{{([ijkmn])\}}|([ijkmn]))")
 INDEXED = re.compile(r"\\?([a-zA-Z]+)(?:_\{?(\w+)\}?)?")
 CHANGES = re.compile(
     NEGATION.pattern + "|" + NUMERALS.pattern + r"|\b(?:sin|cos|tan|cot|log|exp|sqrt|least|most|than|over|under)\b"
 )
 MAX_WORDS = 4
-GENERIC = frozenset("it this that which there answer value result solution total number sum thus so hence therefore final answers values exactly equal equals".split())
+GENERIC = frozenset(
+    listed(
+        "it this that which there answer value result solution total number sum thus so hence therefore final "
+        "answers values exactly equal equals"
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Label:
             return False
         bases = self.base, other.base
         if bases[0] == bases[1]:
-            return self.text == bases[0] or other.text == bases[1] or self.is_function and other.is_function
+            return self.text == bases[0] or other.text == bases[1] or (self.is_function and other.is_function)
         return bases[0].casefold() == bases[1].casefold() and self.is_function and other.is_function
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from sgsd_lightning.verifiers.math.listed import listed
 from sgsd_lightning.verifiers.math.structure import TUPLE_ASSIGNMENT, relations_as_set, spread_assignment
 from sgsd_lightning.verifiers.math.words import in_symbols
 
@@ -80,8 +81,10 @@ CHOICE_WITH_TEXT = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s*(\S.*)", re
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 FUNCTIONS = frozenset(
-    "sinh cosh tanh arcsin arccos arctan arccot arcctg arctg asin acos atan sqrt cbrt floor ceil infty matrix pmatrix "
-    "bmatrix vmatrix array cases choose".split()
+    listed(
+        "sinh cosh tanh arcsin arccos arctan arccot arcctg arctg asin acos atan sqrt cbrt floor ceil infty "
+        "matrix pmatrix bmatrix vmatrix array cases choose"
+    )
 )
 SEVERAL_CHOICES = re.compile(r"[A-H](?:\s*(?:,|;|and)\s*[A-H])+|[A-H]{2,8}")
 GROUPED = re.compile(
@@ -95,7 +98,8 @@ REVERSED = (
     (re.compile(r"\[([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"[\1)"),
 )
 APPROXIMATE = re.compile(
-    r"^(?:\\text\s*\{\s*)?(?:about|approximately|approx\.?|roughly|exactly|nearly)\s*\}?(?![a-zA-Z])\s*|^\\approx\s*", re.IGNORECASE
+    r"^(?:\\text\s*\{\s*)?(?:about|approximately|approx\.?|roughly|exactly|nearly)\s*\}?(?![a-zA-Z])\s*|^\\approx\s*",
+    re.IGNORECASE,
 )
 ALIGNED = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|array|cases|gathered)\}(?:\{[lcr]*\})?")
 
@@ -122,9 +126,8 @@ def ungroup(text: str) -> str:
 
     Several separators without spaces group digits; a single one does where the other parts are set off by spaces.
     """
-    if "," in text and text[0] not in "([{" and not text.startswith(r"\{"):
-        if re.search(r"[,;]\s", text):
-            text = ONE_GROUP.sub(lambda match: match[0].replace(",", ""), text)
+    if text[:1] not in tuple("([{") and not text.startswith(r"\{") and re.search(r"[,;]\s", text):
+        text = ONE_GROUP.sub(lambda match: match[0].replace(",", ""), text)
     if re.fullmatch(r"[\d,]*|[\d ]*", text):
         return text
     return GROUPED.sub(lambda match: re.sub("[, ]", "", match[0]), text)

@@ -17,7 +17,9 @@ CONDITION = re.compile(
     re.DOTALL,
 )
 RESTRICTION = re.compile(rf"([a-zA-Z])\s*(?:{ORDER}|\\in(?![a-zA-Z]))(?:(?!{ORDER}).)+", re.DOTALL)
-ALTERNATIVES = re.compile(r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))")
+ALTERNATIVES = re.compile(
+    r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))"
+)
 TOGETHER = re.compile(
     r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:and|but)\s*\}|(?<![a-zA-Z\\])(?:and|but)(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z]))"
 )
@@ -125,7 +127,7 @@ def relations_as_set(text: str) -> str:
 
 
 def _is_condition_of(part: str, formula: str) -> bool:
-    r"""Whether a part restricts a letter of the formula before it: ``k \in Z`` after ``2k\pi``, ``x > 0`` after ``x^2``."""
+    r"""Whether a part restricts a letter of the formula before it, as ``x > 0`` after ``x^2`` does."""
     if not CONDITION.fullmatch(part) or CONDITION.fullmatch(formula):
         return False
     restricted = set(LETTER.findall(re.sub(r"\\[a-zA-Z]+(?:\s*\{\s*[A-Z]\s*\})?", " ", part)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sgsd_lightning.verifiers.math.listed import listed
+
 SPELLINGS = {
     "mm": "mm millimeter millimeters millimetre millimetres",
     "cm": "cm centimeter centimeters centimetre centimetres",
@@ -45,9 +47,11 @@ CAPITALS = {"N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere"
 ABBREVIATED = {"kph": "km/h", "mph": "mile/h", "kmh": "km/h"}
 POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 NOT_UNITS = frozenset(
-    "and or if mod modulo choose factorial squared cubed plus minus over per of to by from when where with for half "
-    "halves third thirds quarter quarters dozen hundred thousand million billion trillion times divided power base not "
-    "no is are the sin cos tan log ln exp sqrt pi infty infinity".split()
+    listed(
+        "and or if mod modulo choose factorial squared cubed plus minus over per of to by from when where "
+        "with for half halves third thirds quarter quarters dozen hundred thousand million billion trillion "
+        "times divided power base not no is are the sin cos tan log ln exp sqrt pi infty infinity"
+    )
 )
 COMMAND = r"\\(?:text|textrm|textit|mathrm|mbox|rm|operatorname)"
 POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|\d))?"
@@ -99,9 +103,9 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
         if name is not None and (is_text or value[-1] in "0123456789})"):
             return _unmarked(value), name or None, None
         words = [word for word in re.findall(r"[a-zA-Z]+", unit.lower()) if word not in ("old", *POWER_WORDS)]
-        if words and PLAIN_NUMBER.fullmatch(value) and not NOT_UNITS.intersection(words):
-            if is_text or min(map(len, words)) >= 3:
-                return value, None, words[-1].removesuffix("s")
+        is_counted = bool(words) and PLAIN_NUMBER.fullmatch(value) and not NOT_UNITS.intersection(words)
+        if is_counted and (is_text or min(map(len, words)) >= 3):
+            return value, None, words[-1].removesuffix("s")
     return text, None, None
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 
-SMALL = (
+from sgsd_lightning.verifiers.math.listed import listed
+
+SMALL = listed(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
-).split()
-ORDINALS = "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+)
+ORDINALS = listed("zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth")
 NUMBERS = {word: str(value) for words in (SMALL, ORDINALS) for value, word in enumerate(words)}
 ORDINAL = re.compile(
-    r"(?:the\s+)?(\d+)\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textrm|mbox|rm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}*", re.IGNORECASE
+    r"(?:the\s+)?(\d+)\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textrm|mbox|rm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}*",
+    re.IGNORECASE,
 )
 TEXT = re.compile(r"\\(?:text|textrm|textbf|mbox|mathrm)\s*\{([^{}]*)\}")
 QUANTIFIER = r"(?:[a-z]\s+(?:is|can be)\s+)?(?:the\s+)?(?:set\s+of\s+)?(?:all|any|every|each)?\s*(?:the\s+)?"
 SIGN_WORD = r"(?P<sign>positive|negative|non-?negative|nonzero|non-zero)?\s*"
 KIND = r"(?P<kind>real|integer|natural|rational|whole|complex)s?(?:\s+numbers?)?"
 VALUES = r"(?:\s+(?:values?\s+)?(?:of|for)?\s*[a-z])?"
-EXCEPT = r"(?:\s*,?\s*(?:except(?:\s+for)?|other\s+than|excluding|but(?:\s+not)?|without)\s+(?:[a-z]\s*=\s*)?(?P<holes>.+))?"
+EXCEPT = (
+    r"(?:\s*,?\s*(?:except(?:\s+for)?|other\s+than|excluding|but(?:\s+not)?|without)\s+(?:[a-z]\s*=\s*)?(?P<holes>.+))?"
+)
 SET_OF_NUMBERS = re.compile(QUANTIFIER + SIGN_WORD + KIND + VALUES + EXCEPT, re.IGNORECASE)
 NOTHING = re.compile(
     r"(?:(?:the\s+)?empty\s+set|(?:there\s+(?:is|are)\s+)?no\s+(?:real\s+|such\s+)?(?:solutions?|values?|roots?)|none)"

@@ -65,8 +65,7 @@ def points(symbols: list[str]) -> Iterator[dict[str, Fraction]]:
     for turn in range(6):
         signs = [-1 if turn >= 4 or (turn + place) % 2 == 0 else 1 for place in range(len(symbols))]
         yield {
-            symbol: Fraction(sign * generator.randint(5, 300), 89)
-            for symbol, sign in zip(symbols, signs, strict=True)
+            symbol: Fraction(sign * generator.randint(5, 300), 89) for symbol, sign in zip(symbols, signs, strict=True)
         }
     for _ in range(4):
         yield {symbol: Fraction(generator.randint(3, 12)) for symbol in symbols}

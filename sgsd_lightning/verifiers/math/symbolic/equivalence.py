@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from sgsd_lightning.verifiers.math.listed import listed
 from sgsd_lightning.verifiers.math.symbolic.comparing import MIN_POINTS, agree_at, pair_at, points, same_value
 from sgsd_lightning.verifiers.math.symbolic.nodes import SETS, Node, number
 from sgsd_lightning.verifiers.math.symbolic.numeric import Undefined
 from sgsd_lightning.verifiers.math.symbolic.realsets import MIRRORED, NotASet, pieces, same_pieces
 
-ORDERED = frozenset("< > <= >= !=".split())
+ORDERED = frozenset(listed("< > <= >= !="))
 MAX_FINITE = 64
 
 

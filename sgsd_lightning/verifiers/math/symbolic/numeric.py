@@ -10,6 +10,7 @@ from typing import Any
 import mpmath
 from mpmath import mp
 
+from sgsd_lightning.verifiers.math.listed import listed
 from sgsd_lightning.verifiers.math.symbolic.nodes import Node
 
 MAX_BITS = 200_000
@@ -223,10 +224,10 @@ def _whole(function: Callable[..., int]) -> Callable[..., Value]:
 CALLS: dict[str, Callable[..., Value]] = {
     **{
         name: getattr(mp, name)
-        for name in (
+        for name in listed(
             "sin cos tan cot sec csc asin acos atan asec acsc sinh cosh tanh coth asinh acosh atanh ln cbrt floor ceil "
             "binomial"
-        ).split()
+)
     },
     "acot": _inverse_cotangent,
     "lg": mp.log10,

@@ -10,7 +10,20 @@ from sgsd_lightning.verifiers.math.symbolic.tokens import NotRead, Token
 RELATIONS = frozenset(["=", "<", ">", "<=", ">=", "!=", "in", "notin", "equiv", "|", ":", "~"])
 SET_OPERATIONS = {"cup": "union", "cap": "intersection", "setminus": "minus"}
 ATOM_STARTS = frozenset(
-    ["number", "symbol", "constant", "function", "style", "(", "{", r"\frac", r"\sqrt", r"\binom", r"\lfloor", r"\lceil"]
+    [
+        "number",
+        "symbol",
+        "constant",
+        "function",
+        "style",
+        "(",
+        "{",
+        r"\frac",
+        r"\sqrt",
+        r"\binom",
+        r"\lfloor",
+        r"\lceil",
+    ]
 )
 UNBRACKETED = ATOM_STARTS - {"function"}
 BINDERS = {r"\sum": "sum", r"\prod": "product"}

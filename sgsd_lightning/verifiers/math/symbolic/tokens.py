@@ -6,15 +6,16 @@ import re
 from dataclasses import dataclass
 
 from sgsd_lightning.verifiers.math.exact_numbers import exact_number
+from sgsd_lightning.verifiers.math.listed import listed
 from sgsd_lightning.verifiers.math.symbolic.nodes import Node, number
 
 FUNCTIONS = {
     **{
         name: name
-        for name in (
+        for name in listed(
             "sin cos tan cot sec csc asin acos atan acot asec acsc sinh cosh tanh asinh acosh atanh "
             "ln lg exp sqrt cbrt abs floor ceil sgn gcd lcm max min"
-        ).split()
+)
     },
     "tg": "tan", "ctg": "cot", "cosec": "csc", "cth": "coth", "sh": "sinh", "ch": "cosh", "th": "tanh", "log": "log",
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
@@ -23,12 +24,17 @@ FUNCTIONS = {
 }  # fmt: skip
 """What names are typed for, after a backslash or without one."""
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon "
-    "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar".split()
+    listed(
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
+        "sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega "
+        "ell hbar"
+    )
 )
 STYLES = frozenset(
-    "mathrm mathbf mathit mathsf mathcal boldsymbol bm text textbf textit textrm mbox rm operatorname vec overrightarrow "
-    "bar hat tilde overline underline".split()
+    listed(
+        "mathrm mathbf mathit mathsf mathcal boldsymbol bm text textbf textit textrm mbox rm operatorname vec "
+        "overrightarrow bar hat tilde overline underline"
+    )
 )
 SIGNS = {
     r"\cdot": "*", r"\times": "*", r"\div": "/", r"\colon": ":", r"\le": "<=", r"\ge": ">=", r"\ne": "!=", r"\lt": "<",
