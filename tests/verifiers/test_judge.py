@@ -116,7 +116,9 @@ def _compare(connection: Any) -> None:
     connection.send((math_equal("x+y", "y+x"), endless))
 
 
-@pytest.mark.parametrize(("method", "is_daemon"), [("fork", True), ("spawn", True), ("fork", False)])
+@pytest.mark.parametrize(
+    ("method", "is_daemon"), [("fork", True), pytest.param("spawn", True, marks=pytest.mark.slow), ("fork", False)]
+)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_child_processes_compare_too(judge: Any, method: str, is_daemon: bool) -> None:
     assert math_equal("x+1", "1+x")

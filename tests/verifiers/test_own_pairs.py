@@ -8,7 +8,7 @@ import pytest
 
 from sgsd_lightning.verifiers import math_equal
 
-FILES = ["pairs", "pairs_second", "pairs_held_back"]
+FILES = ["pairs", "pairs_second", "pairs_third", "pairs_held_back"]
 
 
 def _pairs(name: str) -> list[tuple[str, bool, str, str]]:
@@ -33,5 +33,5 @@ def test_no_pair_of_a_kind_is_judged_wrongly(kind: str) -> None:
 
 def test_the_pairs_are_many_and_of_both_signs() -> None:
     pairs = [pair for name in FILES for pair in _pairs(name)]
-    assert len({pair[2:] for pair in pairs}) == len(pairs) > 400
+    assert len({pair[2:] for pair in pairs}) == len(pairs) > 500
     assert sum(not are_equal for _, are_equal, _, _ in pairs) > 150

@@ -97,6 +97,10 @@ REVERSED = (
     (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\]"), r"(\1]"),
     (re.compile(r"\[([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"[\1)"),
 )
+PARAMETRIC = re.compile(
+    r"^\\\{\s*((?:[^{}|]|\{[^{}]*\})*[^{}|\s][^{}|]*?)\s*(?:\\mid|\|)\s*[kmn]\s*\\in\s*\\mathbb\s*\{?Z\}?\s*\\\}$"
+)
+"""A set of the values of a formula for all integers, which the formula says too."""
 APPROXIMATE = re.compile(
     r"^(?:\\text\s*\{\s*)?(?:about|approximately|approx\.?|roughly|exactly|nearly)\s*\}?(?![a-zA-Z])\s*|^\\approx\s*",
     re.IGNORECASE,
@@ -114,6 +118,7 @@ def normalize(text: str) -> str:
     text = in_symbols(unwrap(text.replace(r"\(", " ").replace(r"\)", " ")))
     for pattern, replacement in REVERSED:
         text = pattern.sub(replacement, text)
+    text = PARAMETRIC.sub(r"\1", text)
     text = QUALIFIER.sub("", text)
     text = ungroup(CONJUNCTION.sub(", ", relations_as_set(APPROXIMATE.sub("", text.strip(" .")))))
     if text.count("=") > 1:

@@ -8,7 +8,7 @@ from sgsd_lightning.verifiers.math.labels import is_assignment
 
 OPENING = "([{"
 CLOSING = ")]}"
-RELATION = re.compile(r"[a-zA-Z]\s*(<|>|\\le|\\ge)(?![a-zA-Z])\s*([^<>=]+)")
+RELATION = re.compile(r"[a-zA-Z]\s*(<|>|=|\\le|\\ge)(?![a-zA-Z])\s*([^<>=]+)")
 SIDES = re.compile(r"(?<![<>!:\\])=(?!=)")
 ORDER = r"(?:<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|\\ne(?![a-zA-Z]))"
 CONDITION = re.compile(
@@ -24,6 +24,9 @@ TOGETHER = re.compile(
     r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:and|but)\s*\}|(?<![a-zA-Z\\])(?:and|but)(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z]))"
 )
 TUPLE_ASSIGNMENT = re.compile(r"\(\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])+)\s*\)\s*=\s*\(([^()]*)\)")
+FIRST_ITEM = re.compile(r"\(?[ai1]\)")
+NEXT_ITEM = re.compile(r"(?<![,;\s])\s+(?=\(?(?:[b-h]|i{2,3}|iv|v|[2-9])\)\s*\S)")
+AFTER_WORD = re.compile(rf"(.*\S)\s*,?\s*\b(?:for|if|when)\s+([a-zA-Z]\s*{ORDER}[^,;]*)", re.DOTALL)
 IN_PARENTHESES = re.compile(rf"(.*\S)\s*\(\s*(?:for\s+|if\s+|when\s+)?([a-zA-Z]\s*{ORDER}[^()]*)\)", re.DOTALL)
 LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
@@ -48,15 +51,19 @@ def elements(text: str) -> list[str]:
     if match := TUPLE_ASSIGNMENT.fullmatch(text.strip()):
         return spread_assignment(match).split(", ")
     parts: list[str] = []
-    for part in split_list(text):
+    if FIRST_ITEM.match(text):
+        text = NEXT_ITEM.sub(", ", text)
+    found = split_list(text)
+    for part in found:
         if not (parts and _is_condition_of(part, parts[-1])):
-            parts += spread_chain(without_condition(part))
+            # of several values, a condition may say which is meant
+            parts += spread_chain(without_condition(part) if len(found) == 1 else part)
     return parts
 
 
 def without_condition(text: str) -> str:
-    """A formula without the inequality in parentheses that follows it."""
-    match = IN_PARENTHESES.fullmatch(text)
+    """A formula without the inequality that follows it, in parentheses or after a word such as "for"."""
+    match = IN_PARENTHESES.fullmatch(text) or AFTER_WORD.fullmatch(text)
     return match[1] if match else text
 
 
@@ -104,8 +111,11 @@ def as_union(relations: list[str]) -> str | None:
         sign, bound = match[1], match[2].strip()
         closing = {"<": ")", r"\le": "]"}.get(sign)
         opening = {">": "(", r"\ge": "["}.get(sign)
+        if sign == "=":
+            intervals.append(rf"\{{{bound}\}}")
+            continue
         intervals.append(rf"(-\infty, {bound}{closing}" if closing else rf"{opening}{bound}, \infty)")
-    return r" \cup ".join(intervals)
+    return r" \cup ".join(intervals) if any("infty" in interval for interval in intervals) else None
 
 
 def as_intersection(relations: list[str]) -> str | None:

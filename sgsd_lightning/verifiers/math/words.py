@@ -13,7 +13,7 @@ SMALL = listed(
 ORDINALS = listed("zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth")
 NUMBERS = {word: str(value) for words in (SMALL, ORDINALS) for value, word in enumerate(words)}
 ORDINAL = re.compile(
-    r"(?:the\s+)?(\d+)\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textrm|mbox|rm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}*",
+    r"(?:the\s+)?(\d+)\s*(?:\^\s*)?\{?\s*(?:\\(?:text|mathrm|textrm|mbox|rm)\s*\{)?\s*(?:st|nd|rd|th)\s*\}*(?:\s+[a-z]+)?",
     re.IGNORECASE,
 )
 TEXT = re.compile(r"\\(?:text|textrm|textbf|mbox|mathrm)\s*\{([^{}]*)\}")
@@ -25,6 +25,18 @@ EXCEPT = (
     r"(?:\s*,?\s*(?:except(?:\s+for)?|other\s+than|excluding|but(?:\s+not)?|without)\s+(?:[a-z]\s*=\s*)?(?P<holes>.+))?"
 )
 SET_OF_NUMBERS = re.compile(QUANTIFIER + SIGN_WORD + KIND + VALUES + EXCEPT, re.IGNORECASE)
+SUCH_THAT = re.compile(
+    QUANTIFIER
+    + r"(?P<kind>real|integer)s?(?:\s+numbers?)?\s+(?P<letter>[a-z])\s*,?\s*(?:such\s+that|with|where|satisfying)\s+"
+    r"(?P<condition>.+)",
+    re.IGNORECASE,
+)
+BOUNDED = re.compile(
+    QUANTIFIER + r"(?P<kind>real|integer)s?(?:\s+numbers?)?\s+(?P<bound>greater\s+than(?:\s+or\s+equal\s+to)?|"
+    r"less\s+than(?:\s+or\s+equal\s+to)?|at\s+least|at\s+most)\s+(?P<value>\S+)",
+    re.IGNORECASE,
+)
+BOUNDS = {"greater": ">", "less": "<", "at least": r"\ge ", "at most": r"\le "}
 NOTHING = re.compile(
     r"(?:(?:the\s+)?empty\s+set|(?:there\s+(?:is|are)\s+)?no\s+(?:real\s+|such\s+)?(?:solutions?|values?|roots?)|none)"
     r"(?:\s+exists?)?",
@@ -49,6 +61,8 @@ def in_symbols(text: str) -> str:
         return NUMBERS[plain.lower()]
     if NOTHING.fullmatch(plain):
         return r"\emptyset"
+    if match := SUCH_THAT.fullmatch(plain) or BOUNDED.fullmatch(plain):
+        return _restricted(match.groupdict())
     match = SET_OF_NUMBERS.fullmatch(plain)
     if match is None or not re.search(r"numbers?|s\b", plain):
         return text
@@ -60,3 +74,16 @@ def in_symbols(text: str) -> str:
         return found
     holes = re.sub(r"\s*,?\s*\b(?:and|or)\b\s*", ", ", match["holes"]).replace("$", "")
     return rf"{found}\setminus\{{{holes}\}}"
+
+
+def _restricted(found: dict[str, str | None]) -> str:
+    """All numbers of a kind that meet a condition, as a set builder."""
+    letter, condition = found.get("letter") or "x", found.get("condition")
+    domain = r"\mathbb{R}" if (found["kind"] or "").lower() == "real" else r"\mathbb{Z}"
+    if condition is None:
+        words = re.sub(r"\s+", " ", (found["bound"] or "").lower())
+        sign = next(sign for start, sign in BOUNDS.items() if words.startswith(start))
+        if words.endswith("equal to"):
+            sign = {">": r"\ge ", "<": r"\le "}[sign]
+        condition = f"{letter} {sign} {found['value']}"
+    return rf"\{{{letter} \in {domain} \mid {condition.replace('$', '')}\}}"
