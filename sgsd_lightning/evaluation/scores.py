@@ -12,6 +12,7 @@ import torch
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.metrics.accuracy import MajorityAtK, PassAtK
 from sgsd_lightning.metrics.intervals import Interval, bootstrap_mean
+from sgsd_lightning.metrics.votes import Vote, group_by_value, leading
 from sgsd_lightning.types import FinishReason
 
 ALL = "all"
@@ -29,8 +30,9 @@ class ProblemScore:
     accuracy: float
     """The share of correct samples."""
     majority: float
-    """1 where the most frequent answer is right, 0 where it is not, between where answers tie."""
+    """1 where the most frequent answer, by value, is right, 0 where it is not, between where answers tie."""
     most_frequent_answer: str | None
+    """As most of those spell it that gave it."""
     mean_tokens: float
 
 
@@ -77,7 +79,7 @@ def _by_problem(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 def _problem_score(samples: Sequence[Sample]) -> ProblemScore:
     first = samples[0]
-    answers = [sample.answer for sample in samples if sample.answer is not None]
+    leaders = leading(group_by_value([Vote(s.answer, s.is_correct) for s in samples if s.answer is not None]))
     return ProblemScore(
         problem_set=first.problem_set,
         problem_id=first.problem_id,
@@ -85,7 +87,7 @@ def _problem_score(samples: Sequence[Sample]) -> ProblemScore:
         num_samples=len(samples),
         accuracy=statistics.fmean(sample.is_correct for sample in samples),
         majority=_majority([samples]),
-        most_frequent_answer=statistics.mode(answers) if answers else None,
+        most_frequent_answer=statistics.mode(vote.answer for vote in leaders[0]) if leaders else None,
         mean_tokens=statistics.fmean(sample.completion_tokens for sample in samples),
     )
 

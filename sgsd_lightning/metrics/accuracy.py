@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from sgsd_lightning.metrics.votes import Vote, group_by_value, leading
 
 
 class AverageAtK(Metric):
@@ -76,30 +77,33 @@ class PassAtK(Metric):
 class MajorityAtK(Metric):
     """majority@k: whether the answer that most of a problem's k samples gave is correct, averaged over problems.
 
-    Samples vote by the answer found in them, as spelt but for spaces; one without an answer does not vote. Among
-    answers with as many votes each is as likely to be taken, and a problem without a vote counts 0 (Wang et al. 2022,
-    arXiv 2203.11171).
+    Samples vote by the value of the answer found in them, however it is spelt; one without an answer does not vote.
+    Among answers with as many votes each is as likely to be taken, and a problem without a vote counts 0 (Wang et al.
+    2022, arXiv 2203.11171).
+
+    Args:
+        group: the groups of answers with one value, see :func:`sgsd_lightning.metrics.votes.group_by_value`.
     """
 
     full_state_update = False
     total: Tensor
     num_problems: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, group: Callable[[Sequence[Vote]], list[list[Vote]]] = group_by_value) -> None:
         super().__init__()
+        self.group = group
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_problems", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, answers: Sequence[Sequence[str | None]], correct: Tensor) -> None:
         """Add problems. ``answers``: [problems][k]; ``correct``: [problems, k] bool, of the same samples."""
         for row, accepted in zip(answers, correct.tolist(), strict=True):
-            votes = Counter("".join(answer.split()) for answer in row if answer is not None)
-            most = max(votes.values(), default=0)
-            leaders = {answer for answer, num in votes.items() if num == most}
-            right = {
-                "".join(a.split()) for a, is_right in zip(row, accepted, strict=True) if a is not None and is_right
-            }
-            self.total += len(leaders & right) / len(leaders) if leaders else 0.0
+            votes = [
+                Vote(answer, is_right) for answer, is_right in zip(row, accepted, strict=True) if answer is not None
+            ]
+            leaders = leading(self.group(votes))
+            right = sum(any(vote.is_correct for vote in leader) for leader in leaders)
+            self.total += right / len(leaders) if leaders else 0.0
         self.num_problems += len(answers)
 
     def compute(self) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 from sgsd_lightning.types import Rollout
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 from sgsd_lightning.verifiers.math.equivalence import TIME_LIMIT_S, math_equal
 from sgsd_lightning.verifiers.math.extraction import extract_answer
 from sgsd_lightning.verifiers.math.normalization import MAX_LENGTH, normalize
-from sgsd_lightning.verifiers.math.process import JUDGE
+from sgsd_lightning.verifiers.math.process import JUDGE, MAX_WORKERS
 
 
 class MathAnswer(Verifier):
@@ -31,6 +34,13 @@ class MathAnswer(Verifier):
         answer = extract_answer(rollout.completion_text)
         is_right = answer is not None and math_equal(answer, rollout.problem.answer, self.time_limit_s)
         return Grade(reward=float(is_right), answer=answer)
+
+    def grade_all(self, rollouts: Sequence[Rollout]) -> list[Grade]:
+        """Grade side by side, so that several hard comparisons take the time of one."""
+        if len(rollouts) < 2:
+            return [self.grade(rollout) for rollout in rollouts]
+        with ThreadPoolExecutor(min(len(rollouts), MAX_WORKERS)) as threads:
+            return list(threads.map(self.grade, rollouts))
 
     def counts(self) -> dict[str, float]:
         """Comparisons that ran out of time, and workers that died."""

@@ -54,6 +54,9 @@ def test_k_below_one_is_refused() -> None:
         (["4", "5", None], [True, False, False], 0.5),
         (["1", "2", "3", "3", "2"], [False, True, False, False, True], 0.5),
         ([None, None], [False, False], 0.0),
+        (["0.5", r"\frac12", "1/2", "7", "7"], [True, True, True, False, False], 1.0),
+        (["x+1", "7", "7.0", "1+x", r"\frac{14}{2}"], [True, False, False, True, False], 0.0),
+        (["2, 3", "3, 2", "x = 5", "5"], [True, True, False, False], 0.5),
         (["7"], [True], 1.0),
     ],
 )

@@ -11,12 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import MathAnswer, math_equal
 from sgsd_lightning.verifiers.math.process import JUDGE
+from tests.tiny import tiny_rollout
 
 ENDLESS = "9^{9^{9^9}}"
 LIMIT_S = 0.4
@@ -77,6 +80,28 @@ def test_threads_take_turns_and_each_gets_its_own_answer(judge: Any) -> None:
     assert results == [index % 2 == 1 and index % 8 != 7 for index in range(24)]
 
 
+def test_hard_expressions_cost_their_limit_side_by_side(judge: Any) -> None:
+    rollouts = [tiny_rollout(Problem(problem_id="p", text="?", answer="x+1"), [1], [index]) for index in range(8)]
+    hard = [replace(rollout, completion_text=rf"\boxed{{{place}+{ENDLESS}}}") for place, rollout in enumerate(rollouts)]
+    limit_s = 3.0
+    started = time.perf_counter()
+    verdicts = MathAnswer(time_limit_s=limit_s).verify(hard)
+    assert time.perf_counter() - started < 3 * limit_s, "one after another they take eight times the limit"
+    assert {verdict.reward for verdict in verdicts} == {0.0}
+    assert judge.num_timeouts + judge.num_crashes >= 8
+
+
+def test_easy_comparisons_of_many_threads_share_a_worker(judge: Any) -> None:
+    assert math_equal("x+y", "y+x")
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda index: math_equal(f"x+{index}y", f"{index}y+x"), range(40)))
+    assert len(judge._idle) <= 4
+
+
+def test_loading_a_library_is_not_counted_as_time(judge: Any) -> None:
+    assert math_equal(r"\int_0^1 2x\,dx", "1", 2.0)
+
+
 def test_a_worker_that_is_killed_is_replaced(judge: Any) -> None:
     assert math_equal("x+y", "y+x")
     for expression in ("2x+y", "3x+y"):
@@ -91,7 +116,9 @@ def _compare(connection: Any) -> None:
     connection.send((math_equal("x+y", "y+x"), endless))
 
 
-@pytest.mark.parametrize(("method", "is_daemon"), [("fork", True), ("spawn", True), ("fork", False)])
+@pytest.mark.parametrize(
+    ("method", "is_daemon"), [("fork", True), pytest.param("spawn", True, marks=pytest.mark.slow), ("fork", False)]
+)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_child_processes_compare_too(judge: Any, method: str, is_daemon: bool) -> None:
     assert math_equal("x+1", "1+x")

@@ -1,4 +1,4 @@
-"""Whether two spellings are one answer: cheap exact rules first, math-verify in a process that can be killed after."""
+"""Whether two spellings are one answer: cheap exact rules first, expressions in a process that can be killed after."""
 
 from __future__ import annotations
 
@@ -7,24 +7,38 @@ from dataclasses import dataclass
 
 from sgsd_lightning.verifiers.math.damage import completes
 from sgsd_lightning.verifiers.math.exact_numbers import exact_number
-from sgsd_lightning.verifiers.math.normalization import MAX_LENGTH, choice, compact, has_words, is_same_text, normalize
+from sgsd_lightning.verifiers.math.labels import Label, split_label
+from sgsd_lightning.verifiers.math.matching import order_counts, same_label
+from sgsd_lightning.verifiers.math.normalization import (
+    MAX_LENGTH,
+    choice,
+    choices,
+    compact,
+    has_words,
+    is_same_text,
+    normalize,
+)
 from sgsd_lightning.verifiers.math.process import JUDGE, TimeBudget
-from sgsd_lightning.verifiers.math.structure import as_union, bracketed, only_expression, split_list, split_name
-from sgsd_lightning.verifiers.math.units import split_unit
+from sgsd_lightning.verifiers.math.sentences import only_expression
+from sgsd_lightning.verifiers.math.structure import as_intersection, as_union, bracketed, elements
+from sgsd_lightning.verifiers.math.units import counted_noun, split_unit
 
 TIME_LIMIT_S = 5.0
 MAX_LIST_LENGTH = 32
 SETS = "{}"
+CONDITIONAL = re.compile(r"\\mid(?![a-zA-Z])|^[^|]*(?<!\|)\|[^|]*$|:")
+IN_RADIANS = re.compile(r"\\pi(?![a-zA-Z])|arc|\^\s*\{\s*-1\s*\}")
 IN_BASE = re.compile(r"(\w+)_(?:\{(\d+)\}|(\d+))")
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One value of an answer, with the name before it and the unit after it."""
+    """One value of an answer, with the label before it and the unit after it."""
 
     text: str
-    name: str | None
-    named_value: str
+    label: Label | None
+    labelled: str
+    """The value with its unit."""
     value: str
     unit: str | None
 
@@ -34,7 +48,8 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
 
     Never hangs and raises for no text, from any thread or process: what takes longer than the limit is not equal.
     Symmetric, but for published answers that lost letters (:mod:`sgsd_lightning.verifiers.math.damage`). A list without
-    brackets is a set; names and units count where both sides have them; ``50%`` is 50 and is 1/2.
+    brackets is a set unless labels tell its values apart; labels and units count where both sides have them; ``50%`` is
+    50 and is 1/2, and ``90°`` is 90 and is pi/2.
 
     Args:
         predicted: as a completion spells it.
@@ -57,13 +72,23 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
     (letter, rest), (other_letter, other_rest) = choice(predicted), choice(answer)
     if letter and other_letter:
         return letter == other_letter
+    several = choices(predicted), choices(answer)
+    if several[0] and several[1]:
+        return several[0] == several[1]
     contents = rest if letter and rest else predicted, other_rest if other_letter and other_rest else answer
-    if _equal(normalize(contents[0]), normalize(contents[1]), budget):
+    readings = [_readings(normalize(content)) for content in contents]
+    if any(_equal(one, other, budget) for one in readings[0] for other in readings[1]):
         return True
     expressions = only_expression(predicted), only_expression(answer)
     if any(expressions):
         return _equal(normalize(expressions[0] or predicted), normalize(expressions[1] or answer), budget)
-    return completes(compact(split_name(normalize(predicted))[1]), compact(split_name(normalize(answer))[1]))
+    return completes(compact(split_label(normalize(predicted))[1]), compact(split_label(normalize(answer))[1]))
+
+
+def _readings(text: str) -> list[str]:
+    """``100,200,300`` is a list and a number."""
+    is_both = "," in text and exact_number(text) is not None
+    return [text, text.replace(",", "")] if is_both else [text]
 
 
 def _equal(predicted: str, answer: str, budget: TimeBudget) -> bool:
@@ -71,41 +96,51 @@ def _equal(predicted: str, answer: str, budget: TimeBudget) -> bool:
         return False
     if is_same_text(predicted, answer):
         return True
-    lists = split_list(predicted), split_list(answer)
+    lists = elements(predicted), elements(answer)
+    if not all(lists):
+        return False
     if len(lists[0]) == len(lists[1]) == 1:
         return _equal_elements(_element(lists[0][0]), _element(lists[1][0]), budget)
-    return _equal_lists(_without_brackets(lists[0], lists[1]), _without_brackets(lists[1], lists[0]), budget)
+    return _equal_lists(lists[0], lists[1], budget)
 
 
-def _element(text: str) -> Element:
-    name, named_value = split_name(text)
-    value, unit = split_unit(named_value)
-    return Element(text, name, named_value, value.strip(), unit)
+def _element(text: str, is_counted: bool = False) -> Element:
+    label, labelled = split_label(text)
+    value, unit = split_unit(labelled)
+    if is_counted and label is None and (noun := counted_noun(labelled)):
+        label = Label("noun", noun)
+    return Element(text, label, labelled, value.strip(), unit)
 
 
 def _equal_elements(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
-    """Values equal, and so the names and units, where both have one."""
-    if not _agree(predicted.name, answer.name):
-        return _are_equations(predicted, answer) and _judge(predicted.text, answer.text, budget)
-    if is_same_text(predicted.named_value, answer.named_value):
+    """Values equal, and so the labels and units, where both have one."""
+    if not same_label(predicted.label, answer.label):
+        return _are_relations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+    if is_same_text(predicted.labelled, answer.labelled):
         return True
-    if not _agree(predicted.unit, answer.unit):
-        return False
-    if _equal_values(predicted.value, answer.value, budget):
+    if _equal_quantities(predicted, answer, budget):
         return True
-    if "percent" in (predicted.unit, answer.unit) and predicted.unit != answer.unit:
+    return _are_relations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+
+
+def _are_relations(predicted: Element, answer: Element) -> bool:
+    return "=" in predicted.text and "=" in answer.text
+
+
+def _equal_quantities(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
+    units = predicted.unit, answer.unit
+    if "percent" in units and units[0] != units[1] and None in units:
         percent, other = (predicted, answer) if predicted.unit == "percent" else (answer, predicted)
         numbers = exact_number(percent.value), exact_number(other.value)
-        return numbers[0] is not None and numbers[1] is not None and numbers[0] == 100 * numbers[1]
-    return _are_equations(predicted, answer) and _judge(predicted.text, answer.text, budget)
-
-
-def _agree(name: str | None, other: str | None) -> bool:
-    return name is None or other is None or name == other
-
-
-def _are_equations(predicted: Element, answer: Element) -> bool:
-    return "=" in predicted.text and "=" in answer.text
+        if numbers[0] is not None and numbers[1] is not None and numbers[0] == 100 * numbers[1]:
+            return True
+    if "degree" in units and units[0] != units[1] and units[0] in (None, "degree", "radian"):
+        degrees, other = (predicted, answer) if predicted.unit == "degree" else (answer, predicted)
+        if other.unit in (None, "radian") and (other.unit or IN_RADIANS.search(other.value)):
+            return _judge(rf"({degrees.value}) \cdot \pi / 180", other.value, budget)
+    if None not in units and units[0] != units[1]:
+        return False
+    return _equal_values(predicted.value, answer.value, budget)
 
 
 def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
@@ -117,7 +152,7 @@ def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
     bases = IN_BASE.fullmatch(predicted), IN_BASE.fullmatch(answer)
     if any(bases):
         return not all(bases) and (bases[0] or bases[1])[1] in (predicted, answer)  # type: ignore[index]
-    brackets = bracketed(predicted), bracketed(answer)
+    brackets = _list_in_brackets(predicted), _list_in_brackets(answer)
     if brackets[0] and brackets[1] and max(len(brackets[0][1]), len(brackets[1][1])) > 1:
         if brackets[0][0] != brackets[1][0]:
             return False
@@ -128,29 +163,45 @@ def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
     return _judge(predicted, answer, budget)
 
 
-def _without_brackets(parts: list[str], other: list[str]) -> list[str]:
-    """The elements of a lone tuple or set, where the other side lists its elements without brackets."""
-    if len(parts) > 1 or len(other) == 1:
-        return parts
-    kind = bracketed(split_name(parts[0])[1])
-    if kind is not None and kind[0] in ("()", SETS):
-        return kind[1] if len(kind[1]) == len(other) else parts
-    return parts
+def _list_in_brackets(text: str) -> tuple[str, list[str]] | None:
+    """As :func:`bracketed`, but None for a set that is given by a condition."""
+    kind = bracketed(text)
+    return None if kind is None or (kind[0] == SETS and CONDITIONAL.search(kind[1][0])) else kind
 
 
 def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
-    """Lists without brackets: by name, by position where names tell the values apart on one side, or as sets."""
+    """Lists without brackets, one of them perhaps against a tuple or set."""
+    (predicted, is_tuple), (answer, is_other_tuple) = _opened(predicted, answer), _opened(answer, predicted)
     if len(predicted) != len(answer):
-        unions = as_union(predicted), as_union(answer)
-        return any(unions) and _judge(unions[0] or ", ".join(predicted), unions[1] or ", ".join(answer), budget)
-    names = [[split_name(part)[0] for part in side] for side in (predicted, answer)]
-    return _equal_parts(predicted, answer, _is_ordered(*names), budget)
+        return _equal_as_sets(predicted, answer, budget)
+    labels = [[_element(part, is_counted=True).label for part in side] for side in (predicted, answer)]
+    is_ordered = is_tuple or is_other_tuple or order_counts(*labels)
+    if _equal_parts(predicted, answer, is_ordered, budget):
+        return True
+    return _equal_as_sets(predicted, answer, budget)
 
 
-def _is_ordered(names: list[str | None], other_names: list[str | None]) -> bool:
-    kinds, other_kinds = set(names) - {None}, set(other_names) - {None}
-    is_matched_by_name = None not in names and None not in other_names and len(kinds) == len(names)
-    return max(len(kinds), len(other_kinds)) > 1 and not (is_matched_by_name and kinds == other_kinds)
+def _equal_as_sets(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
+    """Lists of relations as the set of what satisfies one of them or, failing that, all of them."""
+    if not all(len(side) == 1 or as_union(side) or as_intersection(side) for side in (predicted, answer)):
+        return False
+    for as_set in (as_union, as_intersection):
+        sets = [as_set(side) if len(side) > 1 else side[0] for side in (predicted, answer)]
+        if sets[0] and sets[1] and _judge(sets[0], sets[1], budget):
+            return True
+    return False
+
+
+def _opened(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
+    """The elements of a lone tuple or set where the other side lists its own without brackets; whether order counts."""
+    if len(parts) > 1 or len(other) == 1:
+        return parts, False
+    kind = bracketed(split_label(parts[0])[1])
+    if kind is not None and kind[0] == SETS and len(kind[1]) == 1:
+        kind = bracketed(kind[1][0])
+    if kind is not None and kind[0] in ("()", SETS) and len(kind[1]) == len(other):
+        return kind[1], kind[0] == "()"
+    return parts, False
 
 
 def _equal_parts(predicted: list[str], answer: list[str], is_ordered: bool, budget: TimeBudget) -> bool:
@@ -159,31 +210,18 @@ def _equal_parts(predicted: list[str], answer: list[str], is_ordered: bool, budg
     remaining = list(answer)
     for part in predicted:
         candidates = remaining[:1] if is_ordered else sorted(remaining, key=lambda other: other != part)
-        match = next((other for other in candidates if _equal_elements(_element(part), _element(other), budget)), None)
+        match = next((other for other in candidates if _equal_parted(part, other, budget)), None)
         if match is None:
             return False
         remaining.remove(match)
     return True
 
 
+def _equal_parted(part: str, other: str, budget: TimeBudget) -> bool:
+    return _equal_elements(_element(part, is_counted=True), _element(other, is_counted=True), budget)
+
+
 def _judge(predicted: str, answer: str, budget: TimeBudget) -> bool:
     if has_words(predicted) or has_words(answer) or not (predicted and answer):
         return False
-    predicted, answer = _tell_capitals_apart(predicted, answer)
-    if predicted.count("=") != answer.count("=") or answer.count("=") > 1:
-        return False  # math-verify would compare right-hand sides alone
     return JUDGE.is_equivalent(predicted, answer, budget)
-
-
-def _tell_capitals_apart(predicted: str, answer: str) -> tuple[str, str]:
-    """math-verify reads R as r: where both occur, the capital is replaced by a letter that does not."""
-    symbols = set(re.findall(r"\\[a-zA-Z]+|[a-zA-Z]", predicted + " " + answer))
-    free = iter([letter for letter in "qwvuzshkjlpygfmrtbacnxo" if not {letter, letter.upper()} & symbols])
-    for capital in sorted(symbol for symbol in symbols if symbol.isupper() and symbol.lower() in symbols):
-        substitute = next(free, None)
-        if substitute is None:
-            break
-        pattern = re.compile(rf"\\[a-zA-Z]+|{capital}")
-        swap = (lambda old, new: lambda match: new if match[0] == old else match[0])(capital, substitute)
-        predicted, answer = pattern.sub(swap, predicted), pattern.sub(swap, answer)
-    return predicted, answer

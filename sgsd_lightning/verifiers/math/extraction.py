@@ -4,73 +4,104 @@ from __future__ import annotations
 
 import re
 
-BOX = re.compile(r"\\(?:boxed|fbox)(?:(?=[{\d])|\s+(?=[{\w.-]))")
-BARE_BOX = re.compile(r"-?[\w./]+")
-MAX_BARE_LENGTH = 64
+from sgsd_lightning.verifiers.math.boxes import CUT_OFF, boxed_answer
+
+THINKING = re.compile(r"<(/?)(?:think|thinking|thought|thoughts|reasoning)>", re.IGNORECASE)
+TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 HEADING = re.compile(
-    r"\b(?:final[^\S\n]{1,4})?answer(?:[^\S\n]{1,4}is\b|[^\S\n]{0,4}(?:\*\*|__)?[^\S\n]{0,4}[:=])", re.IGNORECASE
+    r"\b(?:final[^\S\n]{1,4})?answer(?:[^\S\n]{1,4}is\b|[^\S\n]{0,4}(?:\*\*|__)?[^\S\n]{0,4}[:=]|"
+    r"(?<=swer)(?:\*\*|__)?[^\S\n]{0,4}$)|^####(?!#)[^\S\n]{0,4}(?=[^\S\n]{0,4}\S)",
+    re.IGNORECASE | re.MULTILINE,
 )
+LONE_HEADING = re.compile(r"[#*_\s\d.]*(?:the\s+)?(?:final\s+)?answer(?:\*\*|__)?\s*", re.IGNORECASE)
 LINE_EDGES = " \t\r\f\v:*_"
 SENTENCE_END = re.compile(r"[.!?](?:\*\*)?\s+(?=[A-Z\"'(])")
+DISPLAYS = ((r"\[", r"\]"), ("$$", "$$"))
+MAX_HEADING_LENGTH = 60
+WORDS_IN_A_RESULT = 3
 
 
 def extract_answer(text: str) -> str | None:
     r"""The answer that a completion ends with, as it spells it; None where there is none.
 
-    In this order: the last ``\boxed{...}`` whose braces close (``\fbox{...}`` and the brace-less ``\boxed 5`` too), the
-    last ``<answer>...</answer>``, the last ``Answer: ...`` or ``the answer is ...`` up to the end of its sentence or
-    line. An empty box, tag or line is no answer, nor is an unclosed box. Takes time linear in the text.
+    In this order: the ``\boxed{...}`` (``\fbox{...}`` and the brace-less ``\boxed 5`` too), several of them as one list
+    unless words such as "so" or "wait" between them take the earlier ones back; the last ``<answer>...</answer>``; the
+    last ``Answer: ...``, ``the answer is ...`` or ``#### ...`` up to the end of its sentence or line, or the line or
+    displayed formula below. Where the last of these is cut off, an earlier one is not taken instead. Nothing in
+    thinking that never ends counts, and what is in thinking counts only where nothing follows it. An empty box, tag or
+    line is no answer. Takes time linear in the text.
     """
-    for answer in (_last_box(text), _last_tag(text), _last_line(text)):
+    thinking, said = _split_thinking(text)
+    return _answer(said) if said.strip() or not thinking else _answer(thinking)
+
+
+def _split_thinking(text: str) -> tuple[str, str]:
+    """What was thought, and what was said: before thinking that never ends, or else after the last that does."""
+    tags = list(THINKING.finditer(text))
+    if not tags:
+        return "", text
+    if not tags[-1][1]:
+        # what is said is before the first tag of the last, unfinished thinking
+        first = len(tags) - 1
+        while first > 0 and not tags[first - 1][1]:
+            first -= 1
+        start = tags[first - 1].end() if first > 0 else 0
+        return "", text[start : tags[first].start()]
+    opening = next((tag for tag in tags if not tag[1]), None)
+    start = opening.end() if opening and opening.end() <= tags[-1].start() else 0
+    return text[start : tags[-1].start()], text[tags[-1].end() :]
+
+
+def _answer(text: str) -> str | None:
+    for find in (boxed_answer, _last_tag, _last_line):
+        answer = find(text)
         if answer is not None:
-            return answer
+            return None if answer == CUT_OFF else answer
     return None
-
-
-def _last_box(text: str) -> str | None:
-    boxes = list(BOX.finditer(text))
-    if not boxes:
-        return None
-    closing = _closing_braces(text)
-    for box in reversed(boxes):
-        start = box.end()
-        if text[start] == "{":
-            answer = text[start + 1 : closing[start]].strip() if start in closing else ""
-        else:
-            word = BARE_BOX.match(text[start : start + MAX_BARE_LENGTH])
-            answer = word[0].rstrip(".") if word else ""
-        if answer:
-            return answer
-    return None
-
-
-def _closing_braces(text: str) -> dict[int, int]:
-    r"""Where each brace that closes does so; ``\{`` and ``\}`` are characters, not braces."""
-    closing: dict[int, int] = {}
-    is_open: list[int] = []
-    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
-        if match[0] == "{":
-            is_open.append(match.start())
-        elif match[0] == "}" and is_open:
-            closing[is_open.pop()] = match.start()
-    return closing
 
 
 def _last_tag(text: str) -> str | None:
-    tags = list(re.finditer(r"<(/?)answer>", text, re.IGNORECASE))
+    tags = list(TAG.finditer(text))
+    if tags and not tags[-1][1]:
+        return CUT_OFF
     for opening, closing in zip(reversed(tags[:-1]), reversed(tags[1:]), strict=True):
         if not opening[1] and closing[1]:
             answer = text[opening.end() : closing.start()].strip()
             if answer:
-                return answer
+                return boxed_answer(answer) or answer
     return None
 
 
 def _last_line(text: str) -> str | None:
     for heading in reversed(list(HEADING.finditer(text))):
-        end = text.find("\n", heading.end())
-        line = text[heading.end() : len(text) if end < 0 else end].strip(LINE_EDGES)
-        sentence = SENTENCE_END.split(line, maxsplit=1)[0].rstrip(". ").strip(LINE_EDGES)
-        if sentence:
-            return sentence
+        if _is_prose(text, heading):
+            continue
+        found = _below(text, heading.end())
+        if heading[0].startswith("#"):
+            if re.search(r"\d", found) and len(re.findall(r"[a-zA-Z]{3,}", found)) < WORDS_IN_A_RESULT:
+                return found
+            continue
+        if found or not text[heading.end() :].strip(LINE_EDGES + "\n#"):
+            return found or CUT_OFF
     return None
+
+
+def _is_prose(text: str, heading: re.Match[str]) -> bool:
+    """Whether "answer" ends a line without a colon, and the line is more than a heading."""
+    if heading[0][-1] in ":=#" or heading[0].lower().rstrip().endswith("is") or heading[0].startswith("#"):
+        return False
+    start = max(text.rfind("\n", 0, heading.start()) + 1, heading.start() - MAX_HEADING_LENGTH)
+    return LONE_HEADING.fullmatch(text[start : heading.end()]) is None
+
+
+def _below(text: str, start: int) -> str:
+    """The rest of the line, or else the next line or displayed formula."""
+    while start < len(text) and (text[start] in LINE_EDGES or text[start] == "\n"):
+        start += 1
+    for opening, closing in DISPLAYS:
+        if text.startswith(opening, start):
+            end = text.find(closing, start + len(opening))
+            return text[start + len(opening) : end].strip() if end >= 0 else ""
+    end = text.find("\n", start)
+    line = text[start : len(text) if end < 0 else end].strip(LINE_EDGES)
+    return SENTENCE_END.split(line, maxsplit=1)[0].rstrip(". ").strip(LINE_EDGES)

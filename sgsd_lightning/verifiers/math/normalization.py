@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from sgsd_lightning.verifiers.math.listed import listed
+from sgsd_lightning.verifiers.math.structure import TUPLE_ASSIGNMENT, relations_as_set, spread_assignment
+from sgsd_lightning.verifiers.math.words import in_symbols
+
 MAX_LENGTH = 2000
 UNICODE = str.maketrans(
     {
@@ -39,7 +43,8 @@ SPELLINGS = tuple(
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
-        (r"\\(?:dots|cdots)(?![a-zA-Z])", r"\\ldots"),
+        (r"\\(?:dots|cdots|dotsc)(?![a-zA-Z])", r"\\ldots"),
+        (r"\\(?:middle)(?![a-zA-Z])", ""),
         (r"\+\s*\\infty", r"\\infty"),
         (r"√\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1}"),
@@ -70,48 +75,86 @@ QUALIFIER = re.compile(
     r"\s*\(\s*(?:for\s+)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*(?:\\mathbb\s*\{?\s*[A-Z]\s*\}?|[A-Z])[^()]*\)$",
     re.DOTALL,
 )
-TUPLE_ASSIGNMENT = re.compile(r"\(\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])+)\s*\)\s*=\s*\(([^()]*)\)")
 TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textbf|mbox|mathrm)\s*\{([^{}]*)\}")
 CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*[.:]?")
 CHOICE_WITH_TEXT = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s*(\S.*)", re.DOTALL)
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 FUNCTIONS = frozenset(
-    [
-        "sinh",
-        "cosh",
-        "tanh",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "asin",
-        "acos",
-        "atan",
-        "sqrt",
-        "floor",
-        "ceil",
-        "infty",
-        "matrix",
-        "pmatrix",
-        "bmatrix",
-        "array",
-        "cases",
-    ]
+    listed(
+        "sinh cosh tanh arcsin arccos arctan arccot arcctg arctg asin acos atan sqrt cbrt floor ceil infty "
+        "matrix pmatrix bmatrix vmatrix array cases choose"
+    )
 )
+SEVERAL_CHOICES = re.compile(r"[A-H](?:\s*(?:,|;|and)\s*[A-H])+|[A-H]{2,8}")
+GROUPED = re.compile(
+    r"(?<![\d,.(\[])(?<!\\\{)[1-9]\d{0,2}(?:,\d{3}){2,}(?!\d|,\d|\s*[)\]]|\s*\\\})|"
+    r"(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d/])"
+)
+ONE_GROUP = re.compile(r"(?<![\d,.])[1-9]\d{0,2},\d{3}(?!\d|,\d)")
+REVERSED = (
+    (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"(\1)"),
+    (re.compile(r"(?<![\w)}\]])\]([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\]"), r"(\1]"),
+    (re.compile(r"\[([^\[\](){}]+[,;](?:[^\[\]()]|\([^()]*\))+)\["), r"[\1)"),
+)
+PARAMETRIC = re.compile(
+    r"^\\\{\s*((?:[^{}|]|\{[^{}]*\})*[^{}|\s][^{}|]*?)\s*(?:\\mid|\|)\s*[kmn]\s*\\in\s*\\mathbb\s*\{?Z\}?\s*\\\}$"
+)
+"""A set of the values of a formula for all integers, which the formula says too."""
+APPROXIMATE = re.compile(
+    r"^(?:\\text\s*\{\s*)?(?:about|approximately|approx\.?|roughly|exactly|nearly)\s*\}?(?![a-zA-Z])\s*|^\\approx\s*",
+    re.IGNORECASE,
+)
+ALIGNED = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|array|cases|gathered)\}(?:\{[lcr]*\})?")
 
 
 def normalize(text: str) -> str:
     """The same value in a plainer spelling: wrappers, qualifiers and typographic variants gone, ``and`` a comma."""
     text = unwrap(_plain_characters(text))
     text = re.sub(r"\\?\$\s*(?=[\d.])", "€€", text).replace("$", " ").replace("€€", r"\$")
+    text = _in_lines(text)
     for pattern, replacement in SPELLINGS:
         text = pattern.sub(replacement, text)
-    text = unwrap(text.replace(r"\(", " ").replace(r"\)", " "))
+    text = in_symbols(unwrap(text.replace(r"\(", " ").replace(r"\)", " ")))
+    for pattern, replacement in REVERSED:
+        text = pattern.sub(replacement, text)
+    text = PARAMETRIC.sub(r"\1", text)
     text = QUALIFIER.sub("", text)
-    text = CONJUNCTION.sub(",", text)
+    text = ungroup(CONJUNCTION.sub(", ", relations_as_set(APPROXIMATE.sub("", text.strip(" .")))))
     if text.count("=") > 1:
-        text = TUPLE_ASSIGNMENT.sub(_spread_assignment, text)
+        text = TUPLE_ASSIGNMENT.sub(spread_assignment, text)
     return re.sub(r"\s+", " ", text).strip(" .;,:")
+
+
+def ungroup(text: str) -> str:
+    """Numbers without thousands separators, where a list cannot be meant.
+
+    Several separators without spaces group digits; a single one does where the other parts are set off by spaces.
+    """
+    if text[:1] not in tuple("([{") and not text.startswith(r"\{") and re.search(r"[,;]\s", text):
+        text = ONE_GROUP.sub(lambda match: match[0].replace(",", ""), text)
+    if re.fullmatch(r"[\d,]*|[\d ]*", text):
+        return text
+    return GROUPED.sub(lambda match: re.sub("[, ]", "", match[0]), text)
+
+
+def choices(text: str) -> frozenset[str] | None:
+    """The letters of ``A, C`` or ``AC``; None for any other text."""
+    text = unwrap(TEXT_COMMAND.sub(r"\1", unwrap(text)))
+    letters = re.findall("[A-H]", text) if SEVERAL_CHOICES.fullmatch(text) else []
+    return frozenset(letters) if letters and len(set(letters)) == len(letters) else None
+
+
+def _in_lines(text: str) -> str:
+    """Aligned lines as a list: a chain of equations or relations written downwards is one chain."""
+    if not ALIGNED.search(text):
+        return text
+    lines = [line.replace("&", " ").strip() for line in ALIGNED.sub(" ", text).split(r"\\")]
+    joined = ""
+    for line in filter(None, lines):
+        continues = re.match(r"=|<|>|\\(?:le|ge|leq|geq)(?![a-zA-Z])", line)
+        joined += (" " if continues or not joined else ", ") + line
+    return joined.strip()
 
 
 def unwrap(text: str) -> str:
@@ -171,10 +214,3 @@ def _plain_characters(text: str) -> str:
 
 def _is_word(text: str) -> bool:
     return text.casefold() in ("yes", "no", "odd")
-
-
-def _spread_assignment(match: re.Match[str]) -> str:
-    names, values = match[1].split(","), match[2].split(",")
-    if len(names) != len(values):
-        return match[0]
-    return ", ".join(f"{name.strip()} = {value.strip()}" for name, value in zip(names, values, strict=True))

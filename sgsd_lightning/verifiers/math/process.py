@@ -1,24 +1,21 @@
-"""math-verify in a process that can be killed: no expression can hang or crash the run."""
+"""Expressions compared in processes that can be killed: none of them can hang or crash the run."""
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
-import selectors
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import TypeVar
+
+from sgsd_lightning.verifiers.math.worker_process import WorkerProcess
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-START_LIMIT_S = 120.0
-NUM_STARTS = 2
 NUM_CACHED = 4096
-WORKER = Path(__file__).with_name("worker.py")
+MAX_WORKERS = 8
+PATIENCE_S = 0.25
+"""How long a worker may be at one question before another worker is started beside it: easy questions share one."""
 
 
 class TimeBudget:
@@ -29,11 +26,12 @@ class TimeBudget:
 
 
 class Judge:
-    """Asks a worker process whether two expressions are equivalent, and kills it when it takes too long.
+    """Asks worker processes whether two expressions are equivalent, and kills one that takes too long.
 
-    One worker a process, started on first use; threads take turns, and waiting for one's turn is not counted as time.
-    A forked child starts a worker of its own. The worker is a plain subprocess, which daemonic processes may have too.
-    Judgements are remembered, the failed ones included. Linux and macOS.
+    The first worker starts on first use, and others, up to ``MAX_WORKERS``, while all are busy: hard comparisons of
+    several threads cost their time limit side by side. Waiting for a worker is not counted as time. A forked child
+    starts workers of its own. They are plain subprocesses, which daemonic processes may have too. Judgements are
+    remembered, the failed ones included. Linux and macOS.
     """
 
     def __init__(self) -> None:
@@ -41,33 +39,35 @@ class Judge:
         """Comparisons that ran out of time so far, in this process."""
         self.num_crashes = 0
         """Comparisons that ended the worker so far, out of memory for instance, in this process."""
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._request_id = 0
+        self._changed = threading.Condition()
+        self._idle: list[WorkerProcess] = []
+        self._busy: list[WorkerProcess] = []
+        self._num_starting = 0
         self._judgements: dict[tuple[str, str], bool] = {}
         self._given_up: dict[tuple[str, str], float] = {}
         os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.close)
 
     def is_equivalent(self, text: str, other: str, budget: TimeBudget) -> bool:
-        """math-verify's judgement; False when there is none within the budget, from which the time taken is deducted.
+        """The worker's judgement; False when there is none within the budget, from which the time taken is deducted.
 
         Raises:
-            RuntimeError: if the worker cannot be started, because math-verify is missing for instance.
+            RuntimeError: if no worker can be started, because math-verify is missing for instance.
         """
         pair = (min(text, other), max(text, other))
-        with self._lock:
+        with self._changed:
             if pair in self._judgements:
                 return self._judgements[pair]
             if budget.remaining_s <= self._given_up.get(pair, 0.0):
                 return False
-            given_s = budget.remaining_s
-            judgement = self._judge(*pair, budget)
+        given_s = budget.remaining_s
+        judgement = self._judge(*pair, budget)
+        with self._changed:
             if judgement is None:
                 _remember(self._given_up, pair, given_s)
             else:
                 _remember(self._judgements, pair, judgement)
-            return judgement is True
+        return judgement is True
 
     @property
     def num_killed(self) -> int:
@@ -76,110 +76,93 @@ class Judge:
 
     @property
     def worker_pid(self) -> int | None:
-        """The worker's process id; None when none runs."""
-        process = self._process
-        return None if process is None else process.pid
+        """The process id of the worker that started first; None when none runs."""
+        workers = self._busy + self._idle
+        return workers[0].pid if workers else None
 
     def close(self) -> None:
-        """End the worker; another one starts when it is needed."""
-        with self._lock:
-            self._kill()
+        """End the workers; others start when they are needed."""
+        with self._changed:
+            for worker in self._idle + self._busy:
+                worker.kill()
+            self._idle.clear()
 
     def _judge(self, text: str, other: str, budget: TimeBudget) -> bool | None:
         # a worker that ended may have been ended by something else: the expression is tried once more
         for _ in range(2):
-            process = self._running()
-            self._request_id += 1
-            request = json.dumps([self._request_id, text, other, budget.remaining_s]).encode() + b"\n"
+            worker = self._acquire()
             started = time.monotonic()
             try:
-                _write(process, request)
-                reply = _read_line(process, budget.remaining_s)
+                return worker.ask(text, other, budget.remaining_s)
             except TimeoutError:
-                self.num_timeouts += 1
-                self._kill()
+                with self._changed:
+                    self.num_timeouts += 1
                 return None
             except (BrokenPipeError, EOFError):
-                self._kill()
                 continue
             finally:
-                budget.remaining_s -= time.monotonic() - started
-            return reply == [self._request_id, True]
-        self.num_crashes += 1
+                budget.remaining_s -= time.monotonic() - started - worker.loading_s
+                self._release(worker)
+        with self._changed:
+            self.num_crashes += 1
         return None
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        for _ in range(NUM_STARTS):
-            self._kill()
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(WORKER)],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
-                if _read_line(self._process, START_LIMIT_S) == "ready":
-                    return self._process
-            except (TimeoutError, EOFError):
-                continue
-        self._kill()
-        raise RuntimeError(f"the verifier's worker process {WORKER.name} did not start; is math-verify installed?")
+    def _acquire(self) -> WorkerProcess:
+        """An idle worker, or another one where every worker has been at one question for a while."""
+        with self._changed:
+            while True:
+                while self._idle:
+                    worker = self._idle.pop(0)
+                    if worker.is_running():
+                        worker.asked_at = time.monotonic()
+                        self._busy.append(worker)
+                        return worker
+                    worker.kill()
+                if len(self._busy) + self._num_starting < MAX_WORKERS:
+                    patience_s = self._patience_s()
+                    if patience_s <= 0:
+                        break
+                    self._changed.wait(patience_s)
+                else:
+                    self._changed.wait()
+            self._num_starting += 1
+        try:
+            worker = WorkerProcess.start()
+        except RuntimeError:
+            with self._changed:
+                self._num_starting -= 1
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            self._num_starting -= 1
+            self._busy.append(worker)
+        return worker
 
-    def _kill(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        _close_pipes(self._process)
-        self._process = None
+    def _patience_s(self) -> float:
+        """How long to wait yet for a worker that is quick; none where all of them are stuck, or none is there."""
+        if not self._busy:
+            return PATIENCE_S if self._num_starting else 0.0
+        return max(worker.asked_at for worker in self._busy) + PATIENCE_S - time.monotonic()
+
+    def _release(self, worker: WorkerProcess) -> None:
+        with self._changed:
+            self._busy.remove(worker)
+            if worker.is_running():
+                self._idle.append(worker)
+            self._changed.notify_all()
 
     def _forget(self) -> None:
-        """In a forked child: the worker is the parent's, and the lock may have been held by a thread that is gone."""
-        self._lock = threading.Lock()
-        if self._process is not None:
-            _close_pipes(self._process)
-            self._process.returncode = 0  # not this process's child: nothing to wait for
-            self._process = None
+        """In a forked child: the workers are the parent's, and the lock may have been held by a thread that is gone."""
+        for worker in self._idle + self._busy:
+            worker.forget()
+        self._changed = threading.Condition()
+        self._idle, self._busy, self._num_starting = [], [], 0
 
 
 def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
     if len(memory) >= NUM_CACHED:
         memory.pop(next(iter(memory)))
     memory[key] = value
-
-
-def _write(process: subprocess.Popen[bytes], request: bytes) -> None:
-    assert process.stdin is not None
-    while request:
-        request = request[process.stdin.write(request) :]
-
-
-def _read_line(process: subprocess.Popen[bytes], time_limit_s: float) -> object:
-    """One JSON line. Raises TimeoutError when it takes too long and EOFError when the worker ended."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + time_limit_s
-    received = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while not received.endswith(b"\n"):
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
-            chunk = os.read(process.stdout.fileno(), 4096)
-            if not chunk:
-                raise EOFError
-            received += chunk
-    reply: object = json.loads(received)
-    return reply
-
-
-def _close_pipes(process: subprocess.Popen[bytes]) -> None:
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
 
 
 JUDGE = Judge()

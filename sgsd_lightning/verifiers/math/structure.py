@@ -1,52 +1,34 @@
-"""The parts of an answer: names before values, lists, brackets, and the one expression of a sentence."""
+"""The parts of an answer: lists, brackets, chains of equations, and the conditions after a formula."""
 
 from __future__ import annotations
 
 import re
 
+from sgsd_lightning.verifiers.math.labels import is_assignment
+
 OPENING = "([{"
 CLOSING = ")]}"
-SYMBOL = r"\\?[a-zA-Z]+(?:_\s*(?:\{[^{}]*\}|\w))?'?"
-ARGUMENTS = r"\(\s*[a-zA-Z]?(?:\s*,\s*[a-zA-Z]?)*\s*\)"
-NAME = (
-    rf"(?:\\(?:text|mathrm|overline)\s*\{{[^{{}}]*\}}(?:_\s*(?:\{{[^{{}}]*\}}|\w))?|\\angle\s*[A-Z]+|[A-Z]+(?::[A-Z]+)+|"
-    rf"{SYMBOL}(?:\s*{ARGUMENTS})?|{ARGUMENTS})"
+RELATION = re.compile(r"[a-zA-Z]\s*(<|>|=|\\le|\\ge)(?![a-zA-Z])\s*([^<>=]+)")
+SIDES = re.compile(r"(?<![<>!:\\])=(?!=)")
+ORDER = r"(?:<|>|\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|\\ne(?![a-zA-Z]))"
+CONDITION = re.compile(
+    rf"(?:for\s+|if\s+|when\s+)?[a-zA-Z](?:_\w)?\s*(?:{ORDER}|\\in(?![a-zA-Z])).*|"
+    rf"[^<>=\\a-zA-Z]+{ORDER}\s*[a-zA-Z]\s*(?:{ORDER}.*)?",
+    re.DOTALL,
 )
-PREFIX = re.compile(rf"({NAME})?\s*(=|\\in(?![a-zA-Z])|:(?=\s*\S)|(?<=[a-zA-Z])\s+is(?![a-zA-Z]))\s*")
-FUNCTION = re.compile(rf"{SYMBOL}\s*\(\s*([a-z]\s*(?:,\s*[a-z]\s*)*)\)|[a-zA-Z]_(?:\{{([ijkmn])\}}|([ijkmn]))")
-LABEL = re.compile(r"(?:\(?[a-h]|\(?[ivx]+)?\)\s*(?=\S)")
-RELATION = re.compile(r"[a-zA-Z]\s*(<|>|\\le|\\ge)(?![a-zA-Z])\s*([^<>=]+)")
-FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$([^$]+)\$", re.DOTALL)
-NUMBER_WORD = re.compile(r"(?<![\w.,^_{\\/-])-?\d+(?:,\d{3})*(?:\.\d+)?(?![\w^_/]|[.,]\d)")
-NEGATION = re.compile(
-    r"\b(?:not|no|none|never|except|unless|without|neither|nor|or|cannot|either|incorrect|wrong)\b|n't\b"
+RESTRICTION = re.compile(rf"([a-zA-Z])\s*(?:{ORDER}|\\in(?![a-zA-Z]))(?:(?!{ORDER}).)+", re.DOTALL)
+ALTERNATIVES = re.compile(
+    r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z]))"
 )
-NUMERALS = re.compile(
-    r"\b(?:hal(?:f|ves)|thirds?|quarters?|dozens?|hundreds?|thousands?|[mb]illions?|squared?|cubed?|root|factorial|times|plus|"
-    r"minus|power|mod|modulo|base|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty)\b"
+TOGETHER = re.compile(
+    r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:and|but)\s*\}|(?<![a-zA-Z\\])(?:and|but)(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z]))"
 )
-MIN_WORDS = 2
-VERDICT = re.compile(r"(yes|no)\b[\s,.:;!-]+\S.*", re.IGNORECASE | re.DOTALL)
-
-
-def split_name(text: str) -> tuple[str | None, str]:
-    r"""The name and the value of ``x = 5``, ``f(x) = 5``, ``(x, y) = (1, 2)``, ``x \in S`` or ``b) 5``.
-
-    A name is lower case, without subscript and arguments; None where it is no lone symbol, or missing.
-    """
-    text = text.strip()
-    if (label := LABEL.match(text)) and text.count("(") < text.count(")") + (label[0][0] == "("):
-        text = text[label.end() :]
-    match = PREFIX.match(text)
-    if match is None or match.end() == len(text) or (match[2] == ":" and len(match[1] or "") < 2):
-        return None, text
-    value = text[match.end() :].strip()
-    if match[2] in (":", " is") or match[2].strip() == "is":
-        return None, value
-    symbol = re.match(r"\\?[a-zA-Z]+", match[1] or "")
-    is_lone = symbol is not None and (len(symbol[0]) == 1 or symbol[0].startswith("\\"))
-    name = symbol[0].lower() if symbol and is_lone else None
-    return name, text if _is_constant(match[1] or "", value) else value
+TUPLE_ASSIGNMENT = re.compile(r"\(\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])+)\s*\)\s*=\s*\(([^()]*)\)")
+FIRST_ITEM = re.compile(r"\(?[ai1]\)")
+NEXT_ITEM = re.compile(r"(?<![,;\s])\s+(?=\(?(?:[b-h]|i{2,3}|iv|v|[2-9])\)\s*\S)")
+AFTER_WORD = re.compile(rf"(.*\S)\s*,?\s*\b(?:for|if|when)\s+([a-zA-Z]\s*{ORDER}[^,;]*)", re.DOTALL)
+IN_PARENTHESES = re.compile(rf"(.*\S)\s*\(\s*(?:for\s+|if\s+|when\s+)?([a-zA-Z]\s*{ORDER}[^()]*)\)", re.DOTALL)
+LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
 
 def split_list(text: str) -> list[str]:
@@ -62,6 +44,48 @@ def split_list(text: str) -> list[str]:
             start = position + 1
     parts.append(text[start:])
     return [sign for part in parts if part.strip() for sign in _both_signs(part.strip())]
+
+
+def elements(text: str) -> list[str]:
+    """The parts of a list with conditions taken off the formulas before them, and chains such as m = n = 1 spread."""
+    if match := TUPLE_ASSIGNMENT.fullmatch(text.strip()):
+        return spread_assignment(match).split(", ")
+    parts: list[str] = []
+    if FIRST_ITEM.match(text):
+        text = NEXT_ITEM.sub(", ", text)
+    found = split_list(text)
+    for part in found:
+        if not (parts and _is_condition_of(part, parts[-1])):
+            # of several values, a condition may say which is meant
+            parts += spread_chain(without_condition(part) if len(found) == 1 else part)
+    return parts
+
+
+def without_condition(text: str) -> str:
+    """A formula without the inequality that follows it, in parentheses or after a word such as "for"."""
+    match = IN_PARENTHESES.fullmatch(text) or AFTER_WORD.fullmatch(text)
+    return match[1] if match else text
+
+
+def spread_assignment(match: re.Match[str]) -> str:
+    """``(x, y) = (1, 2)`` as ``x = 1, y = 2``."""
+    names, values = match[1].split(","), match[2].split(",")
+    if len(names) != len(values):
+        return match[0]
+    return ", ".join(f"{name.strip()} = {value.strip()}" for name, value in zip(names, values, strict=True))
+
+
+def spread_chain(text: str) -> list[str]:
+    """``m = n = 1`` as ``m = 1`` and ``n = 1``; ``S = 2 * 3 = 6`` as ``S = 6``."""
+    sides = [side.strip() for side in SIDES.split(text)]
+    if len(sides) < 3 or not all(sides) or r"\ldots" in text:
+        return [text]
+    named = [is_assignment(side) for side in sides]
+    if all(named[:-1]) and not named[-1]:
+        return [f"{side} = {sides[-1]}" for side in sides[:-1]]
+    if named[0] and not any(re.search("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side)) for side in sides[1:]):
+        return [f"{sides[0]} = {sides[-1]}"]
+    return [text]
 
 
 def bracketed(text: str) -> tuple[str, list[str]] | None:
@@ -87,37 +111,38 @@ def as_union(relations: list[str]) -> str | None:
         sign, bound = match[1], match[2].strip()
         closing = {"<": ")", r"\le": "]"}.get(sign)
         opening = {">": "(", r"\ge": "["}.get(sign)
+        if sign == "=":
+            intervals.append(rf"\{{{bound}\}}")
+            continue
         intervals.append(rf"(-\infty, {bound}{closing}" if closing else rf"{opening}{bound}, \infty)")
-    return r" \cup ".join(intervals)
+    return r" \cup ".join(intervals) if any("infty" in interval for interval in intervals) else None
 
 
-def only_expression(text: str) -> str | None:
-    """The formula or number of a sentence that has exactly one, and neither denies nor counts in words; else None."""
-    if VERDICT.fullmatch(text.strip()):
-        return text.strip().split()[0].strip(",.:;!-")
-    head, _, conclusion = text.rpartition("i.e.")
-    if head:
-        return conclusion.strip(" ,.") or None
-    formulas = [next(group for group in match.groups() if group) for match in FORMULA.finditer(text)]
-    words = FORMULA.sub(" ", text)
-    if len(re.findall(r"(?<![\\\w])[a-zA-Z]{2,}", words)) < MIN_WORDS:
+def as_intersection(relations: list[str]) -> str | None:
+    r"""``x \le 2``, ``x > -1`` as ``\{x \mid x \le 2, x > -1\}``; None unless all parts restrict one letter."""
+    letters = {match[1] for part in relations if (match := RESTRICTION.fullmatch(part.strip()))}
+    if len(letters) != 1 or not all(RESTRICTION.fullmatch(part.strip()) for part in relations):
         return None
-    if NEGATION.search(words.lower()) or NUMERALS.search(words.lower()):
-        return None
-    if formulas:
-        return formulas[0] if len(formulas) == 1 and not re.search(r"\d", words) else None
-    numbers = NUMBER_WORD.findall(text)
-    is_plain = len(re.findall(r"\d+(?:[.,]\d+)*", text)) == 1 and not re.search(r"[\\=^_+*/<>]", text)
-    return numbers[0] if len(numbers) == 1 and is_plain else None
+    return rf"\{{{letters.pop()} \mid {', '.join(relations)}\}}"
 
 
-def _is_constant(name: str, value: str) -> bool:
-    """Whether ``f(x) = value`` or ``a_n = value`` is a constant function or sequence, which its value alone is not."""
-    match = FUNCTION.fullmatch(name)
-    if match is None:
+def relations_as_set(text: str) -> str:
+    """Relations joined by "or" as a union, and joined by "and" as an intersection; any other text as it is."""
+    for pattern, as_set in ((ALTERNATIVES, as_union), (TOGETHER, as_intersection)):
+        parts = [part for part in pattern.split(text) if part.strip()]
+        found = as_set(parts) if len(parts) > 1 else None
+        if found:
+            return found
+    return text
+
+
+def _is_condition_of(part: str, formula: str) -> bool:
+    r"""Whether a part restricts a letter of the formula before it, as ``x > 0`` after ``x^2`` does."""
+    if not CONDITION.fullmatch(part) or CONDITION.fullmatch(formula):
         return False
-    indices = re.findall("[a-z]", next(group for group in match.groups() if group))
-    return not set(indices) & set(re.sub(r"\\[a-zA-Z]+", " ", value))
+    restricted = set(LETTER.findall(re.sub(r"\\[a-zA-Z]+(?:\s*\{\s*[A-Z]\s*\})?", " ", part)))
+    _, _, value = formula.rpartition("=")
+    return bool(restricted & set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", " ", value))))
 
 
 def _is_in_number(text: str, position: int) -> bool:
@@ -130,7 +155,7 @@ def _is_in_number(text: str, position: int) -> bool:
 
 
 def _both_signs(text: str) -> list[str]:
-    if r"\pm" not in text:
+    if r"\pm" not in text or text.startswith((r"\{", "{")):
         return [text]
     swapped = {r"\pm": "-", r"\mp": "+"}
     return [

@@ -1,4 +1,4 @@
-"""The process that compares expressions: one JSON line in, one JSON line out. Run as a file; imports math-verify alone.
+"""The process that compares expressions: one JSON line in, one JSON line out. Run as a file, without the package.
 
 It holds no state worth keeping: its parent kills it when a comparison takes too long, and starts another.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import json
 import logging
 import os
@@ -14,60 +15,93 @@ import re
 import resource
 import signal
 import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 MEMORY_LIMIT_BYTES = 2 * 2**30
 NUM_CACHED = 512
-RELATION = re.compile(r"[=<>,]|\\(?:le|ge|ne|in|cup|cap)(?![a-zA-Z])")
+FOR_LIBRARY = re.compile(r"\\(?:i*nt|oint|lim|partial|det|prime)(?![a-zA-Z])|\\frac\s*\{\s*d")
+LOADING, LOADED = "loading", "loaded"
 
 
 def main() -> None:
-    """Answer ``[request_id, predicted, answer, time_limit_s]`` lines with ``[request_id, is_equivalent]``.
+    """Answer ``[request_id, text, other, time_limit_s]`` lines with ``[request_id, is_equivalent]``.
 
-    Ends when standard input closes. A parent that dies during a comparison cannot kill this process, so an alarm ends
-    it a little after the limit.
+    Where libraries must be loaded first, lines ``[request_id, "loading"]`` and ``[request_id, "loaded"]`` precede the
+    answer. Ends when standard input closes. A parent that dies during a comparison cannot kill this process, so an
+    alarm ends it a little after the limit.
     """
     with contextlib.suppress(ValueError, OSError):  # some systems know no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     logging.disable(logging.CRITICAL)
+    if importlib.util.find_spec("math_verify") is None:
+        raise SystemExit("math-verify is not installed")
+    _stand_in_for_the_package()
     # what a library prints must not be taken for a reply
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
-        import math_verify  # noqa: F401  (its import time belongs before "ready")
+        import sgsd_lightning.verifiers.math.symbolic.equivalence  # noqa: F401  (its time belongs before "ready")
 
         print(json.dumps("ready"), file=replies, flush=True)
         for line in sys.stdin:
-            request_id, predicted, answer, time_limit_s = json.loads(line)
-            signal.setitimer(signal.ITIMER_REAL, time_limit_s + 1.0)
-            reply = is_equivalent(predicted, answer)
+            request_id, text, other, time_limit_s = json.loads(line)
+
+            def say(reply: object, request_id: int = request_id) -> None:
+                print(json.dumps([request_id, reply]), file=replies, flush=True)
+
+            say(is_equivalent(text, other, time_limit_s, say))
             signal.setitimer(signal.ITIMER_REAL, 0.0)
-            print(json.dumps([request_id, reply]), file=replies, flush=True)
 
 
-def is_equivalent(predicted: str, answer: str) -> bool:
-    """math-verify's judgement, in either direction, without its own time limits, which need the main thread."""
-    from math_verify import verify
+def _stand_in_for_the_package() -> None:
+    """Make the modules beside this file importable without the package's own roots, which import torch."""
+    folder = Path(__file__).resolve().parent
+    for name, path in (
+        ("sgsd_lightning", folder.parents[1]),
+        ("sgsd_lightning.verifiers", folder.parent),
+        ("sgsd_lightning.verifiers.math", folder),
+    ):
+        package = types.ModuleType(name)
+        package.__path__ = [str(path)]
+        sys.modules[name] = package
 
-    sides = _parsed(predicted), _parsed(answer)
-    if not all(sides):
+
+def is_equivalent(text: str, other: str, time_limit_s: float, say: Callable[[object], None]) -> bool:
+    """Whether two normalised texts say the same; False where neither grammar reads them."""
+    from sgsd_lightning.verifiers.math.symbolic.equivalence import equivalent
+
+    signal.setitimer(signal.ITIMER_REAL, time_limit_s + 1.0)
+    trees = _parsed(text), _parsed(other)
+    if None not in trees:
+        with contextlib.suppress(RecursionError):
+            return equivalent(*trees)
         return False
-    # plain expressions are compared alike in both directions, at twice the time
-    directions = (sides, sides[::-1]) if RELATION.search(predicted + answer) else (sides,)
-    return any(bool(verify(gold, found, timeout_seconds=0, allow_set_relation_comp=True)) for gold, found in directions)
+    if not (FOR_LIBRARY.search(text) or FOR_LIBRARY.search(other)):
+        return False
+    from sgsd_lightning.verifiers.math.symbolic import library
+
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    say(LOADING)
+    library.load()
+    say(LOADED)
+    signal.setitimer(signal.ITIMER_REAL, time_limit_s + 1.0)
+    with contextlib.suppress(Exception):  # a parser of another's making raises what it likes
+        return library.equivalent(text, other)
+    return False
 
 
 @functools.lru_cache(maxsize=NUM_CACHED)
-def _parsed(text: str) -> list[Any]:
-    """As LaTeX, whole: the fallbacks of math-verify would pick a number out of what they cannot read."""
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse
+def _parsed(text: str) -> Any:
+    from sgsd_lightning.verifiers.math.symbolic.atoms import parse
+    from sgsd_lightning.verifiers.math.symbolic.tokens import NotRead
 
-    # units are split off before, with their names compared; here, the m of 2m would be taken for one
-    spelling = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
-    targets = [LatexExtractionConfig(normalization_config=spelling, boxed_match_priority=-1)]
-    settings = {"extraction_config": targets, "fallback_mode": "no_fallback", "parsing_timeout": 0}
-    return list(parse(f"${text}$", **settings))
+    try:
+        return parse(text)
+    except (NotRead, RecursionError):
+        return None
 
 
 if __name__ == "__main__":
