@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.tiny import tiny_rollout
 
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import MathAnswer, math_equal
 from sgsd_lightning.verifiers.math.process import JUDGE
-from tests.tiny import tiny_rollout
 
 ENDLESS = "9^{9^{9^9}}"
 LIMIT_S = 0.4
