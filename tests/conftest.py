@@ -14,11 +14,22 @@ if not torch.cuda.is_available():
 
 LONGEST = {"distributed", "cli"}
 """Folders of tests."""
+FITS = {"callbacks", "cli", "docs", "examples", "planning"}
+PROCESSES = {"distributed"}
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes take longest: they come first, so that workers end together."""
+    """Files that start processes take longest: they come first, so that workers end together.
+
+    Folders whose tests train whole runs, or start processes, are marked for `make test-fast`, which leaves them out.
+    """
+    for item in items:
+        folders = set(item.path.parts)
+        if folders & FITS:
+            item.add_marker(pytest.mark.fit)
+        if folders & PROCESSES:
+            item.add_marker(pytest.mark.processes)
     items.sort(key=lambda item: not LONGEST & set(item.path.parts))
 
 

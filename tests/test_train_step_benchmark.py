@@ -34,12 +34,14 @@ def test_padding_is_counted() -> None:
     inputs = make_inputs(SIZE, 100)
     num_run, num_padded = padded_tokens(inputs, SIZE)
     real = sum(
-        len(prompt) + len(rollout.prompt_ids) + 2 * len(rollout.completion_ids)
-        for rollout, prompts in zip(inputs.rollouts, inputs.teacher_prompts, strict=True)
+        len(prompt) + len(prompt_ids) + 2 * len(completion_ids)
+        for prompt_ids, completion_ids, prompts in zip(
+            inputs.prompt_ids, inputs.completion_ids, inputs.teacher_prompts, strict=True
+        )
         for prompt in prompts
     )
     assert num_run - num_padded == real
-    assert num_padded >= 2 * 3 * sum(16 - len(rollout.completion_ids) for rollout in inputs.rollouts)
+    assert num_padded >= 2 * 3 * sum(16 - len(completion_ids) for completion_ids in inputs.completion_ids)
 
 
 def test_a_disagreement_stops_the_benchmark() -> None:

@@ -45,6 +45,7 @@ class SingleTurn(Rollouter):
     ) -> None:
         if group_size < 1:
             raise ValueError(f"rollouts.group_size must be at least 1; got {group_size}")
+        _check_builder("rollouts.guidance", guidance)
         self.engine = engine or TransformersEngine()
         self.sampling = sampling or SamplingSettings()
         self.group_size = group_size
@@ -133,6 +134,7 @@ class EvaluationTurn(SingleTurn):
         contexts: ProblemContextBuilder | None = None,
     ) -> None:
         super().__init__(engine, sampling, group_size)
+        _check_builder("evaluation.contexts", contexts)
         self.contexts = contexts
 
     def prepare(self) -> None:
@@ -167,6 +169,14 @@ class EvaluationTurn(SingleTurn):
             )
             for problem, context in zip(problems, self.shown(problems, sample_indices), strict=True)
         ]
+
+
+def _check_builder(field: str, builder: object) -> None:
+    if builder is not None and not isinstance(builder, ProblemContextBuilder):
+        raise ValueError(
+            f"{field} must be a ProblemContextBuilder, whose contexts depend on the problem alone; got "
+            f"{type(builder).__name__}, which reads rollouts that are not there yet"
+        )
 
 
 def _rollout(policy: SamplingPolicy, wanted: Wanted, prompt: _Prompt, completion: Completion) -> Rollout:

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.distributed.runs import on_processes
-from tests.tiny import tiny_policy
 from torch import distributed
 from torch.distributed.fsdp import fully_shard
 
@@ -26,6 +24,8 @@ from sgsd_lightning.language_models import (
 )
 from sgsd_lightning.types import Messages, SamplingSettings
 from tests.support.misbehaving_server import serving
+from tests.support.runs import on_processes
+from tests.support.tiny import tiny_policy
 
 QUESTIONS = [f"rate {n}" for n in range(5)] + ["babble 5", "fickle 6", "500 7", "rate 8"]
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.forked import forkserver
-from tests.tiny import tiny_policy
 
 from sgsd_lightning.language_models import (
     Answer,
@@ -26,7 +24,9 @@ from sgsd_lightning.language_models import (
     TrainedPolicy,
 )
 from sgsd_lightning.types import Messages, SamplingSettings
+from tests.support.forked import forkserver
 from tests.support.misbehaving_server import serving
+from tests.support.tiny import tiny_policy
 
 SHORT = SamplingSettings(max_new_tokens=200, sampling_temperature=1.0)
 

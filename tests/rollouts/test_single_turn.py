@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from transformers import PreTrainedModel
@@ -12,6 +13,7 @@ from sgsd_lightning.rollouts import EvaluationTurn, SingleTurn
 from sgsd_lightning.rollouts.base import Wanted
 from sgsd_lightning.training import Learner
 from sgsd_lightning.types import Completion, Problem, SamplingSettings
+from tests.support.rollout_contexts import EchoContexts
 from tests.support.tiny import PROBLEMS, NumberedContexts, loaded_module
 
 SHORT = SamplingSettings(max_new_tokens=8)
@@ -142,3 +144,15 @@ def test_an_engine_needs_no_more_than_generate(learner: Learner) -> None:
     streamed = list(rollouter.stream(learner, [Wanted(problem, 0) for problem in many], stream="memory"))
     assert [place for place, _ in streamed] == list(range(70))
     assert all(rollout.problem is many[place] for place, rollout in streamed)
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda builder: SingleTurn(guidance=builder), "rollouts.guidance"),
+        (lambda builder: EvaluationTurn(contexts=builder), "evaluation.contexts"),
+    ],
+)
+def test_contexts_that_read_rollouts_are_not_shown_before_there_are_any(build: Any, field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be a ProblemContextBuilder.* got EchoContexts"):
+        build(EchoContexts())

@@ -11,15 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.tiny import tiny_rollout
 
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import MathAnswer, math_equal
 from sgsd_lightning.verifiers.math.process import JUDGE
+from tests.support.tiny import tiny_rollout
 
 ENDLESS = "9^{9^{9^9}}"
 LIMIT_S = 0.4
@@ -81,13 +80,13 @@ def test_threads_take_turns_and_each_gets_its_own_answer(judge: Any) -> None:
 
 
 def test_hard_expressions_cost_their_limit_side_by_side(judge: Any) -> None:
-    rollouts = [tiny_rollout(Problem(problem_id="p", text="?", answer="x+1"), [1], [index]) for index in range(8)]
-    hard = [replace(rollout, completion_text=rf"\boxed{{{place}+{ENDLESS}}}") for place, rollout in enumerate(rollouts)]
+    problem = Problem(problem_id="p", text="?", answer="x+1")
+    hard = [tiny_rollout(problem, [1], [index], text=rf"\boxed{{{index}+{ENDLESS}}}") for index in range(8)]
     limit_s = 3.0
     started = time.perf_counter()
-    verdicts = MathAnswer(time_limit_s=limit_s).verify(hard)
-    assert time.perf_counter() - started < 3 * limit_s, "one after another they take eight times the limit"
-    assert {verdict.reward for verdict in verdicts} == {0.0}
+    judged = MathAnswer(time_limit_s=limit_s).verify(hard)
+    assert time.perf_counter() - started < 6 * limit_s, "one after another they take eight times the limit"
+    assert {entry.verdict.reward for entry in judged} == {0.0}
     assert judge.num_timeouts + judge.num_crashes >= 8
 
 
