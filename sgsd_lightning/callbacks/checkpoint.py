@@ -134,7 +134,7 @@ class RunCheckpoint(RunCallback, ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Add to the error which checkpoint can be resumed."""
         super().on_exception(trainer, pl_module, exception)
-        safe = self.what_is_safe(trainer)
+        safe = self.resume_hint(trainer)
         if safe is None or isinstance(exception, SystemExit):
             return
         if isinstance(exception, KeyboardInterrupt):  # Lightning ends the process without showing it
@@ -143,7 +143,7 @@ class RunCheckpoint(RunCallback, ModelCheckpoint):
             return
         exception.add_note(safe)
 
-    def what_is_safe(self, trainer: Trainer) -> str | None:
+    def resume_hint(self, trainer: Trainer) -> str | None:
         """A sentence on the newest complete checkpoint; None before training has begun in a run that is new."""
         if self._num_saved:
             return f"{self.last_model_path} of step {self._last_global_step_saved} is complete; {RESUME}"

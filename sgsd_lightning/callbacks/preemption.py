@@ -103,7 +103,7 @@ class Preemption(RunCallback):
         return self._signal != 0
 
     def _stop(self, trainer: Trainer) -> None:
-        safe = [c.what_is_safe(trainer) for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)]
+        safe = [c.resume_hint(trainer) for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)]
         if trainer.is_global_zero:
             name = signal.Signals(self._signal).name
             _say(f"stopped by {name} after step {trainer.global_step}. {'. '.join(filter(None, safe))}")

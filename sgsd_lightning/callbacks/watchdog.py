@@ -64,6 +64,6 @@ class Watchdog(Callback):
 
 
 def _say(what: str, trainer: Trainer) -> None:
-    safe = [c.what_is_safe(trainer) for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)]
+    safe = [c.resume_hint(trainer) for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)]
     message = ". ".join([what, *filter(None, safe)])
     print(f"sgsd (process {trainer.global_rank}): {message}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, who_speaks
+from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, process_label
 
 USAGE = """usage: sgsd COMMAND [options]
 
@@ -46,13 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _dispatch(arguments[0], arguments[1:])
     except KeyboardInterrupt:
-        print(f"{who_speaks()}: interrupted", file=sys.stderr, flush=True)
+        print(f"{process_label()}: interrupted", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     except Exception as error:
         message = message_to_user(error)
         if message is None or os.environ.get("SGSD_TRACEBACK"):
             raise
-        print(f"{who_speaks()}: error: {message}", file=sys.stderr, flush=True)
+        print(f"{process_label()}: error: {message}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, INPUT_ERRORS) else 1
     return 0
 
@@ -94,8 +94,8 @@ def _dispatch(command: str, rest: list[str]) -> None:
 
         resolved = resolve_config_arguments(rest)  # a misspelt name is refused before Lightning's seconds of imports
         from sgsd_lightning.cli.lightning_cli import run
-        from sgsd_lightning.cli.terminal import announce_choices, leave_out_noise
+        from sgsd_lightning.cli.terminal import announce_choices, silence_known_warnings
 
         announce_choices()
-        leave_out_noise()
+        silence_known_warnings()
         run([command.replace("-", "_"), *resolved])

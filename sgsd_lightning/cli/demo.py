@@ -48,11 +48,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seeds", default="0", help="seeds of base model and training, separated by commas")
     parser.add_argument("--max-steps", type=int, default=None, help="training steps; default: the configuration's")
     options = parser.parse_args(list(arguments))
-    seeds = seeds_of(options.seeds)
+    seeds = parse_seeds(options.seeds)
     _require_pictures()
-    from sgsd_lightning.cli.terminal import leave_to_progress
+    from sgsd_lightning.cli.terminal import quiet_console
 
-    leave_to_progress()
+    quiet_console()
     if options.out.exists():
         _remove_old_demo(options.out)
     summaries = {}
@@ -165,7 +165,7 @@ def _print_table(console: Console, results: Mapping[str, Mapping[str, float]], s
     console.print(f"{summary['seconds']} s in all; what became of every item: sgsd skills audit RUN_FOLDER")
 
 
-def seeds_of(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

@@ -30,7 +30,7 @@ def message_to_user(error: BaseException) -> str | None:
     return None if told is None else "\n".join([told, *getattr(error, "__notes__", [])])
 
 
-def who_speaks() -> str:
+def process_label() -> str:
     """How a process names itself in front of a message."""
     rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
     return f"sgsd (process {rank})" if rank else "sgsd"

@@ -19,14 +19,14 @@ NOISE = (
 )
 
 
-def leave_out_noise() -> None:
+def silence_known_warnings() -> None:
     """Drop warnings that a user of ours can do nothing about, and advertisements."""
     for pattern in NOISE:
         warnings.filterwarnings("ignore", message=pattern)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
 
 
-def leave_to_progress() -> None:
+def quiet_console() -> None:
     """Leave the terminal to the progress and the tables of a command that makes many runs; warnings are still heard."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module="lightning")

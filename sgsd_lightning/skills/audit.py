@@ -131,7 +131,7 @@ def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple
     dropped = [
         Dropped(item_id=item.item_id, reason=reason)
         for item in bank.items
-        if (row := by_id.get(item.item_id)) is not None and (reason := _condemned(row, rules)) is not None
+        if (row := by_id.get(item.item_id)) is not None and (reason := _reason_to_prune(row, rules)) is not None
     ]
     gone = {drop.item_id for drop in dropped}
 
@@ -141,7 +141,7 @@ def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple
     return replace(bank, general_skills=kept(bank.general_skills), common_mistakes=kept(bank.common_mistakes)), dropped
 
 
-def _condemned(row: AuditRow, rules: PruneRules) -> str | None:
+def _reason_to_prune(row: AuditRow, rules: PruneRules) -> str | None:
     if row.num_uses < rules.min_uses:
         return None
     if rules.misleading_above is not None and row.misleading_low > rules.misleading_above:

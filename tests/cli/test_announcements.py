@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from transformers.utils.logging import enable_progress_bar
 
-from sgsd_lightning.cli.terminal import leave_out_noise, leave_to_progress
+from sgsd_lightning.cli.terminal import quiet_console, silence_known_warnings
 
 LIGHTNING = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 
@@ -27,7 +27,7 @@ def as_before() -> Iterator[None]:
 
 
 def test_many_runs_leave_the_terminal_to_their_progress() -> None:
-    leave_to_progress()
+    quiet_console()
     for name in LIGHTNING:
         logger = logging.getLogger(name)
         assert not logger.isEnabledFor(logging.INFO)
@@ -35,7 +35,7 @@ def test_many_runs_leave_the_terminal_to_their_progress() -> None:
 
 
 def test_advertisements_are_left_out_and_nothing_else() -> None:
-    leave_out_noise()
+    silence_known_warnings()
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     said = {text: logging.LogRecord(logger.name, logging.INFO, "", 0, text, (), None) for text in ("Tip: buy", "GPU")}
     assert [bool(logger.filter(record)) for record in said.values()] == [False, True]

@@ -14,7 +14,7 @@ from sgsd_lightning.cli import main
 def test_the_demo_leaves_a_summary_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # the other tests of this process listen
-    monkeypatch.setattr("sgsd_lightning.cli.terminal.leave_to_progress", lambda: None)
+    monkeypatch.setattr("sgsd_lightning.cli.terminal.quiet_console", lambda: None)
     assert main(["demo", "--out", "demo", "--max-steps", "10"]) == 0
     summary = json.loads((tmp_path / "demo/summary.json").read_text())
     assert list(summary) == ["problems", "samples_per_problem", "methods", "growing_bank", "seconds"]

@@ -12,7 +12,7 @@ import yaml
 from sgsd_lightning.cli import main
 from sgsd_lightning.cli.configs import resolve_config
 from sgsd_lightning.cli.study import run_variant as running
-from sgsd_lightning.cli.study.run_variant import StudyRun, bank_of
+from sgsd_lightning.cli.study.run_variant import StudyRun, make_bank
 from sgsd_lightning.cli.study.summary import spread, summarise, tables
 from sgsd_lightning.cli.study.variants import GROUPS, MISLEADING_SHARES, NUM_CONTEXTS, study_variants
 from sgsd_lightning.skills import SkillBank
@@ -69,7 +69,7 @@ def test_sixteen_teachers_read_sixteen_different_pairs() -> None:
     (pairs,) = {variant.pairs for variant in GROUPS["number of teachers"]}
     assert pairs is not None
     assert len(set(pairs)) == len(pairs) == max(NUM_CONTEXTS)
-    bank = SkillBank.from_json(json.dumps(bank_of(pairs)))
+    bank = SkillBank.from_json(json.dumps(make_bank(pairs)))
     assert len(bank.general_skills) == len(bank.common_mistakes) == 16
 
 
@@ -87,7 +87,7 @@ def test_the_command_trains_evaluates_and_goes_on(
     """Two steps of the real thing for one method; the others' results are there already."""
     monkeypatch.chdir(tmp_path)
     # the other tests of this process listen
-    monkeypatch.setattr("sgsd_lightning.cli.terminal.leave_to_progress", lambda: None)
+    monkeypatch.setattr("sgsd_lightning.cli.terminal.quiet_console", lambda: None)
     arguments = ["study", "toy", "--out=out", "--seeds=0", "--jobs=1", "--max-steps=2"]
     for variant in (*GROUPS["methods"][:3], *GROUPS["methods"][4:]):
         run = StudyRun(variant=variant, seed=0, max_steps=2, validate_every=2, out=Path("out"))

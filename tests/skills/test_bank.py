@@ -25,7 +25,7 @@ JSON = st.recursive(
 EXTRA = st.dictionaries(st.text().map(lambda key: f"x_{key}"), JSON, max_size=3)
 
 
-def bank_of(**changes: object) -> str:
+def make_bank(**changes: object) -> str:
     return json.dumps({"general_skills": [SKILL], "common_mistakes": [MISTAKE], **changes})
 
 
@@ -71,19 +71,22 @@ def test_unknown_keys_and_any_text_survive_a_round_trip(
     [
         ("{", r"bank: not JSON \(.* at line 1, column 2\)"),
         ("[]", "bank: a skill bank must be a JSON object; got list"),
-        (bank_of(general_skills={}), "bank: general_skills must be a list; got dict"),
-        (bank_of(metadata=[]), "bank: metadata must be an object; got list"),
-        (bank_of(general_skills=["x"]), r"bank: general_skills\[0\] must be an object; got str"),
+        (make_bank(general_skills={}), "bank: general_skills must be a list; got dict"),
+        (make_bank(metadata=[]), "bank: metadata must be an object; got list"),
+        (make_bank(general_skills=["x"]), r"bank: general_skills\[0\] must be an object; got str"),
         (
-            bank_of(general_skills=[{**SKILL, "title": " "}]),
+            make_bank(general_skills=[{**SKILL, "title": " "}]),
             r"general_skills\[0\] \(gen_001\): the field 'title' must be a non-empty text; got ' '",
         ),
         (
-            bank_of(common_mistakes=[MISTAKE, {"mistake_id": "err_7", "description": "D"}]),
+            make_bank(common_mistakes=[MISTAKE, {"mistake_id": "err_7", "description": "D"}]),
             r"common_mistakes\[1\] \(err_7\): the field 'why_it_happens' is missing; a mistake has mistake_id, ",
         ),
-        (bank_of(general_skills=[SKILL, SKILL]), "the id 'gen_001' occurs twice"),
-        (bank_of(general_skills=[{**SKILL, "principle": 3}]), "the field 'principle' must be a non-empty text; got 3"),
+        (make_bank(general_skills=[SKILL, SKILL]), "the id 'gen_001' occurs twice"),
+        (
+            make_bank(general_skills=[{**SKILL, "principle": 3}]),
+            "the field 'principle' must be a non-empty text; got 3",
+        ),
     ],
 )
 def test_a_malformed_bank_is_refused_with_item_and_field(text: str, message: str) -> None:
@@ -98,7 +101,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_bank_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bank.json"
-    bank = SkillBank.from_json(bank_of())
+    bank = SkillBank.from_json(make_bank())
     bank.save(path)
     before = path.read_bytes()
 
@@ -107,15 +110,15 @@ def test_a_failed_write_leaves_the_old_bank_and_no_litter(tmp_path: Path, monkey
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        SkillBank.from_json(bank_of(metadata={"round": 2})).save(path)
+        SkillBank.from_json(make_bank(metadata={"round": 2})).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_content_hash_follows_the_content() -> None:
-    bank = SkillBank.from_json(bank_of())
-    assert bank.content_hash == SkillBank.from_json(bank_of()).content_hash
-    assert bank.content_hash != SkillBank.from_json(bank_of(metadata={"a": 1})).content_hash
+    bank = SkillBank.from_json(make_bank())
+    assert bank.content_hash == SkillBank.from_json(make_bank()).content_hash
+    assert bank.content_hash != SkillBank.from_json(make_bank(metadata={"a": 1})).content_hash
 
 
 def test_dynamic_items_are_told_by_their_id() -> None:

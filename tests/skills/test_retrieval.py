@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TOPICS = ("prime numbers divide", "triangle angles sum", "coins heads probability", "parabola vertex roots")
 
 
-def bank_of(num_skills: int = 4, num_mistakes: int = 3) -> SkillBank:
+def make_bank(num_skills: int = 4, num_mistakes: int = 3) -> SkillBank:
     return SkillBank.from_json(
         json.dumps(
             {
@@ -87,7 +87,7 @@ def embedding_retriever() -> tuple[EmbeddingRetriever, CountingEncoder]:
 @pytest.mark.parametrize("make", [LexicalRetriever, RandomRetriever, lambda: embedding_retriever()[0]])
 def test_a_ranking_does_not_depend_on_the_batch(make: type[Retriever]) -> None:
     retriever = make()
-    retriever.index(bank_of())
+    retriever.index(make_bank())
     together = retriever.rank(PROBLEMS, 2)
     alone = [retriever.rank([problem], 2)[0] for problem in PROBLEMS]
     assert [[r.indices for r in pair] for pair in together] == [[r.indices for r in pair] for pair in alone]
@@ -99,7 +99,7 @@ def test_a_ranking_does_not_depend_on_the_batch(make: type[Retriever]) -> None:
 
 def test_words_that_agree_rank_first_and_ties_keep_the_banks_order() -> None:
     retriever = LexicalRetriever()
-    retriever.index(bank_of())
+    retriever.index(make_bank())
     (prime, _), (parabola, _), (nothing, _) = retriever.rank(PROBLEMS, 4)
     assert prime.indices[0] == 0
     assert parabola.indices[0] == 3
@@ -108,7 +108,7 @@ def test_words_that_agree_rank_first_and_ties_keep_the_banks_order() -> None:
 
 
 def test_lexical_similarity_is_the_cosine_of_tf_idf_by_hand() -> None:
-    bank = bank_of(2, 1)
+    bank = make_bank(2, 1)
     texts = [skill.text for skill in bank.general_skills] + [mistake.text for mistake in bank.common_mistakes]
 
     def terms(text: str) -> Counter[str]:
@@ -132,16 +132,16 @@ def test_lexical_similarity_is_the_cosine_of_tf_idf_by_hand() -> None:
 
 def test_only_what_is_new_in_a_bank_is_embedded_and_a_problem_once() -> None:
     retriever, encoder = embedding_retriever()
-    retriever.index(bank_of())
+    retriever.index(make_bank())
     assert encoder.num_texts == 7
-    retriever.index(bank_of())
+    retriever.index(make_bank())
     retriever.rank(PROBLEMS, 2)
     retriever.rank(PROBLEMS, 2)
     assert encoder.num_texts == 7 + 3
     before = retriever.rank(PROBLEMS, 2)
-    retriever.index(bank_of(num_mistakes=2))
+    retriever.index(make_bank(num_mistakes=2))
     assert encoder.num_texts == 7 + 3
-    retriever.index(bank_of())
+    retriever.index(make_bank())
     assert encoder.num_texts == 7 + 3 + 1
     assert retriever.rank(PROBLEMS, 2) == before
 
@@ -166,7 +166,7 @@ def test_a_sentence_transformers_model_from_a_folder_ranks_by_cosine(tmp_path: P
     pooling = modules.Pooling(32, pooling_mode="lasttoken")
     encoder = sentence_transformers.SentenceTransformer(modules=[transformer, pooling], device="cpu")
     encoder.save(str(tmp_path / "encoder"))
-    bank = bank_of()
+    bank = make_bank()
     retriever = EmbeddingRetriever(str(tmp_path / "encoder"), device="cpu")
     retriever.index(bank)
     ranking = retriever.rank(PROBLEMS[:1], 4)[0][0]
@@ -178,19 +178,19 @@ def test_a_sentence_transformers_model_from_a_folder_ranks_by_cosine(tmp_path: P
 def test_without_sentence_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'sgsd-lightning\[retrieval\]'"):
-        EmbeddingRetriever().index(bank_of())
+        EmbeddingRetriever().index(make_bank())
 
 
 def test_random_orders_derive_from_seed_and_problem_in_any_process() -> None:
     retriever = RandomRetriever(seed=3)
-    retriever.index(bank_of(30, 20))
+    retriever.index(make_bank(30, 20))
     here = [list(ranking.indices) for ranking in retriever.rank(PROBLEMS[:1], 10)[0]]
     other = RandomRetriever(seed=4)
-    other.index(bank_of(30, 20))
+    other.index(make_bank(30, 20))
     assert [list(ranking.indices) for ranking in other.rank(PROBLEMS[:1], 10)[0]] != here
     program = (
         "from tests.skills.test_retrieval import *\n"
-        "r = RandomRetriever(seed=3); r.index(bank_of(30, 20))\n"
+        "r = RandomRetriever(seed=3); r.index(make_bank(30, 20))\n"
         "print(json.dumps([list(x.indices) for x in r.rank(PROBLEMS[:1], 10)[0]]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "99", "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY}/kernels"}
@@ -201,7 +201,7 @@ def test_random_orders_derive_from_seed_and_problem_in_any_process() -> None:
 
 
 def test_pairs_go_by_rank_and_their_softmax_weights_are_as_by_hand() -> None:
-    bank = bank_of()
+    bank = make_bank()
     retriever = LexicalRetriever()
     retriever.index(bank)
     skills, mistakes = retriever.rank(PROBLEMS[:1], 3)[0]
@@ -218,9 +218,9 @@ def test_pairs_go_by_rank_and_their_softmax_weights_are_as_by_hand() -> None:
 @pytest.mark.parametrize(
     ("bank", "num_contexts", "message"),
     [
-        (bank_of(4, 3), 4, "num_contexts = 4, but b.json has 4 skills and 3 mistakes, which make 3 pairs"),
-        (bank_of(4, 0), 1, "b.json has 4 skills and 0 mistakes, which make 0 pairs"),
-        (bank_of(), 0, "contexts.num_contexts must be at least 1; got 0"),
+        (make_bank(4, 3), 4, "num_contexts = 4, but b.json has 4 skills and 3 mistakes, which make 3 pairs"),
+        (make_bank(4, 0), 1, "b.json has 4 skills and 0 mistakes, which make 0 pairs"),
+        (make_bank(), 0, "contexts.num_contexts must be at least 1; got 0"),
     ],
 )
 def test_more_contexts_than_pairs_are_refused(bank: SkillBank, num_contexts: int, message: str) -> None:

@@ -25,10 +25,10 @@ def main(arguments: Sequence[str]) -> None:
     """Hand over to the commands that read a configuration."""
     from sgsd_lightning.cli.configs import resolve_config_arguments
     from sgsd_lightning.cli.lightning_cli import run
-    from sgsd_lightning.cli.terminal import announce_choices, leave_out_noise
+    from sgsd_lightning.cli.terminal import announce_choices, silence_known_warnings
 
     announce_choices()
-    leave_out_noise()
+    silence_known_warnings()
     run(["collect_memories", *resolve_config_arguments(list(arguments))])
 
 

@@ -19,12 +19,12 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         RuntimeError: when runs failed; the others are written.
     """
-    from sgsd_lightning.cli.demo import seeds_of
+    from sgsd_lightning.cli.demo import parse_seeds
     from sgsd_lightning.cli.study.run_variant import StudyRun
     from sgsd_lightning.cli.study.schedule import do_runs
     from sgsd_lightning.cli.study.summary import draw, summarise, tables, write_summary
     from sgsd_lightning.cli.study.variants import GROUPS, study_variants
-    from sgsd_lightning.cli.terminal import leave_to_progress
+    from sgsd_lightning.cli.terminal import quiet_console
     from sgsd_lightning.toy import build_base_model
     from sgsd_lightning.toy.world import READS_SOLUTIONS
 
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str]) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(options, name)}")
     variants = study_variants([group.strip() for group in options.groups.split(",")])
-    seeds = seeds_of(options.seeds)
-    leave_to_progress()
+    seeds = parse_seeds(options.seeds)
+    quiet_console()
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in seeds:  # once, before processes ask for it side by side
         build_base_model(seed, settings=READS_SOLUTIONS)

@@ -103,7 +103,7 @@ def _train(run: StudyRun, common: list[str], skill: Path) -> Path:
         *run.variant.overrides,
     ]
     if run.variant.pairs is not None:
-        arguments.append(f"{CONTEXTS}.bank={_written(run.folder / 'bank.json', bank_of(run.variant.pairs))}")
+        arguments.append(f"{CONTEXTS}.bank={_written(run.folder / 'bank.json', make_bank(run.variant.pairs))}")
     if run.variant.shows_skill:
         arguments.append(f"{MODEL}.rollouts.init_args.guidance={skill}")
     run_command(["fit", *arguments])
@@ -118,7 +118,7 @@ def _evaluate(common: list[str], checkpoint: Path | None) -> dict[str, float]:
     return {name: round(float(metrics[f"test/{name}"]), 6) for name in EVALUATION_METRICS}
 
 
-def bank_of(pairs: Pairs) -> dict[str, Any]:
+def make_bank(pairs: Pairs) -> dict[str, Any]:
     """A bank of the toy bank's items; one that serves in several pairs has an id for each."""
     toy = load_toy_bank()
     skills = [{**toy["general_skills"][skill], "skill_id": f"gen_{i:03}"} for i, (skill, _) in enumerate(pairs)]

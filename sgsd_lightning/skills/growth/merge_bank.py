@@ -49,7 +49,7 @@ def merge_candidates(
     """
     settings = settings or MergeSettings()
 
-    def bank_of(skills: Sequence[Skill], mistakes: Sequence[Mistake]) -> SkillBank:
+    def make_bank(skills: Sequence[Skill], mistakes: Sequence[Mistake]) -> SkillBank:
         return replace(
             candidates,
             general_skills=_numbered(skills, SKILL_PREFIX),
@@ -64,8 +64,8 @@ def merge_candidates(
 
     report = on_progress or (lambda _: None)
     tell = on_reject or (lambda _: None)
-    skills = merged(candidates.general_skills, lambda items: report(bank_of(items, candidates.common_mistakes)))
-    mistakes = merged(candidates.common_mistakes, lambda items: report(bank_of(skills.items, items)))
+    skills = merged(candidates.general_skills, lambda items: report(make_bank(items, candidates.common_mistakes)))
+    mistakes = merged(candidates.common_mistakes, lambda items: report(make_bank(skills.items, items)))
     record: dict[str, Any] = {
         "source": source,
         "similarity": type(settings.similarity).__name__,
@@ -74,7 +74,7 @@ def merge_candidates(
         "general_skills": _record(len(candidates.general_skills), skills),
         "common_mistakes": _record(len(candidates.common_mistakes), mistakes),
     }
-    return replace(bank_of(skills.items, mistakes.items), metadata={**candidates.metadata, METADATA_KEY: record})
+    return replace(make_bank(skills.items, mistakes.items), metadata={**candidates.metadata, METADATA_KEY: record})
 
 
 def _record(num_in: int, result: MergeResult[Item]) -> Mapping[str, Any]:
