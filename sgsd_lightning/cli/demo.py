@@ -100,11 +100,11 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
 
 def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) -> dict[str, float]:
     """Train if the method trains, then evaluate on the held-out test problems."""
-    from sgsd_lightning.cli.configs import resolve_config
+    from sgsd_lightning.cli.configs import resolve_configs
     from sgsd_lightning.cli.lightning_cli import run
 
     common = [
-        f"--config={resolve_config(method.config)}",
+        *(f"--config={path}" for path in resolve_configs(method.config)),
         f"--seed_everything={seed}",
         f"--model.init_args.policy.init_args.seed={seed}",
         f"--trainer.default_root_dir={folder}",
