@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from sgsd_lightning.cli import main
+from sgsd_lightning.cli.configs import resolve_configs
+from sgsd_lightning.cli.demo import methods
 
 
 @pytest.mark.slow
@@ -32,3 +34,9 @@ def test_bad_seeds_are_named(
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--seeds", "one"]) == 2
     assert "--seeds must be whole numbers separated by commas; got 'one'" in capsys.readouterr().err
+
+
+def test_every_method_of_the_demo_has_its_configurations() -> None:
+    files = {method.name: resolve_configs(method.config) for method in methods("--unused")}
+    assert [Path(path).stem for path in files["sgsd+growing"]] == ["sgsd_toy", "growing_bank"]
+    assert all(Path(path).is_file() for paths in files.values() for path in paths)
