@@ -74,11 +74,12 @@ def collect_samples(
         for start in range(0, len(wanted), REQUESTS_AT_A_TIME):
             some = wanted[start : start + REQUESTS_AT_A_TIME]
             entries = [Wanted(entry.problem, entry.number) for entry in some]
+            # once for all of them: a retriever may take long
+            sources = module.evaluation_rollouts.sources(entries)
             stream = module.evaluation_rollouts.stream(module.learner, entries, stream="evaluation")
             for place, rollout in stream:
                 (judged,) = module.evaluation_verifier.verify([rollout])
-                sources = module.evaluation_rollouts.sources(entries[place])
-                sample = to_sample(some[place].problem_set, judged, sources)
+                sample = to_sample(some[place].problem_set, judged, sources[place])
                 file.write(sample_line(sample))
                 file.flush()
                 on_sample(sample)

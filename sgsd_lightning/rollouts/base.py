@@ -52,9 +52,9 @@ class Rollouter(Part):
         """By problem id, what the student's prompt shows beside the problem, for teachers that are to see it too."""
         return {problem.problem_id: None for problem in problems}
 
-    def sources(self, wanted: Wanted) -> tuple[str, ...]:
-        """Ids of what this rollout's prompt shows beside the problem."""
-        return ()
+    def sources(self, wanted: Sequence[Wanted]) -> list[tuple[str, ...]]:
+        """Per rollout, ids of what its prompt shows beside the problem."""
+        return [() for _ in wanted]
 
     @abstractmethod
     def sample(

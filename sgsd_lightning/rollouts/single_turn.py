@@ -55,9 +55,9 @@ class SingleTurn(Rollouter):
         if self.guidance is not None:
             self.guidance.prepare()
 
-    def sources(self, wanted: Wanted) -> tuple[str, ...]:
-        context = self.guidance_for([wanted.problem])[wanted.problem.problem_id]
-        return () if context is None else context.source_ids
+    def sources(self, wanted: Sequence[Wanted]) -> list[tuple[str, ...]]:
+        guidance = self.guidance_for([entry.problem for entry in wanted])
+        return [_source_ids(guidance[entry.problem.problem_id]) for entry in wanted]
 
     def guidance_for(self, problems: Sequence[Problem]) -> Mapping[str, TeacherContext | None]:
         return student_guidance(self.guidance, problems)
@@ -141,9 +141,9 @@ class EvaluationTurn(SingleTurn):
         if self.contexts is not None:
             self.contexts.prepare()
 
-    def sources(self, wanted: Wanted) -> tuple[str, ...]:
-        (context,) = self.shown([wanted.problem], [wanted.sample_index])
-        return () if context is None else context.source_ids
+    def sources(self, wanted: Sequence[Wanted]) -> list[tuple[str, ...]]:
+        shown = self.shown([entry.problem for entry in wanted], [entry.sample_index for entry in wanted])
+        return [_source_ids(context) for context in shown]
 
     def shown(self, problems: Sequence[Problem], sample_indices: Sequence[int]) -> list[TeacherContext | None]:
         """What the prompt of each problem's sample shows beside the problem."""
@@ -169,6 +169,10 @@ class EvaluationTurn(SingleTurn):
             )
             for problem, context in zip(problems, self.shown(problems, sample_indices), strict=True)
         ]
+
+
+def _source_ids(context: TeacherContext | None) -> tuple[str, ...]:
+    return () if context is None else context.source_ids
 
 
 def _check_builder(field: str, builder: object) -> None:

@@ -111,20 +111,20 @@ def test_evaluation_shows_one_context_a_sample_in_turn(learner: Learner) -> None
     for rollout in rollouts:
         shown = learner.tokenizer.decode(list(rollout.prompt_ids))
         assert [f"Hint {k} " in shown for k in range(3)] == [k == rollout.sample_index % 3 for k in range(3)]
-        sources = rollouter.sources(Wanted(rollout.problem, rollout.sample_index))
+        (sources,) = rollouter.sources([Wanted(rollout.problem, rollout.sample_index)])
         assert sources == (f"c{rollout.sample_index % 3}",)
     plain = EvaluationTurn(sampling=SHORT, group_size=1)
     (rollout,) = plain.rollouts(learner, PROBLEMS[:1], stream="evaluation")
     assert rollout.prompt_ids == learner.prompts.evaluation(learner.tokenizer, PROBLEMS[0])
-    assert plain.sources(Wanted(PROBLEMS[0], 0)) == ()
+    assert plain.sources([Wanted(PROBLEMS[0], 0)]) == [()]
     nothing = EvaluationTurn(sampling=SHORT, group_size=1, contexts=NumberedContexts(0))
     assert nothing.rollouts(learner, PROBLEMS[:1], stream="evaluation")[0].prompt_ids == rollout.prompt_ids
 
 
 def test_what_the_student_is_shown_has_sources() -> None:
     rollouter = SingleTurn(guidance=NumberedContexts(2))
-    assert rollouter.sources(Wanted(PROBLEMS[0], 0)) == ("c0", "c1")
-    assert SingleTurn().sources(Wanted(PROBLEMS[0], 0)) == ()
+    assert rollouter.sources([Wanted(PROBLEMS[0], 0)]) == [("c0", "c1")]
+    assert SingleTurn().sources([Wanted(PROBLEMS[0], 0)]) == [()]
 
 
 def test_a_group_has_at_least_one_rollout() -> None:
