@@ -87,16 +87,17 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SelfDistillationCLI, "setup_parser", setup_once)
 
 
-BUILT: dict[str, Any] = {}
+BUILT: dict[tuple[str, ...], dict[str, Any]] = {}
 SETUP = SelfDistillationCLI.setup_parser
 
 
 def setup_once(self: Any, *arguments: Any) -> None:
-    """The parser of configurations takes a second to build, and nothing of a command line stays in it."""
-    if not BUILT:
+    """A command's parser takes a second to build, and nothing of a command line stays in it."""
+    commands = tuple(self.subcommands())
+    if commands not in BUILT:
         SETUP(self, *arguments)
-        BUILT.update(parser=self.parser, _subcommand_parsers=self._subcommand_parsers)
-    vars(self).update(BUILT)
+        BUILT[commands] = {"parser": self.parser, "_subcommand_parsers": self._subcommand_parsers}
+    vars(self).update(BUILT[commands])
 
 
 @pytest.mark.parametrize("command", sgsd_commands())
