@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any, get_args
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
@@ -23,7 +21,6 @@ from sgsd_lightning.skills import (
 )
 from sgsd_lightning.types import Observation, Problem, TeacherContext
 
-PACKAGE_SCHEME = "package://"
 PLACEHOLDERS = ("title", "principle", "when_to_apply", "description", "why_it_happens", "how_to_avoid")
 TEMPLATE = (
     "Skill: {title}\n{principle}\nWhen to apply: {when_to_apply}\n\n"
@@ -75,7 +72,7 @@ class SkillPairs(ProblemContextBuilder):
             ValueError: if it is malformed or too small for ``num_contexts``.
         """
         if self.bank is None:
-            self.use(SkillBank.load(bank_path(self.source)))
+            self.use(SkillBank.load(self.source))
 
     def use(self, bank: SkillBank) -> None:
         """Take another bank from now on; only what changed is indexed anew."""
@@ -121,21 +118,6 @@ class SkillPairs(ProblemContextBuilder):
         values = {name: getattr(pair.skill, name, None) or getattr(pair.mistake, name) for name in PLACEHOLDERS}
         text = fill(self.template, **values)
         return TeacherContext(text=text, weight=pair.weight, source_ids=(pair.skill.skill_id, pair.mistake.mistake_id))
-
-
-def bank_path(source: str) -> Path:
-    """The file behind a ``bank`` argument.
-
-    Raises:
-        FileNotFoundError: if ``package://`` names a package that is not installed.
-    """
-    if not source.startswith(PACKAGE_SCHEME):
-        return Path(source)
-    package, _, name = source.removeprefix(PACKAGE_SCHEME).partition("/")
-    try:
-        return Path(str(resources.files(package).joinpath(name)))
-    except ModuleNotFoundError as error:
-        raise FileNotFoundError(f"contexts.bank {source}: there is no package {package!r}") from error
 
 
 def _check_template(template: str) -> None:
