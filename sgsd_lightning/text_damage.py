@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ESCAPED = {"\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r", "\x1b": "e"}
 """The letter that made this character of a backslash."""
 REST = {
     "t": "anh|binom|ext(?:bf|it|md|normal|rm|sc|sf|style|tt|up)?|frac|herefore|heta|hickapprox|hicksim|hinspace|ilde|"
     "imes|riangle(?:down|left|right|lefteq|righteq|q)?|woheadrightarrow",
-    "n": "abla|atural|earrow|eq(?!\\.)|eqq|ewcommand|ewline|exists|geq|geqslant|gtr|Leftrightarrow|leftarrow|leq|leqslant|"
-    "oindent|olimits|onumber|ormalsize|otag|otin|rightarrow|subseteq|supseteq|warrow",
+    "n": "abla|atural|earrow|eq(?!\\.)|eqq|ewcommand|ewline|exists|geq|geqslant|gtr|leftarrow|leq|leqslant|oindent|"
+    "olimits|onumber|ormalsize|otag|otin|rightarrow|subseteq|supseteq|warrow",
     "r": "brace|brack|ceil|ef(?=\\{)|ight|ight(?:arrow|harpoonup)|oot(?=\\{)|ule(?=\\{)",
     "e": "ll|mptyset|nd|psilon|quiv|ta|xists",
 }
@@ -50,6 +50,8 @@ STRIPPED = re.compile(
 INLINE_MATH = re.compile(r"(?<!\\)\$(?!\$)([^$]*)\$")
 NOT_OF_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters that are no white space, and those that turn the direction of what follows."""
+NUM_LETTERS = 32
+"""Of the longest command, and more."""
 UNREADABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -81,6 +83,27 @@ def lost_backslashes(text: str) -> list[LostBackslash]:
         if match.start() not in after_escapes:
             damaged.append(LostBackslash(match.start(), match[0], f"\\{match.lastgroup}{match[0]}"))
     return sorted(damaged, key=lambda damage: damage.start)
+
+
+def lost_in_formula(text: str) -> list[LostBackslash]:
+    """The same for a text that is a formula, such as an answer."""
+    return lost_backslashes(text) or [
+        replace(damage, start=damage.start - 1) for damage in lost_backslashes(f"${text}$")
+    ]
+
+
+def restore_backslashes(text: str) -> str:
+    """A text with the commands that :func:`lost_backslashes` finds as they were meant."""
+    for damage in reversed(lost_backslashes(text)):
+        text = text[: damage.start] + damage.meant + text[damage.start + len(damage.found) :]
+    return text
+
+
+def strip_spaces(text: str) -> str:
+    r"""A text without the white space around it, but for what began a command: ``\f`` is white space to Python."""
+    stripped = text.strip()
+    before = text[: len(text) - len(text.lstrip())][-1:]
+    return before + stripped if before and lost_in_formula(before + stripped[:NUM_LETTERS]) else stripped
 
 
 def control_characters(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -19,8 +20,10 @@ from sgsd_lightning.skills import (
     check_num_contexts,
     pair_by_rank,
 )
+from sgsd_lightning.text_damage import lost_backslashes
 from sgsd_lightning.types import Observation, Problem, TeacherContext
 
+log = logging.getLogger(__name__)
 PLACEHOLDERS = ("title", "principle", "when_to_apply", "description", "why_it_happens", "how_to_avoid")
 TEMPLATE = (
     "Skill: {title}\n{principle}\nWhen to apply: {when_to_apply}\n\n"
@@ -72,12 +75,15 @@ class SkillPairs(ProblemContextBuilder):
             ValueError: if it is malformed or too small for ``num_contexts``.
         """
         if self.bank is None:
-            self.use(SkillBank.load(self.source))
+            bank = SkillBank.load(self.source)
+            _warn_of_damage(bank, self.source)
+            self.use(bank)
 
     def use(self, bank: SkillBank) -> None:
         """Take another bank from now on; only what changed is indexed anew."""
         check_num_contexts(bank, self.num_contexts, self.source)
         self.retriever.index(bank)
+        self.ledger.describe(bank.items)
         self.bank = bank
         self._selection = None
 
@@ -118,6 +124,19 @@ class SkillPairs(ProblemContextBuilder):
         values = {name: getattr(pair.skill, name, None) or getattr(pair.mistake, name) for name in PLACEHOLDERS}
         text = fill(self.template, **values)
         return TeacherContext(text=text, weight=pair.weight, source_ids=(pair.skill.skill_id, pair.mistake.mistake_id))
+
+
+def _warn_of_damage(bank: SkillBank, source: str) -> None:
+    """Published banks have such texts, so it is no error."""
+    damaged = [item.item_id for item in bank.items if lost_backslashes(item.text)]
+    if damaged:
+        log.warning(
+            "%s: LaTeX of %d items lost its backslashes, such as %s; sgsd skills validate %s lists them",
+            source,
+            len(damaged),
+            damaged[0],
+            source,
+        )
 
 
 def _check_template(template: str) -> None:

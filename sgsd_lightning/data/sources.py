@@ -13,7 +13,7 @@ from typing import Any
 
 from sgsd_lightning.files import locate
 from sgsd_lightning.strict_json import read_json_lines, shorten
-from sgsd_lightning.text_damage import unreadable_character
+from sgsd_lightning.text_damage import strip_spaces, unreadable_character
 from sgsd_lightning.types import Problem
 
 
@@ -160,7 +160,7 @@ class DatasetProblems(ProblemSource):
                 number += 1
 
     def _trim(self, text: str) -> str:
-        return text.removeprefix(self.drop_prefix).removesuffix(self.drop_suffix).strip()
+        return strip_spaces(text.removeprefix(self.drop_prefix).removesuffix(self.drop_suffix))
 
 
 def problem_from_record(
@@ -169,7 +169,7 @@ def problem_from_record(
     *,
     where: str,
     default_id: str,
-    trim: Callable[[str], str] = str.strip,
+    trim: Callable[[str], str] = strip_spaces,
 ) -> Problem:
     """Turn one record into a Problem.
 
@@ -184,7 +184,7 @@ def problem_from_record(
     return Problem(
         problem_id=_problem_id(record, fields.problem_id, where) or default_id,
         text=trim(_text(record, fields.problem, "problem", where)),
-        answer=_text(record, fields.answer, "answer", where).strip(),
+        answer=strip_spaces(_text(record, fields.answer, "answer", where)),
         solution=_solution(record, fields.solution, where),
         shards=_shards(record, fields.shards, where),
         metadata=_other_columns(record, fields),

@@ -34,9 +34,19 @@ class Skill:
         return self.skill_id
 
     @property
+    def headline(self) -> str:
+        """What tables show of it."""
+        return self.title
+
+    @property
     def text(self) -> str:
         """What retrieval compares with a problem."""
         return f"{self.title}. {self.principle} {self.when_to_apply}"
+
+    @property
+    def digest(self) -> str:
+        """Of what the item says, whatever its id and its extra keys."""
+        return _digest(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +67,19 @@ class Mistake:
         return self.mistake_id
 
     @property
+    def headline(self) -> str:
+        """What tables show of it."""
+        return self.description
+
+    @property
     def text(self) -> str:
         """What retrieval compares with a problem."""
         return f"{self.description} {self.why_it_happens} {self.how_to_avoid}"
+
+    @property
+    def digest(self) -> str:
+        """Of what the item says, whatever its id and its extra keys."""
+        return _digest(self)
 
 
 Item = TypeVar("Item", Skill, Mistake)
@@ -142,6 +162,11 @@ def is_dynamic(item_id: str) -> bool:
 
 def _text_fields(kind: type[Skill] | type[Mistake]) -> list[str]:
     return [entry.name for entry in fields(kind) if entry.name != "extra"]
+
+
+def _digest(item: Skill | Mistake) -> str:
+    said = [getattr(item, name) for name in _text_fields(type(item)) if name != item.ID_FIELD]
+    return hashlib.sha256(json.dumps([item.ID_FIELD, *said]).encode("ascii")).hexdigest()[:16]
 
 
 def _read_items(kind: type[Item], content: Mapping[str, Any], key: str, where: str) -> tuple[Item, ...]:
