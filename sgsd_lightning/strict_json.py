@@ -103,7 +103,7 @@ def parse_line(line: bytes, where: str, number: int) -> Any:
     """
     if number == 1:
         line = line.removeprefix(BYTE_ORDER_MARK)
-    return parse_json(decode_line(line, where, number), where, number)
+    return parse_json(decode_line(line, where, number).rstrip("\r\n"), where, number)
 
 
 def decode_line(line: bytes, where: str, number: int) -> str:

@@ -18,7 +18,8 @@ PLACEHOLDER = re.compile(
     r"(?:(?:see|refer to|as in|in|given in|shown in|look at|cf\.?)\s+)(?:the\s+|above\s+|full\s+|attached\s+)*"
     r"(?:proofs?|solutions?|explanations?|above|below|text|figure|image|picture|diagram|reference|answers?|paper)"
     r"(?:\s+(?:above|below))?|"
-    r"(?:(?:the|a|full|complete|this is a|by|is a)\s+)*proof(?:\s+(?:is\s+)?(?:omitted|required|question|problem|needed))?|"
+    r"(?:(?:the|a|full|complete|this is a|by|is a)\s+)*proof"
+    r"(?:\s+(?:is\s+)?(?:omitted|required|question|problem|needed))?|"
     r"prove(?:d|n)?(?:\s+(?:it|that|this))?|(?:it\s+)?(?:has been\s+)?(?:proved|proven|shown)",
     re.IGNORECASE,
 )
