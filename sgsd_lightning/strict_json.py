@@ -42,7 +42,7 @@ class MalformedTextError(ValueError):
     """
 
     def __init__(self, where: str, line: int | None, what: str) -> None:
-        self.what = what if line is None or where else f"line {line}: {what}"
+        self.what = what if line is None else f"{what} (line {line})"
         """Without the file's name."""
         place = where if line is None else f"{where}:{line}"
         super().__init__(f"{place}: {what}" if where else self.what)

@@ -26,5 +26,4 @@ def test_a_placeholder_is_no_answer(answer: str) -> None:
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_words_and_signs_that_are_answers_stay(answer: str) -> None:
-    complaint = MathAnswer().check_answer(answer)
-    assert complaint is None or answer in (r"\infty", r"-\infty", r"\emptyset"), complaint
+    assert MathAnswer().check_answer(answer) is None
