@@ -274,18 +274,20 @@ def _parsed(record: Mapping[str, Any], where: str) -> AuditRow:
             raise ValueError(
                 f"{where}: the field {entry.name!r} is missing; sgsd skills audit RUN --out FILE writes it"
             )
-        convert = {"int": int, "float": _finite}.get(str(entry.type), str)
+        found = record.get(entry.name)
         try:
-            values[entry.name] = convert(record.get(entry.name) or "" if convert is str else record[entry.name])
+            values[entry.name] = _converted(found, str(entry.type))
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{where}: the field {entry.name!r} must be a number; got {shorten(record[entry.name])}"
-            ) from None
+            raise ValueError(f"{where}: the field {entry.name!r} must be a number; got {shorten(found)}") from None
     return AuditRow(**values)
 
 
-def _finite(value: str | float) -> float:
-    number = float(value)
+def _converted(found: Any, kind: str) -> str | int | float:
+    if kind == "int":
+        return int(found)
+    if kind != "float":
+        return "" if found is None else str(found)
+    number = float(found)
     if not math.isfinite(number):
         raise ValueError
     return number

@@ -41,12 +41,12 @@ def keep_usable_problems(
             len(damaged),
             len(problems),
             split,
-            shorten_list(damaged.values()),
+            shorten_list(list(damaged.values())),
         )
     complaints = {**(damaged if split == "train" else {}), **_contradictions(problems), **_answers(problems, verifier)}
     kept = [problem for place, problem in enumerate(problems) if place not in complaints]
     told = f"{len(complaints)} of {len(problems)} problems"
-    listed = shorten_list([complaints[place] for place in sorted(complaints)])
+    listed = shorten_list(list(dict.fromkeys(complaints[place] for place in sorted(complaints))))
     if complaints and (unusable == "refuse" or not kept):
         raise ValueError(
             f"{told} have an answer or a text that {split} cannot use: {listed}. Correct or remove them, take another "
@@ -59,9 +59,8 @@ def keep_usable_problems(
 
 def shorten_list(items: Sequence[str]) -> str:
     """The first five, and how many more there are."""
-    shown = list(items)
-    more = f" and {len(shown) - NUM_SHOWN} more" if len(shown) > NUM_SHOWN else ""
-    return ", ".join(shown[:NUM_SHOWN]) + more
+    more = f" and {len(items) - NUM_SHOWN} more" if len(items) > NUM_SHOWN else ""
+    return ", ".join(items[:NUM_SHOWN]) + more
 
 
 def _answers(problems: Sequence[Problem], verifier: Verifier) -> dict[int, str]:

@@ -64,4 +64,4 @@ def test_problems_that_cannot_be_used_stop_a_run_before_it_begins(
     assert "4 of 16 problems have an answer or a text that train cannot use: mine-1 ('proof'" in told
     assert "mine-2 and mine-3 (one text, two answers" in told
     assert "mine-4 (problem: LaTeX lost its backslash" in told
-    assert not (tmp_path / "runs").exists()
+    assert not list(tmp_path.rglob("*.ckpt"))

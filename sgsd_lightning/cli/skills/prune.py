@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     defaults = PruneRules()
     parser = argparse.ArgumentParser(prog="sgsd skills prune", description=DESCRIPTION)
-    parser.add_argument("bank", type=Path, metavar="BANK")
+    parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--audit", type=Path, required=True, help="what `sgsd skills audit RUN --out FILE` wrote")
     parser.add_argument("--out", type=Path, help="the smaller bank; without it nothing is written")
     parser.add_argument("--misleading-above", type=float, help="drop items misleading more often than this")
