@@ -26,6 +26,7 @@ from sgsd_lightning.skills.leaks.guard import LeakGuard
 from sgsd_lightning.training.run_callback import RunCallback, StepPhase
 from sgsd_lightning.training.step_report import StepReport
 from sgsd_lightning.types import Problem, StepRecord
+from sgsd_lightning.types.arguments import require, require_at_least
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +67,10 @@ class BankMaintenance(RunCallback):
         max_pooled: int = 1024,
         time_limit_seconds: float = 300.0,
     ) -> None:
-        rules = {
-            "every_n_steps": (every_n_steps >= 1, every_n_steps, "at least 1"),
-            "success_threshold": (0 <= success_threshold <= 1, success_threshold, "in [0, 1]"),
-            "max_pooled": (max_pooled >= 1, max_pooled, "at least 1"),
-            "time_limit_seconds": (time_limit_seconds > 0, time_limit_seconds, "above 0"),
-        }
-        for name, (is_valid, value, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"bank_maintenance.{name} must be {rule}; got {value}")
+        require_at_least(1, "bank_maintenance.every_n_steps", every_n_steps)
+        require(0 <= success_threshold <= 1, "bank_maintenance.success_threshold", "be in [0, 1]", success_threshold)
+        require_at_least(1, "bank_maintenance.max_pooled", max_pooled)
+        require(time_limit_seconds > 0, "bank_maintenance.time_limit_seconds", "be above 0", time_limit_seconds)
         self.writer = writer
         self.every_n_steps = every_n_steps
         self.success_threshold = success_threshold

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
 from sgsd_lightning.prompts.chat import fill
 from sgsd_lightning.types import Problem, TeacherContext
+from sgsd_lightning.types.arguments import require, require_choice
 
 Shown = Literal["solution", "answer"]
 
@@ -21,10 +22,8 @@ class ReferenceAnswer(ProblemContextBuilder):
     """
 
     def __init__(self, show: Shown = "solution", template: str = "Reference solution:\n{reference}") -> None:
-        if show not in get_args(Shown):
-            raise ValueError(f"contexts.show must be one of {get_args(Shown)}; got {show!r}")
-        if "{reference}" not in template:
-            raise ValueError(f"contexts.template must hold {{reference}}; got {template!r}")
+        require_choice(Shown, "contexts.show", show)
+        require("{reference}" in template, "contexts.template", "hold {reference}", template)
         self.show = show
         self.template = template
 

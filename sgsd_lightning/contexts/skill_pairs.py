@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
 from sgsd_lightning.prompts.chat import fill
@@ -22,6 +22,7 @@ from sgsd_lightning.skills import (
     pair_by_rank,
 )
 from sgsd_lightning.types import Observation, Problem, TeacherContext
+from sgsd_lightning.types.arguments import require, require_at_least, require_choice
 
 PACKAGE_SCHEME = "package://"
 PLACEHOLDERS = ("title", "principle", "when_to_apply", "description", "why_it_happens", "how_to_avoid")
@@ -53,9 +54,11 @@ class SkillPairs(ProblemContextBuilder):
         template: str = TEMPLATE,
         evidence: EvidenceSettings | None = None,
     ) -> None:
-        if weighting not in get_args(Weighting):
-            raise ValueError(f"contexts.weighting must be one of {get_args(Weighting)}; got {weighting!r}")
-        _check_template(template)
+        require_choice(Weighting, "contexts.weighting", weighting)
+        require_at_least(1, "contexts.num_contexts", num_contexts)
+        shows_something = any("{" + name + "}" in template for name in PLACEHOLDERS)
+        known = ", ".join("{" + name + "}" for name in PLACEHOLDERS)
+        require(shows_something, "contexts.template", f"hold at least one of {known}", template)
         self.source = bank
         self.retriever = retriever or LexicalRetriever()
         self.num_contexts = num_contexts
@@ -136,9 +139,3 @@ def bank_path(source: str) -> Path:
         return Path(str(resources.files(package).joinpath(name)))
     except ModuleNotFoundError as error:
         raise FileNotFoundError(f"contexts.bank {source}: there is no package {package!r}") from error
-
-
-def _check_template(template: str) -> None:
-    if not any("{" + name + "}" in template for name in PLACEHOLDERS):
-        known = ", ".join("{" + name + "}" for name in PLACEHOLDERS)
-        raise ValueError(f"contexts.template must hold at least one of {known}; got {template!r}")

@@ -13,6 +13,7 @@ from sgsd_lightning.engines.base import GenerationRequest, RolloutEngine
 from sgsd_lightning.engines.decoding import BatchLimits, Decoder
 from sgsd_lightning.engines.sampling import SampledTokens
 from sgsd_lightning.types import Completion, FinishReason, SamplingSettings
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class TransformersEngine(RolloutEngine):
@@ -31,9 +32,8 @@ class TransformersEngine(RolloutEngine):
     """
 
     def __init__(self, batch_size: int = 64, max_batch_tokens: int = 262_144, gather_weights: bool = True) -> None:
-        for name, value in (("batch_size", batch_size), ("max_batch_tokens", max_batch_tokens)):
-            if value < 1:
-                raise ValueError(f"engine.{name} must be at least 1; got {value}")
+        require_at_least(1, "engine.batch_size", batch_size)
+        require_at_least(1, "engine.max_batch_tokens", max_batch_tokens)
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
         self.gather_weights = gather_weights

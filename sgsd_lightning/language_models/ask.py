@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from sgsd_lightning.language_models.base import Answer, LanguageModel, ModelUnavailableError
 from sgsd_lightning.language_models.tally import CallTally, Outcome, QuestionRecord
 from sgsd_lightning.types import Messages
+from sgsd_lightning.types.arguments import require
 
 T = TypeVar("T")
 
@@ -131,10 +132,8 @@ def answer_all(
 
 def check_settings(seconds: float, num_retries: int) -> None:
     """Raise a ValueError that names the setting which is out of range."""
-    if seconds <= 0:
-        raise ValueError(f"deadline_seconds must be above 0; got {seconds}")
-    if num_retries < 0:
-        raise ValueError(f"retries_with_other_seed must be 0 or more; got {num_retries}")
+    require(seconds > 0, "deadline_seconds", "be above 0", seconds)
+    require(num_retries >= 0, "retries_with_other_seed", "be 0 or more", num_retries)
 
 
 class _Question(Generic[T]):

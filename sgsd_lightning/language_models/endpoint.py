@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sgsd_lightning.language_models.base import TOO_LATE, Answer, LanguageModel, ModelUnavailableError
 from sgsd_lightning.types import Messages
+from sgsd_lightning.types.arguments import require, require_at_least
 
 NO_KEY = "no-key"
 """What is sent where there is no key: local servers want none, and the client insists on one."""
@@ -55,17 +57,14 @@ class EndpointModel(LanguageModel):
         timeout_seconds: float = 120.0,
         seed: int | None = None,
     ) -> None:
-        rules = {
-            "base_url": (base_url.startswith(("http://", "https://")), base_url, "begin with http:// or https://"),
-            "max_new_tokens": (max_new_tokens >= 1, max_new_tokens, "be at least 1"),
-            "temperature": (temperature >= 0, temperature, "be 0 or more"),
-            "max_concurrent": (max_concurrent >= 1, max_concurrent, "be at least 1"),
-            "max_retries": (max_retries >= 0, max_retries, "be 0 or more"),
-            "timeout_seconds": (timeout_seconds > 0, timeout_seconds, "be above 0"),
-        }
-        for name, (is_valid, value, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"language_model.{name} must {rule}; got {value}")
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"language_model.base_url must begin with http:// or https://; got {base_url}")
+        require(model_name.strip() != "", "language_model.model_name", "name a model", model_name)
+        require_at_least(1, "language_model.max_new_tokens", max_new_tokens)
+        require(0 <= temperature < math.inf, "language_model.temperature", "be 0 or more, and finite", temperature)
+        require_at_least(1, "language_model.max_concurrent", max_concurrent)
+        require(max_retries >= 0, "language_model.max_retries", "be 0 or more", max_retries)
+        require(timeout_seconds > 0, "language_model.timeout_seconds", "be above 0", timeout_seconds)
         self.base_url = base_url
         self.model_name = model_name
         self.api_key_env = api_key_env

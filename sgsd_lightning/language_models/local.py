@@ -18,6 +18,7 @@ from sgsd_lightning.language_models.identity import tokenizer_digest, weights_di
 from sgsd_lightning.policy import PolicySource
 from sgsd_lightning.seeding import derive_seed
 from sgsd_lightning.types import FinishReason, Messages, SamplingSettings
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class TransformersChat(LanguageModel):
@@ -42,8 +43,7 @@ class TransformersChat(LanguageModel):
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"language_model.batch_size must be at least 1; got {batch_size}")
+        require_at_least(1, "language_model.batch_size", batch_size)
         self.sampling = sampling or SamplingSettings(max_new_tokens=1024, sampling_temperature=0.7)
         self.template_args: Mapping[str, Any] = template_args or {}
         self.batch_size = batch_size

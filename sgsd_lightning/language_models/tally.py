@@ -11,6 +11,7 @@ from typing import Any
 
 from sgsd_lightning.distributed.processes import process_index
 from sgsd_lightning.language_models.base import ModelUnavailableError
+from sgsd_lightning.types.arguments import require, require_at_least
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,11 @@ class FailureLimit:
     """Before these have been asked, no share is looked at."""
 
     def __post_init__(self) -> None:
-        rules = {
-            "max_failed_frac": (0 <= self.max_failed_frac <= 1, "be in [0, 1]"),
-            "window": (self.window >= 1, "be at least 1"),
-            "min_questions": (1 <= self.min_questions <= self.window, "be at least 1 and at most the window"),
-        }
-        for name, (is_valid, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"failure_limit.{name} must {rule}; got {getattr(self, name)}")
+        frac, least = self.max_failed_frac, self.min_questions
+        require(0 <= frac <= 1, "failure_limit.max_failed_frac", "be in [0, 1]", frac)
+        require_at_least(1, "failure_limit.window", self.window)
+        is_reached = 1 <= least <= self.window
+        require(is_reached, "failure_limit.min_questions", "be at least 1 and at most the window", least)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from sgsd_lightning.metrics.votes import Vote, group_by_value, leading
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class AverageAtK(Metric):
@@ -52,8 +53,7 @@ class PassAtK(Metric):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        if k < 1:
-            raise ValueError(f"k of pass@k must be at least 1; got {k}")
+        require_at_least(1, "k of pass@k", k)
         self.k = k
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_problems", torch.tensor(0), dist_reduce_fx="sum")

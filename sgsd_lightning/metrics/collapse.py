@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from sgsd_lightning.types.arguments import require, require_at_least
+
 Kind = Literal["shrinks", "rises", "falls"]
 ROUNDING = 1e-6
 """Logged numbers are float32."""
@@ -40,12 +42,11 @@ class CollapseBounds:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            name = f"collapse_guard.{field.name}"
             if field.name in ("baseline_steps", "window"):
-                is_valid, rule = value >= 1, "at least 1"
+                require_at_least(1, name, value)
             else:
-                is_valid, rule = value is None or 0 < value < 1, "between 0 and 1, or null"
-            if not is_valid:
-                raise ValueError(f"collapse_guard.{field.name} must be {rule}; got {value}")
+                require(value is None or 0 < value < 1, name, "be between 0 and 1, or null", value)
 
 
 @dataclass(frozen=True, slots=True)

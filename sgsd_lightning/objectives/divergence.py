@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from sgsd_lightning.metrics.measurements import mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import DivergenceRequest, ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types.arguments import require
 
 
 class Divergence(Objective):
@@ -47,8 +49,7 @@ class Divergence(Objective):
             DivergenceRule(kind=kind, beta=beta, token_clip=token_clip)
         except ValueError as error:
             raise ValueError(f"objective.{error}") from None
-        if not temperature > 0:
-            raise ValueError(f"objective.temperature must be above 0; got {temperature}")
+        require(0 < temperature < math.inf, "objective.temperature", "be above 0 and finite", temperature)
         if support_top_k != -1 and support_top_k < 1:
             raise ValueError(f"objective.support_top_k must be -1 (off) or above 0; got {support_top_k}")
         if support_tail and support_top_k == -1:
@@ -91,8 +92,8 @@ class SampledDivergence(Objective):
     """
 
     def __init__(self, advantage_clip: float | None = None) -> None:
-        if advantage_clip is not None and not advantage_clip > 0:
-            raise ValueError(f"objective.advantage_clip must be above 0, or null; got {advantage_clip}")
+        is_clip = advantage_clip is None or advantage_clip > 0
+        require(is_clip, "objective.advantage_clip", "be above 0, or null", advantage_clip)
         self.advantage_clip = advantage_clip
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from sgsd_lightning.metrics.measurements import mean_where
 from sgsd_lightning.objectives.advantages import Advantages, GroupAdvantages, group_sums, judged
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types.arguments import require, require_at_least, require_choice
 
 LossLevel = Literal["sequence", "token", "constant"]
 
@@ -50,16 +52,11 @@ class PolicyGradient(Objective):
         max_completion_tokens: int = 1024,
         kl_weight: float = 0.0,
     ) -> None:
-        rules = {
-            "clip_low": (0 < clip_low <= 1, clip_low, "in (0, 1]"),
-            "clip_high": (clip_high > 0, clip_high, "above 0"),
-            "loss_level": (loss_level in get_args(LossLevel), loss_level, f"one of {get_args(LossLevel)}"),
-            "max_completion_tokens": (max_completion_tokens >= 1, max_completion_tokens, "at least 1"),
-            "kl_weight": (kl_weight >= 0, kl_weight, "0 or more"),
-        }
-        for name, (is_valid, value, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"objective.{name} must be {rule}; got {value!r}")
+        require(0 < clip_low <= 1, "objective.clip_low", "be in (0, 1]", clip_low)
+        require(clip_high > 0, "objective.clip_high", "be above 0", clip_high)
+        require_choice(LossLevel, "objective.loss_level", loss_level)
+        require_at_least(1, "objective.max_completion_tokens", max_completion_tokens)
+        require(0 <= kl_weight < math.inf, "objective.kl_weight", "be 0 or more, and finite", kl_weight)
         self.advantages = advantages or GroupAdvantages()
         self.clip_low = clip_low
         self.clip_high = clip_high

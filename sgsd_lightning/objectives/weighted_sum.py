@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types.arguments import require
 
 
 class WeightedSum(Objective):
@@ -27,6 +29,8 @@ class WeightedSum(Objective):
                 f"objective.weights must hold one number per objective; got {len(objectives)} objectives and "
                 f"{len(weights)} weights"
             )
+        is_finite = all(math.isfinite(weight) for weight in weights)
+        require(is_finite, "objective.weights", "be finite numbers", weights)
         self.objectives = objectives
         self.weights = weights
         self._request = _united([objective.score_request for objective in objectives])

@@ -12,6 +12,7 @@ from sgsd_kernels.dispatch import TABLE
 from sgsd_lightning.distributed.sharding import ComputeDtype
 from sgsd_lightning.planning.model_shape import ModelShape
 from sgsd_lightning.policy.loading import DtypeName
+from sgsd_lightning.types.arguments import require_at_least
 
 Strategy = Literal["single", "ddp", "fsdp2"]
 Teacher = Literal["live", "frozen", "ema", "periodic"]
@@ -73,8 +74,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_devices", "problems_per_batch", "group_size", "prompt_tokens", "completion_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+            require_at_least(1, name, getattr(self, name))
         if self.strategy == "single" and self.num_devices != 1:
             raise ValueError(f"strategy single runs on 1 device; got num_devices = {self.num_devices}")
 

@@ -21,6 +21,7 @@ from sgsd_lightning.types import (
     Turn,
     Verdict,
 )
+from sgsd_lightning.types.arguments import require_at_least
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,7 @@ class RolloutReuse:
     """
 
     def __init__(self, updates_per_batch: int) -> None:
-        if updates_per_batch < 1:
-            raise ValueError(f"model.updates_per_batch must be at least 1; got {updates_per_batch}")
+        require_at_least(1, "model.updates_per_batch", updates_per_batch)
         self.updates_per_batch = updates_per_batch
         self._kept: dict[int, Mapping[str, Taught]] = {}
         self._loaded: Mapping[int, Mapping[str, Any]] = {}

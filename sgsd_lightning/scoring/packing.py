@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sgsd_lightning.scoring.segments import Segment, Segments, Span
 from sgsd_lightning.types import TokenSequence
+from sgsd_lightning.types.arguments import require_at_least
 
 RowLayout = Literal["padded", "packed", "shared"]
 """How sequences become model inputs; see :func:`pack`."""
@@ -191,8 +192,7 @@ def forward_passes(
     Returns:
         Indices into ``sequences``, pass by pass; every index once.
     """
-    if tokens_per_forward < 1:
-        raise ValueError(f"tokens_per_forward must be at least 1; got {tokens_per_forward}")
+    require_at_least(1, "tokens_per_forward", tokens_per_forward)
     families = _families(sequences, layout)
     kinds = {sequences[family[0].place].is_causal for family in families}
     return [

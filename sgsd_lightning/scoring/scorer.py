@@ -23,6 +23,7 @@ from sgsd_lightning.scoring.packing import PackedBatch, forward_passes, pack
 from sgsd_lightning.scoring.precision import product_dtype
 from sgsd_lightning.scoring.token_count import TokenCount
 from sgsd_lightning.types import ScoreRequest, ScoreRow, SupportScores, TokenScores, TokenSequence
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class TeacherModel(Protocol):
@@ -49,8 +50,7 @@ class Scorer:
         head_implementation: Implementation = "auto",
         timer: PhaseTimer | None = None,
     ) -> None:
-        if teacher_tokens_per_forward < 1:
-            raise ValueError(f"scoring.teacher_tokens_per_forward must be at least 1; got {teacher_tokens_per_forward}")
+        require_at_least(1, "scoring.teacher_tokens_per_forward", teacher_tokens_per_forward)
         self.teacher_tokens_per_forward = teacher_tokens_per_forward
         self.head_implementation = head_implementation
         self.timer = timer or PhaseTimer()

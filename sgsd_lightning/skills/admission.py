@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sgsd_lightning.skills.bank import Item, is_dynamic
 from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.selection import STATUS, is_on_probation
+from sgsd_lightning.types.arguments import require
 
 ADMITTED = "admitted"
 """The status, in an item's extra keys, of one that has proved itself."""
@@ -31,8 +32,7 @@ class AdmissionSettings:
                 "bank_maintenance.admission.min_uses must be at least 1 and at most max_uses; "
                 f"got {self.min_uses} and {self.max_uses}"
             )
-        if not 0 <= self.usefulness <= 1:
-            raise ValueError(f"bank_maintenance.admission.usefulness must lie in [0, 1]; got {self.usefulness}")
+        require(0 <= self.usefulness <= 1, "bank_maintenance.admission.usefulness", "lie in [0, 1]", self.usefulness)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

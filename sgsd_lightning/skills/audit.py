@@ -25,6 +25,7 @@ from sgsd_lightning.skills.evidence import (
 )
 from sgsd_lightning.skills.growth.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
+from sgsd_lightning.types.arguments import require, require_at_least
 
 Kind = Literal["skill", "mistake", "pair"]
 GONE = "gone"
@@ -123,6 +124,12 @@ class PruneRules:
     """Usefulness is under this with confidence."""
     min_uses: int = 30
     """Items used less often stay."""
+
+    def __post_init__(self) -> None:
+        for name in ("misleading_above", "usefulness_below"):
+            bound = getattr(self, name)
+            require(bound is None or 0 <= bound <= 1, f"prune.{name}", "be in [0, 1]", bound)
+        require_at_least(0, "prune.min_uses", self.min_uses)
 
 
 def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple[SkillBank, list[Dropped]]:

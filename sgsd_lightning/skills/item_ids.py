@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from sgsd_lightning.skills.bank import DYNAMIC_PREFIX
+from sgsd_lightning.types.arguments import require
 
 SKILL_PREFIX = "gen_"
 MISTAKE_PREFIX = "err_"
@@ -25,10 +26,8 @@ class ItemIds:
     """
 
     def __init__(self, prefix: str, used: Iterable[str] = (), last_number: int = 0, num_digits: int = 3) -> None:
-        if not prefix:
-            raise ValueError("the prefix of item ids must not be empty")
-        if last_number < 0:
-            raise ValueError(f"last_number must be 0 or more; got {last_number}")
+        require(prefix != "", "the prefix of item ids", "not be empty", prefix)
+        require(last_number >= 0, "last_number", "be 0 or more", last_number)
         self.prefix = prefix
         self.num_digits = num_digits
         pattern = re.compile(rf"{re.escape(prefix)}([0-9]{{1,18}})")

@@ -10,6 +10,7 @@ import numpy as np
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.retrieval import Ranking
+from sgsd_lightning.types.arguments import require_at_least
 
 Weighting = Literal["softmax", "uniform"]
 
@@ -33,8 +34,7 @@ def check_num_contexts(bank: SkillBank, num_contexts: int, where: str) -> None:
         ValueError: naming what the bank has.
     """
     num_skills, num_mistakes = len(bank.general_skills), len(bank.common_mistakes)
-    if num_contexts < 1:
-        raise ValueError(f"contexts.num_contexts must be at least 1; got {num_contexts}")
+    require_at_least(1, "contexts.num_contexts", num_contexts)
     if num_contexts > min(num_skills, num_mistakes):
         raise ValueError(
             f"contexts.num_contexts = {num_contexts}, but {where} has {num_skills} skills and {num_mistakes} mistakes, "

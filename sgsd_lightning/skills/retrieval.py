@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sgsd_lightning.skills.bank import SkillBank
 from sgsd_lightning.types import Problem
+from sgsd_lightning.types.arguments import require_at_least
 
 Similarity = NDArray[np.float32]
 """[problems, items], larger is closer."""
@@ -118,6 +119,7 @@ class EmbeddingRetriever(Retriever):
         super().__init__()
         self.model_name = model_name
         self.device = device
+        require_at_least(1, "retriever.batch_size", batch_size)
         self.batch_size = batch_size
         self.query_prompt_name = query_prompt_name
         self._encoder: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from sgsd_lightning.metrics.intervals import WilsonInterval
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.retrieval import Ranking, Similarity, best
+from sgsd_lightning.types.arguments import require
 
 STATUS = "status"
 PROBATION = "probation"
@@ -40,20 +42,13 @@ class EvidenceSettings:
     ranks. 0 keeps them from teaching, and so from ever being judged."""
 
     def __post_init__(self) -> None:
-        rules = {
-            "weight": (self.weight >= 0, "0 (off) or more"),
-            "exploration": (0 <= self.exploration <= 1, "in [0, 1]"),
-            "half_life_steps": (self.half_life_steps is None or self.half_life_steps > 0, "above 0, or null"),
-            "confidence": (0 < self.confidence < 1, "in (0, 1)"),
-            "prune_misleading_above": (
-                self.prune_misleading_above is None or 0 < self.prune_misleading_above < 1,
-                "in (0, 1), or null",
-            ),
-            "probation_frac": (0 <= self.probation_frac <= 1, "in [0, 1]"),
-        }
-        for name, (is_valid, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"contexts.evidence.{name} must be {rule}; got {getattr(self, name)}")
+        where, half_life, bound = "contexts.evidence", self.half_life_steps, self.prune_misleading_above
+        require(0 <= self.weight < math.inf, f"{where}.weight", "be 0 (off) or more, and finite", self.weight)
+        require(0 <= self.exploration <= 1, f"{where}.exploration", "be in [0, 1]", self.exploration)
+        require(half_life is None or half_life > 0, f"{where}.half_life_steps", "be above 0, or null", half_life)
+        require(0 < self.confidence < 1, f"{where}.confidence", "be in (0, 1)", self.confidence)
+        require(bound is None or 0 < bound < 1, f"{where}.prune_misleading_above", "be in (0, 1), or null", bound)
+        require(0 <= self.probation_frac <= 1, f"{where}.probation_frac", "be in [0, 1]", self.probation_frac)
 
 
 def is_on_probation(item: Skill | Mistake) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgsd_lightning.skills.retrieval import load_encoder
+from sgsd_lightning.types.arguments import require, require_at_least
 
 ROWS_PER_BLOCK = 512
 """Texts whose similarities to all others are in memory at once: 20 MB of float32 for 10,000 texts."""
@@ -26,8 +27,7 @@ class TextSimilarity(ABC):
     """
 
     def __init__(self, threshold: float) -> None:
-        if not 0 < threshold <= 1:
-            raise ValueError(f"similarity.threshold must be over 0 and at most 1; got {threshold}")
+        require(0 < threshold <= 1, "similarity.threshold", "be over 0 and at most 1", threshold)
         self.threshold = threshold
 
     @abstractmethod
@@ -101,6 +101,7 @@ class EmbeddingSimilarity(TextSimilarity):
         batch_size: int = 32,
     ) -> None:
         super().__init__(threshold)
+        require_at_least(1, "similarity.batch_size", batch_size)
         self.model_name = model_name
         self.device = device
         self.batch_size = batch_size

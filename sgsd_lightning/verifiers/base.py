@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from sgsd_lightning.types import FinishReason, JudgedRollout, Part, RewardSpan, Rollout, Verdict
+from sgsd_lightning.types.arguments import require_choice
 
 TruncatedRollouts = Literal["failure", "neutral", "dropped"]
 
@@ -45,10 +46,7 @@ class Verifier(Part):
     """
 
     def __init__(self, truncated_rollouts: TruncatedRollouts = "neutral") -> None:
-        if truncated_rollouts not in get_args(TruncatedRollouts):
-            raise ValueError(
-                f"verifier.truncated_rollouts must be one of {get_args(TruncatedRollouts)}; got {truncated_rollouts!r}"
-            )
+        require_choice(TruncatedRollouts, "verifier.truncated_rollouts", truncated_rollouts)
         self.truncated_rollouts = truncated_rollouts
 
     @abstractmethod

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from sgsd_lightning.types import Rollout
+from sgsd_lightning.types.arguments import require
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 from sgsd_lightning.verifiers.math.equivalence import TIME_LIMIT_S, math_equal
 from sgsd_lightning.verifiers.math.extraction import extract_answer
@@ -26,8 +27,7 @@ class MathAnswer(Verifier):
 
     def __init__(self, truncated_rollouts: TruncatedRollouts = "neutral", time_limit_s: float = TIME_LIMIT_S) -> None:
         super().__init__(truncated_rollouts)
-        if not time_limit_s > 0:
-            raise ValueError(f"verifier.time_limit_s must be above 0; got {time_limit_s}")
+        require(time_limit_s > 0, "verifier.time_limit_s", "be above 0", time_limit_s)
         self.time_limit_s = time_limit_s
 
     def grade(self, rollout: Rollout) -> Grade:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sgsd_lightning.types import Rollout
+from sgsd_lightning.types.arguments import require
 from sgsd_lightning.verifiers.base import Grade, Verifier
 
 
@@ -22,8 +23,7 @@ class NoisyVerifier(Verifier):
     """
 
     def __init__(self, verifier: Verifier, flip_frac: float, seed: int = 0) -> None:
-        if not 0 <= flip_frac <= 1:
-            raise ValueError(f"verifier.flip_frac must be in [0, 1]; got {flip_frac}")
+        require(0 <= flip_frac <= 1, "verifier.flip_frac", "be in [0, 1]", flip_frac)
         super().__init__(verifier.truncated_rollouts)
         self.verifier = verifier
         self.flip_frac = flip_frac

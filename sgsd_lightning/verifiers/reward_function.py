@@ -6,9 +6,10 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sgsd_lightning.types import Problem, Rollout
+from sgsd_lightning.types.arguments import require, require_choice
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 
 CompletionForm = Literal["messages", "text"]
@@ -44,8 +45,8 @@ class RewardFunction(Verifier):
         truncated_rollouts: TruncatedRollouts = "neutral",
     ) -> None:
         super().__init__(truncated_rollouts)
-        if completions not in get_args(CompletionForm):
-            raise ValueError(f"verifier.completions must be one of {get_args(CompletionForm)}; got {completions!r}")
+        require_choice(CompletionForm, "verifier.completions", completions)
+        require(math.isfinite(accept_above), "verifier.accept_above", "be a finite number", accept_above)
         self.path = function
         self.function = _imported(function)
         self.columns = columns or {}

@@ -19,6 +19,7 @@ from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
 from sgsd_lightning.skills.provenance import SOURCES_KEY, sources_of
 from sgsd_lightning.skills.selection import PROBATION, STATUS
+from sgsd_lightning.types.arguments import require_at_least
 
 SINCE_STEP = "since_step"
 
@@ -38,8 +39,7 @@ class MaintenanceSettings:
 
     def __post_init__(self) -> None:
         for name in ("max_new", "capacity", "max_memories"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"bank_maintenance.settings.{name} must be at least 1; got {getattr(self, name)}")
+            require_at_least(1, f"bank_maintenance.settings.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

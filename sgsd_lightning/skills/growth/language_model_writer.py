@@ -15,6 +15,7 @@ from sgsd_lightning.skills.growth.merge_answer import text_fields
 from sgsd_lightning.skills.growth.prompt_files import load_prompts
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter, Written
 from sgsd_lightning.types import Messages
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class LanguageModelWriter(SkillWriter):
@@ -34,8 +35,7 @@ class LanguageModelWriter(SkillWriter):
         prompts_folder: str | None = None,
         max_completion_chars: int = 12_000,
     ) -> None:
-        if max_completion_chars < 100:
-            raise ValueError(f"writer.max_completion_chars must be at least 100; got {max_completion_chars}")
+        require_at_least(100, "writer.max_completion_chars", max_completion_chars)
         json_repair()  # fail now, not after paid calls
         self.computes_here = language_model.computes_here
         self.prompts = load_prompts(prompts_folder, domain)

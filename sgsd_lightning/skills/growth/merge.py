@@ -14,6 +14,7 @@ from sgsd_lightning.skills.growth.merge_answer import Guard, applied_answer
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.similarity import LexicalSimilarity, TextSimilarity
+from sgsd_lightning.types.arguments import require_at_least
 
 UNNUMBERED_PREFIX = "merged_"
 """What the ids of merged items begin with until whoever asked for the merge numbers them."""
@@ -32,10 +33,8 @@ class MergeSettings:
     """What counts as a duplicate, and which items a writer sees together. None compares words."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
-            raise ValueError(f"merge.group_size must be at least 2; got {self.group_size}")
-        if self.patience < 1:
-            raise ValueError(f"merge.patience must be at least 1; got {self.patience}")
+        require_at_least(2, "merge.group_size", self.group_size)
+        require_at_least(1, "merge.patience", self.patience)
 
     @property
     def similarity(self) -> TextSimilarity:

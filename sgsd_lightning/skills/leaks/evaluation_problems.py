@@ -7,6 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from sgsd_lightning.types.arguments import require_at_least
+
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\*?")
 _LAYOUT = re.compile(r"\\(?:left|right|[bB]igg?|displaystyle|textstyle|q?quad|(?:no)?limits)(?![A-Za-z])|\\[,;:! ]")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
@@ -57,8 +59,7 @@ class EvaluationProblems:
     """
 
     def __init__(self, texts: Iterable[str] = (), ngram_words: int = 8) -> None:
-        if ngram_words < MIN_WORDS:
-            raise ValueError(f"leaks.ngram_words must be at least {MIN_WORDS}; got {ngram_words}")
+        require_at_least(MIN_WORDS, "leaks.ngram_words", ngram_words)
         self.ngram_words = ngram_words
         problems = {normalised_problem_text(text) for text in texts} - {""}
         self._whole = frozenset(problems)
