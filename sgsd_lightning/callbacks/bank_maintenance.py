@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from sgsd_lightning.contexts import SkillPairs
+from sgsd_lightning.contexts import BankContexts
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.distributed.processes import broadcast_from_first, gather_from_processes
 from sgsd_lightning.files import reason
@@ -89,11 +89,7 @@ class BankMaintenance(RunCallback):
         assert isinstance(pl_module, SelfDistillation)
         if self.writer is None or stage != "fit":
             return
-        if not isinstance(pl_module.learner.contexts, SkillPairs):
-            raise ValueError(
-                "bank_maintenance.writer needs model.init_args.contexts of class SkillPairs, which has a bank; "
-                f"got {type(pl_module.learner.contexts).__name__}"
-            )
+        _bank_contexts(pl_module)
         self._guard = LeakGuard(problem.text for problem in _evaluation_problems(getattr(trainer, "datamodule", None)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,9 +98,9 @@ class BankMaintenance(RunCallback):
         if self.writer is None:
             return
         self.writer.attach(pl_module.model, pl_module.learner.tokenizer)
-        contexts = pl_module.learner.contexts
-        if trainer.is_global_zero and isinstance(contexts, SkillPairs) and contexts.bank is not None:
-            _save(contexts.bank, _folder(trainer), [LATEST])
+        bank = _bank_contexts(pl_module).bank
+        if trainer.is_global_zero and bank is not None:
+            _save(bank, _folder(trainer), [LATEST])
 
     def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
         if self.writer is None:
@@ -132,8 +128,7 @@ class BankMaintenance(RunCallback):
         module.log("bank/success_frac", success_frac, batch_size=1)
         if not pool or success_frac >= self.success_threshold:
             return
-        contexts = module.learner.contexts
-        assert isinstance(contexts, SkillPairs)
+        contexts = _bank_contexts(module)
         assert contexts.bank is not None
         bank, ledger = contexts.bank, contexts.ledger
 
@@ -163,6 +158,16 @@ class BankMaintenance(RunCallback):
             _note(result, _folder(trainer), step)
 
 
+def _bank_contexts(module: SelfDistillation) -> BankContexts:
+    contexts = module.learner.contexts
+    if not isinstance(contexts, BankContexts):
+        raise ValueError(
+            "bank_maintenance.writer needs model.init_args.contexts of class SkillPairs, or another that has a bank "
+            f"(`contexts.BankContexts`); got {type(contexts).__name__}"
+        )
+    return contexts
+
+
 def _evaluation_problems(data: Any) -> Iterator[Problem]:
     """Of validation and test; training itself does not read the latter."""
     if not isinstance(data, ProblemDataModule):
@@ -190,15 +195,15 @@ def _attempt(work: Callable[[], BankUpdate], seconds: float | None) -> BankUpdat
     A writer may hang where no deadline reaches, as in a name server: then it is left alone in a thread of its own.
     """
     if seconds is None:
-        return _result_of(work)
+        return _run_safely(work)
     outcome: list[BankUpdate | str] = []
-    thread = Thread(target=lambda: outcome.append(_result_of(work)), name="skill-writer", daemon=True)
+    thread = Thread(target=lambda: outcome.append(_run_safely(work)), name="skill-writer", daemon=True)
     thread.start()
     thread.join(seconds)
     return outcome[0] if outcome else f"the writer gave no answer within {seconds:.0f} s"
 
 
-def _result_of(work: Callable[[], BankUpdate]) -> BankUpdate | str:
+def _run_safely(work: Callable[[], BankUpdate]) -> BankUpdate | str:
     try:
         return work()
     except Exception as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
+from sgsd_lightning.skills import EvidenceLedger, SkillBank
 from sgsd_lightning.types import JudgedRollout, Part, Problem, TeacherContext
 
 
@@ -42,6 +44,21 @@ class ProblemContextBuilder(ContextBuilder):
         problems = list({judged.rollout.problem.problem_id: judged.rollout.problem for judged in own}.values())
         pools = {problem.problem_id: pool for problem, pool in zip(problems, self.build(problems), strict=True)}
         return [pools[judged.rollout.problem.problem_id] for judged in own]
+
+
+@runtime_checkable
+class BankContexts(Protocol):
+    """What `BankMaintenance` needs of a context builder: a bank that can be replaced, and the evidence on its items."""
+
+    bank: SkillBank | None
+    """None before `Part.prepare`."""
+    ledger: EvidenceLedger
+    num_contexts: int
+    """How many items of each kind the builder needs."""
+
+    def use(self, bank: SkillBank) -> None:
+        """Take another bank from now on."""
+        ...
 
 
 class NoContext(ProblemContextBuilder):
