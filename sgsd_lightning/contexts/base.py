@@ -73,10 +73,10 @@ def student_guidance(
 ) -> dict[str, TeacherContext | None]:
     """By problem id, one text of all contexts that a builder has for it, as a student is shown them; None for none."""
     pools = [[] for _ in problems] if builder is None else builder.build(problems)
-    return {problem.problem_id: _united(pool) for problem, pool in zip(problems, pools, strict=True)}
+    return {problem.problem_id: _unite(pool) for problem, pool in zip(problems, pools, strict=True)}
 
 
-def _united(pool: Sequence[TeacherContext]) -> TeacherContext | None:
+def _unite(pool: Sequence[TeacherContext]) -> TeacherContext | None:
     texts = [context.text for context in pool if context.text]
     if not texts:
         return None

@@ -76,12 +76,12 @@ def load_samples(folder: Path) -> list[Sample]:
     samples: dict[SampleKey, Sample] = {}
     for path in paths:
         for number, record in whole_records(path):
-            sample = _sample(record, f"{path}:{number}")
+            sample = _parse_sample(record, f"{path}:{number}")
             samples.setdefault(sample.key, sample)
     return list(samples.values())
 
 
-def _sample(record: Any, where: str) -> Sample:
+def _parse_sample(record: Any, where: str) -> Sample:
     names = {entry.name for entry in fields(Sample)}
     if not isinstance(record, dict) or names - record.keys():
         missing = ", ".join(sorted(names - record.keys())) if isinstance(record, dict) else "everything"

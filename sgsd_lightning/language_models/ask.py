@@ -52,8 +52,8 @@ def ask(
     Args:
         model: Who is asked.
         chats: What is asked.
-        deadline_seconds: For the batch; its retries have as long again, so that one call that hangs does not take the
-            time of those that could be repeated.
+        deadline_seconds: For the first round over the batch; the retries get the same again, so that a call that hangs
+            does not use up the time of those that could be repeated.
         retries_with_other_seed: How often a chat is asked again.
         parse: Reads a reply; None takes any text.
         tally: Where questions are counted, kept from batch to batch; None counts this batch alone.
@@ -113,10 +113,10 @@ def ask_in_rounds(
 def answer_all(
     model: LanguageModel, seconds: float, may_be_unavailable: bool, chats: Sequence[Messages], attempt: int
 ) -> list[Answer]:
-    """Return one answer per chat, in their order, after so many seconds at the latest.
+    """Return one answer per chat, in their order, within ``seconds``.
 
     Raises:
-        ModelUnavailableError: when nothing can be answered, unless that may be; then it is the error of each chat.
+        ModelUnavailableError: when nothing can be answered. With ``may_be_unavailable`` it becomes each chat's error.
     """
     found: dict[int, Answer] = {}
     error = "no answer came"
@@ -137,7 +137,7 @@ def check_settings(seconds: float, num_retries: int) -> None:
 
 
 class _Question(Generic[T]):
-    """One chat on its way to a reply."""
+    """The state of one chat: its answers so far, and the reply once there is one."""
 
     def __init__(self, index: int) -> None:
         self.index = index

@@ -1,4 +1,4 @@
-"""Accuracy over several samples of a problem, as torchmetrics that add up over processes."""
+"""Accuracy over several samples per problem, as torchmetrics that are summed over processes."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class MajorityAtK(Metric):
     """majority@k: whether the answer that most of a problem's k samples gave is correct, averaged over problems.
 
     Samples vote by the value of the answer found in them, however it is spelt; one without an answer does not vote.
-    Among answers with as many votes each is as likely to be taken, and a problem without a vote counts 0 (Wang et al.
-    2022, arXiv 2203.11171).
+    A tie counts its expectation under a uniform choice among the tied answers; a problem without a vote counts 0 (Wang
+    et al. 2022, arXiv 2203.11171).
 
     Args:
-        group: the groups of answers with one value, see :func:`sgsd_lightning.metrics.votes.group_by_value`.
+        group: puts votes for equal values together, see :func:`sgsd_lightning.metrics.votes.group_by_value`.
     """
 
     full_state_update = False

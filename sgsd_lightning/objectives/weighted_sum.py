@@ -33,7 +33,7 @@ class WeightedSum(Objective):
         require(is_finite, "objective.weights", "be finite numbers", weights)
         self.objectives = objectives
         self.weights = weights
-        self._request = _united([objective.score_request for objective in objectives])
+        self._request = _unite([objective.score_request for objective in objectives])
 
     @property
     def score_request(self) -> ScoreRequest:
@@ -56,7 +56,7 @@ class WeightedSum(Objective):
         return next((gate for gate in gates if gate is not None), None)
 
 
-def _united(requests: Sequence[ScoreRequest]) -> ScoreRequest:
+def _unite(requests: Sequence[ScoreRequest]) -> ScoreRequest:
     supports = {request.support_top_k for request in requests if request.support_top_k > 0}
     divergences = {request.divergence for request in requests if request.divergence is not None}
     if len(supports) > 1 or len(divergences) > 1:

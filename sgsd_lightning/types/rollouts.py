@@ -148,19 +148,19 @@ class Rollout:
     @property
     def logprobs(self) -> Tensor:
         """[T] float32, CPU."""
-        return _joined([turn.completion.logprobs for turn in self.trained_turns])
+        return _join([turn.completion.logprobs for turn in self.trained_turns])
 
     @property
     def sampling_logprobs(self) -> Tensor:
         """[T] float32, CPU."""
-        return _joined([turn.completion.sampling_logprobs for turn in self.trained_turns])
+        return _join([turn.completion.sampling_logprobs for turn in self.trained_turns])
 
     @property
     def kept_mass(self) -> Tensor | None:
         """[T] float32, CPU; None where the engine could not say for one of the turns."""
         masses = [turn.completion.kept_mass for turn in self.trained_turns]
         known = [mass for mass in masses if mass is not None]
-        return _joined(known) if len(known) == len(masses) else None
+        return _join(known) if len(known) == len(masses) else None
 
     @property
     def policy_version(self) -> int:
@@ -168,5 +168,5 @@ class Rollout:
         return self.turns[-1].completion.policy_version
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _join(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts)) if parts else torch.zeros(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 from sgsd_lightning.verifiers.math.equivalence import TIME_LIMIT_S, math_equal
 from sgsd_lightning.verifiers.math.extraction import extract_answer
 from sgsd_lightning.verifiers.math.normalization import MAX_LENGTH, normalize
-from sgsd_lightning.verifiers.math.process import JUDGE, MAX_WORKERS
+from sgsd_lightning.verifiers.math.process import MATH_PROCESS, MAX_WORKERS
 
 
 class MathAnswer(Verifier):
@@ -22,12 +23,12 @@ class MathAnswer(Verifier):
         time_limit_s: the longest that one comparison of expressions may take, in seconds.
 
     Raises:
-        ValueError: if ``time_limit_s`` is not above 0.
+        ValueError: if ``time_limit_s`` is not above 0 and finite.
     """
 
     def __init__(self, truncated_rollouts: TruncatedRollouts = "neutral", time_limit_s: float = TIME_LIMIT_S) -> None:
         super().__init__(truncated_rollouts)
-        require(time_limit_s > 0, "verifier.time_limit_s", "be above 0", time_limit_s)
+        require(0 < time_limit_s < math.inf, "verifier.time_limit_s", "be above 0 and finite", time_limit_s)
         self.time_limit_s = time_limit_s
 
     def grade(self, rollout: Rollout) -> Grade:
@@ -44,7 +45,7 @@ class MathAnswer(Verifier):
 
     def counts(self) -> dict[str, float]:
         """Comparisons that ran out of time, and workers that died."""
-        return {"timeouts": float(JUDGE.num_timeouts), "crashes": float(JUDGE.num_crashes)}
+        return {"timeouts": float(MATH_PROCESS.num_timeouts), "crashes": float(MATH_PROCESS.num_crashes)}
 
     def check_answer(self, answer: str) -> str | None:
         """Say why an answer cannot be compared with; None if it can.

@@ -35,7 +35,7 @@ class NoisyVerifier(Verifier):
     def grade_all(self, rollouts: Sequence[Rollout]) -> list[Grade]:
         grades = self.verifier.grade_all(rollouts)
         return [
-            _flipped(grade) if self._is_flipped(rollout) else grade
+            _flip(grade) if self._is_flipped(rollout) else grade
             for rollout, grade in zip(rollouts, grades, strict=True)
         ]
 
@@ -50,7 +50,7 @@ class NoisyVerifier(Verifier):
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < self.flip_frac * 2**64
 
 
-def _flipped(grade: Grade) -> Grade:
+def _flip(grade: Grade) -> Grade:
     """What could not be judged stays so."""
     if grade.is_accepted is None:
         return grade

@@ -18,7 +18,7 @@ from sgsd_lightning.verifiers.math.normalization import (
     is_same_text,
     normalize,
 )
-from sgsd_lightning.verifiers.math.process import JUDGE, TimeBudget
+from sgsd_lightning.verifiers.math.process import MATH_PROCESS, TimeBudget
 from sgsd_lightning.verifiers.math.sentences import only_expression
 from sgsd_lightning.verifiers.math.structure import as_intersection, as_union, bracketed, elements
 from sgsd_lightning.verifiers.math.units import counted_noun, split_unit
@@ -115,12 +115,12 @@ def _element(text: str, is_counted: bool = False) -> Element:
 def _equal_elements(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
     """Values equal, and so the labels and units, where both have one."""
     if not same_label(predicted.label, answer.label):
-        return _are_relations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+        return _are_relations(predicted, answer) and _judge_expressions(predicted.text, answer.text, budget)
     if is_same_text(predicted.labelled, answer.labelled):
         return True
     if _equal_quantities(predicted, answer, budget):
         return True
-    return _are_relations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+    return _are_relations(predicted, answer) and _judge_expressions(predicted.text, answer.text, budget)
 
 
 def _are_relations(predicted: Element, answer: Element) -> bool:
@@ -137,7 +137,7 @@ def _equal_quantities(predicted: Element, answer: Element, budget: TimeBudget) -
     if "degree" in units and units[0] != units[1] and units[0] in (None, "degree", "radian"):
         degrees, other = (predicted, answer) if predicted.unit == "degree" else (answer, predicted)
         if other.unit in (None, "radian") and (other.unit or IN_RADIANS.search(other.value)):
-            return _judge(rf"({degrees.value}) \cdot \pi / 180", other.value, budget)
+            return _judge_expressions(rf"({degrees.value}) \cdot \pi / 180", other.value, budget)
     if None not in units and units[0] != units[1]:
         return False
     return _equal_values(predicted.value, answer.value, budget)
@@ -160,7 +160,7 @@ def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
     single = [kind[1][0] if kind and kind[0] == SETS and len(kind[1]) == 1 else None for kind in brackets]
     if any(single):
         return _equal(single[0] or predicted, single[1] or answer, budget)
-    return _judge(predicted, answer, budget)
+    return _judge_expressions(predicted, answer, budget)
 
 
 def _list_in_brackets(text: str) -> tuple[str, list[str]] | None:
@@ -171,7 +171,10 @@ def _list_in_brackets(text: str) -> tuple[str, list[str]] | None:
 
 def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
     """Lists without brackets, one of them perhaps against a tuple or set."""
-    (predicted, is_tuple), (answer, is_other_tuple) = _opened(predicted, answer), _opened(answer, predicted)
+    (predicted, is_tuple), (answer, is_other_tuple) = (
+        _open_brackets(predicted, answer),
+        _open_brackets(answer, predicted),
+    )
     if len(predicted) != len(answer):
         return _equal_as_sets(predicted, answer, budget)
     labels = [[_element(part, is_counted=True).label for part in side] for side in (predicted, answer)]
@@ -187,12 +190,12 @@ def _equal_as_sets(predicted: list[str], answer: list[str], budget: TimeBudget) 
         return False
     for as_set in (as_union, as_intersection):
         sets = [as_set(side) if len(side) > 1 else side[0] for side in (predicted, answer)]
-        if sets[0] and sets[1] and _judge(sets[0], sets[1], budget):
+        if sets[0] and sets[1] and _judge_expressions(sets[0], sets[1], budget):
             return True
     return False
 
 
-def _opened(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
+def _open_brackets(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
     """The elements of a lone tuple or set where the other side lists its own without brackets; whether order counts."""
     if len(parts) > 1 or len(other) == 1:
         return parts, False
@@ -221,7 +224,7 @@ def _equal_parted(part: str, other: str, budget: TimeBudget) -> bool:
     return _equal_elements(_element(part, is_counted=True), _element(other, is_counted=True), budget)
 
 
-def _judge(predicted: str, answer: str, budget: TimeBudget) -> bool:
+def _judge_expressions(predicted: str, answer: str, budget: TimeBudget) -> bool:
     if has_words(predicted) or has_words(answer) or not (predicted and answer):
         return False
-    return JUDGE.is_equivalent(predicted, answer, budget)
+    return MATH_PROCESS.is_equivalent(predicted, answer, budget)

@@ -112,7 +112,7 @@ def normalize(text: str) -> str:
     """The same value in a plainer spelling: wrappers, qualifiers and typographic variants gone, ``and`` a comma."""
     text = unwrap(_plain_characters(text))
     text = re.sub(r"\\?\$\s*(?=[\d.])", "€€", text).replace("$", " ").replace("€€", r"\$")
-    text = _in_lines(text)
+    text = _join_lines(text)
     for pattern, replacement in SPELLINGS:
         text = pattern.sub(replacement, text)
     text = in_symbols(unwrap(text.replace(r"\(", " ").replace(r"\)", " ")))
@@ -145,7 +145,7 @@ def choices(text: str) -> frozenset[str] | None:
     return frozenset(letters) if letters and len(set(letters)) == len(letters) else None
 
 
-def _in_lines(text: str) -> str:
+def _join_lines(text: str) -> str:
     """Aligned lines as a list: a chain of equations or relations written downwards is one chain."""
     if not ALIGNED.search(text):
         return text

@@ -25,7 +25,7 @@ class TimeBudget:
         self.remaining_s = time_limit_s
 
 
-class Judge:
+class MathProcess:
     """Asks worker processes whether two expressions are equivalent, and kills one that takes too long.
 
     The first worker starts on first use, and others, up to ``MAX_WORKERS``, while all are busy: hard comparisons of
@@ -61,18 +61,13 @@ class Judge:
             if budget.remaining_s <= self._given_up.get(pair, 0.0):
                 return False
         given_s = budget.remaining_s
-        judgement = self._judge(*pair, budget)
+        judgement = self._ask_worker(*pair, budget)
         with self._changed:
             if judgement is None:
                 _remember(self._given_up, pair, given_s)
             else:
                 _remember(self._judgements, pair, judgement)
         return judgement is True
-
-    @property
-    def num_killed(self) -> int:
-        """Comparisons without a judgement so far, in this process: timeouts and crashes."""
-        return self.num_timeouts + self.num_crashes
 
     @property
     def worker_pid(self) -> int | None:
@@ -87,7 +82,7 @@ class Judge:
                 worker.kill()
             self._idle.clear()
 
-    def _judge(self, text: str, other: str, budget: TimeBudget) -> bool | None:
+    def _ask_worker(self, text: str, other: str, budget: TimeBudget) -> bool | None:
         # a worker that ended may have been ended by something else: the expression is tried once more
         for _ in range(2):
             worker = self._acquire()
@@ -165,5 +160,5 @@ def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
     memory[key] = value
 
 
-JUDGE = Judge()
-"""The judge of this process."""
+MATH_PROCESS = MathProcess()
+"""The workers of this process, shared by all its verifiers."""

@@ -36,10 +36,10 @@ def only_expression(text: str) -> str | None:
     head, _, conclusion = text.rpartition("i.e.")
     if head:
         return conclusion.strip(" ,.") or None
-    return _stated(text) or _stated(_without_aside(text))
+    return _find_statement(text) or _find_statement(_without_aside(text))
 
 
-def _stated(text: str) -> str | None:
+def _find_statement(text: str) -> str | None:
     formulas = [next(group for group in match.groups() if group) for match in FORMULA.finditer(text)]
     words = FORMULA.sub(" ", text)
     if len(re.findall(r"(?<![\\\w])[a-zA-Z]{2,}", words)) < MIN_WORDS:

@@ -43,7 +43,7 @@ def split_list(text: str) -> list[str]:
             parts.append(text[start:position])
             start = position + 1
     parts.append(text[start:])
-    return [sign for part in parts if part.strip() for sign in _both_signs(part.strip())]
+    return [sign for part in parts if part.strip() for sign in _expand_signs(part.strip())]
 
 
 def elements(text: str) -> list[str]:
@@ -154,7 +154,7 @@ def _is_in_number(text: str, position: int) -> bool:
     )
 
 
-def _both_signs(text: str) -> list[str]:
+def _expand_signs(text: str) -> list[str]:
     if r"\pm" not in text or text.startswith((r"\{", "{")):
         return [text]
     swapped = {r"\pm": "-", r"\mp": "+"}

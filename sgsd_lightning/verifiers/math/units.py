@@ -101,7 +101,7 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
             continue
         name = _name(unit, is_text) if start[0] or len(unit) > 1 else None
         if name is not None and (is_text or value[-1] in "0123456789})"):
-            return _unmarked(value), name or None, None
+            return _strip_marks(value), name or None, None
         words = [word for word in re.findall(r"[a-zA-Z]+", unit.lower()) if word not in ("old", *POWER_WORDS)]
         is_counted = bool(words) and PLAIN_NUMBER.fullmatch(value) and not NOT_UNITS.intersection(words)
         if is_counted and (is_text or min(map(len, words)) >= 3):
@@ -109,7 +109,7 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
     return text, None, None
 
 
-def _unmarked(value: str) -> str:
+def _strip_marks(value: str) -> str:
     return re.sub(rf"{MARK}([^{MARK}]*){MARK}", r"\\text{\1}", value).replace(MARK, "").strip()
 
 

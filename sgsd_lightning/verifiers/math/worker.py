@@ -74,7 +74,7 @@ def is_equivalent(text: str, other: str, time_limit_s: float, say: Callable[[obj
     from sgsd_lightning.verifiers.math.symbolic.equivalence import equivalent
 
     signal.setitimer(signal.ITIMER_REAL, time_limit_s + 1.0)
-    trees = _parsed(text), _parsed(other)
+    trees = _parse(text), _parse(other)
     if None not in trees:
         with contextlib.suppress(RecursionError):
             return equivalent(*trees)
@@ -94,7 +94,7 @@ def is_equivalent(text: str, other: str, time_limit_s: float, say: Callable[[obj
 
 
 @functools.lru_cache(maxsize=NUM_CACHED)
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     from sgsd_lightning.verifiers.math.symbolic.atoms import parse
     from sgsd_lightning.verifiers.math.symbolic.tokens import NotRead
 
