@@ -40,7 +40,7 @@ class TransformersEngine(RolloutEngine):
         self._version = 0
 
     def sync(self, model: PreTrainedModel, version: int) -> None:
-        """Weights are read in place; only their version is noted."""
+        """Note the version; weights are read in place."""
         self._version = version
 
     def generate(
@@ -58,7 +58,7 @@ class TransformersEngine(RolloutEngine):
     def decode(
         self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Completion]:
-        """The same for a model that is whole on its device; no collective.
+        """Do as :meth:`generate` for a model that is whole on its device, without a collective.
 
         Raises:
             ValueError: as :meth:`generate`.
@@ -69,7 +69,7 @@ class TransformersEngine(RolloutEngine):
     def stream(
         self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> Iterator[tuple[int, Completion]]:
-        """Every completion as soon as it has ended, for a model that is whole on its device.
+        """Yield (index of the request, completion) as completions end, for a model that is whole on its device.
 
         Raises:
             ValueError: as :meth:`generate`.
@@ -82,7 +82,7 @@ class TransformersEngine(RolloutEngine):
 
 
 def end_of_sequence_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids that end a completion: the tokenizer's, and those of the model's generation settings."""
+    """Return the ids that end a completion: the tokenizer's and those of the model's generation settings, sorted."""
     settings = model.generation_config
     declared = None if settings is None else settings.eos_token_id
     ids = declared if isinstance(declared, list) else [declared]
@@ -117,7 +117,7 @@ def _completion(request: GenerationRequest, sampled: SampledTokens, version: int
 
 @contextmanager
 def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """In training mode, gradient checkpointing drops the key-value cache without a word."""
+    """Evaluate the model: in training mode gradient checkpointing silently drops the key-value cache."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -37,20 +37,20 @@ class MathAnswer(Verifier):
         return Grade(reward=float(is_right), answer=answer)
 
     def grade_all(self, rollouts: Sequence[Rollout]) -> list[Grade]:
-        """Grade side by side, so that several hard comparisons take the time of one."""
+        """Grade in parallel, so that several hard comparisons take the time of one."""
         if len(rollouts) < 2:
             return [self.grade(rollout) for rollout in rollouts]
         with ThreadPoolExecutor(min(len(rollouts), MAX_WORKERS)) as threads:
             return list(threads.map(self.grade, rollouts))
 
     def counts(self) -> dict[str, float]:
-        """Comparisons that ran out of time, and workers that died."""
+        """Count comparisons that ran out of time, and workers that died."""
         return {"timeouts": float(MATH_PROCESS.num_timeouts), "crashes": float(MATH_PROCESS.num_crashes)}
 
     def check_answer(self, answer: str) -> str | None:
-        """Say why an answer cannot be compared with; None if it can.
+        """Return why completions cannot be compared with an answer; None if they can.
 
-        Formulas, numbers, words and choice letters all can; nothing, signs alone and unfinished LaTeX cannot.
+        Formulas, numbers, words and choice letters are fine; empty texts, signs alone and unfinished LaTeX are not.
         """
         if len(answer) > MAX_LENGTH:
             return f"it is longer than {MAX_LENGTH} characters"

@@ -1,4 +1,4 @@
-"""A verifier that errs on purpose, to see how a method copes with one."""
+"""A verifier that errs on purpose, to measure how robust a method is."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sgsd_lightning.verifiers.base import Grade, Verifier
 class NoisyVerifier(Verifier):
     """Flips a fraction of another verifier's verdicts: accepted to rejected, and rejected to accepted.
 
-    Which ones depends on the seed, the problem and the completion alone, so that a verdict given twice is the same.
+    Which verdicts are flipped depends on the seed, the problem and the completion alone, and so is reproducible.
 
     Args:
-        verifier: the one that is right; it settles what truncated rollouts count as.
+        verifier: the verifier whose verdicts are flipped; it decides what truncated rollouts count as.
         flip_frac: the fraction of verdicts that are flipped, in [0, 1].
-        seed: which ones.
+        seed: decides which verdicts are flipped.
     """
 
     def __init__(self, verifier: Verifier, flip_frac: float, seed: int = 0) -> None:
@@ -51,7 +51,7 @@ class NoisyVerifier(Verifier):
 
 
 def _flip(grade: Grade) -> Grade:
-    """What could not be judged stays so."""
+    """Flip a grade; one without a judgement stays as it is."""
     if grade.is_accepted is None:
         return grade
     return replace(grade, reward=0.0 if grade.is_accepted else 1.0, accepted=None)

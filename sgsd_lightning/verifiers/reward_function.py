@@ -33,7 +33,7 @@ class RewardFunction(Verifier):
         truncated_rollouts: see `Verifier`.
 
     Raises:
-        ValueError: for an import path that leads nowhere, or to something that cannot be called so.
+        ValueError: for an import path without a plain function, or an ``accept_above`` that is not finite.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def _import_function(path: str) -> Callable[..., Any]:
 
 
 def _keep_accepted(function: Callable[..., Any], arguments: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """The arguments that the function has parameters for; all of them where it takes any."""
+    """Return the arguments that the function has parameters for; all of them if it takes ``**kwargs``."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return dict(arguments)

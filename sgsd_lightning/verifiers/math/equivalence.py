@@ -1,4 +1,4 @@
-"""Whether two spellings are one answer: cheap exact rules first, expressions in a process that can be killed after."""
+"""Equality of answers: cheap exact rules first, then expressions in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IN_BASE = re.compile(r"(\w+)_(?:\{(\d+)\}|(\d+))")
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One value of an answer, with the label before it and the unit after it."""
+    """One value of an answer, with its label and its unit."""
 
     text: str
     label: Label | None
@@ -46,16 +46,16 @@ class Element:
 def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) -> bool:
     """Whether a predicted answer has the value of the published one.
 
-    Never hangs and raises for no text, from any thread or process: what takes longer than the limit is not equal.
-    Symmetric, but for published answers that lost letters (:mod:`sgsd_lightning.verifiers.math.damage`). A list without
-    brackets is a set unless labels tell its values apart; labels and units count where both sides have them; ``50%`` is
-    50 and is 1/2, and ``90°`` is 90 and is pi/2.
+    Never hangs and never raises for any text, in any thread or process: a comparison that exceeds the limit is False.
+    Symmetric, except for published answers that lost letters (:mod:`sgsd_lightning.verifiers.math.damage`). A list
+    without brackets is a set unless labels tell its values apart; labels and units count if both sides have them;
+    ``50%`` equals 50 and 1/2, and ``90°`` equals 90 and pi/2.
 
     Args:
         predicted: as a completion spells it.
         answer: as the data set spells it.
-        time_limit_s: the longest that the comparison of expressions may take, in seconds. Threads that wait for
-            another's comparison wait longer.
+        time_limit_s: time limit of the comparison of expressions, in seconds; the time spent waiting for other threads'
+            comparisons is extra.
 
     Raises:
         RuntimeError: if math-verify is not installed.
@@ -86,7 +86,7 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
 
 
 def _readings(text: str) -> list[str]:
-    """``100,200,300`` is a list and a number."""
+    """Return the readings of a text: ``100,200,300`` is a list and a number."""
     is_both = "," in text and exact_number(text) is not None
     return [text, text.replace(",", "")] if is_both else [text]
 
@@ -113,7 +113,7 @@ def _element(text: str, is_counted: bool = False) -> Element:
 
 
 def _equal_elements(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
-    """Values equal, and so the labels and units, where both have one."""
+    """Whether the values are equal, and the labels and units where both sides have one."""
     if not same_label(predicted.label, answer.label):
         return _are_relations(predicted, answer) and _judge_expressions(predicted.text, answer.text, budget)
     if is_same_text(predicted.labelled, answer.labelled):
@@ -164,13 +164,13 @@ def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
 
 
 def _list_in_brackets(text: str) -> tuple[str, list[str]] | None:
-    """As :func:`bracketed`, but None for a set that is given by a condition."""
+    """Do as :func:`bracketed`, but return None for a set that is given by a condition."""
     kind = bracketed(text)
     return None if kind is None or (kind[0] == SETS and CONDITIONAL.search(kind[1][0])) else kind
 
 
 def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
-    """Lists without brackets, one of them perhaps against a tuple or set."""
+    """Compare lists without brackets; one side may be a tuple or a set."""
     (predicted, is_tuple), (answer, is_other_tuple) = (
         _open_brackets(predicted, answer),
         _open_brackets(answer, predicted),
@@ -185,7 +185,7 @@ def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) ->
 
 
 def _equal_as_sets(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
-    """Lists of relations as the set of what satisfies one of them or, failing that, all of them."""
+    """Compare lists of relations as the union or, failing that, the intersection of their solutions."""
     if not all(len(side) == 1 or as_union(side) or as_intersection(side) for side in (predicted, answer)):
         return False
     for as_set in (as_union, as_intersection):
@@ -196,7 +196,7 @@ def _equal_as_sets(predicted: list[str], answer: list[str], budget: TimeBudget) 
 
 
 def _open_brackets(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
-    """The elements of a lone tuple or set where the other side lists its own without brackets; whether order counts."""
+    """Open a lone tuple or set if the other side is a bare list; return the elements and whether order counts."""
     if len(parts) > 1 or len(other) == 1:
         return parts, False
     kind = bracketed(split_label(parts[0])[1])

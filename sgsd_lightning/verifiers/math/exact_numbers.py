@@ -1,4 +1,4 @@
-"""Numbers whose value is plain from their spelling, read exactly and without any library."""
+"""Exact values of plainly spelt numbers, without any library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIXED = re.compile(rf"{SIGN}(\d+)\s*(?:\\frac\s*\{{(\d+)\}}\s*\{{(\d+)\}}|\s(\d+
 
 
 def exact_number(text: str) -> Fraction | None:
-    r"""The value of an integer, (repeating) decimal, ``1.5e-3``, fraction of integers or mixed number.
+    r"""Return the value of an integer, (repeating) decimal, ``1.5e-3``, fraction of integers or mixed number.
 
     None for any other text.
 
@@ -61,7 +61,7 @@ def _repeating(match: re.Match[str]) -> Fraction | None:
 
 
 def _period(decimals: str) -> tuple[str, str] | None:
-    """What stands before the period of ``1666...``, and the period; None where what is shown does not repeat."""
+    """Split the digits ``1666`` of ``0.1666...`` into those before the period and the period; None if none repeat."""
     for length in range(1, len(decimals) // 2 + 1):
         period = decimals[-length:]
         num = 0

@@ -43,7 +43,7 @@ SPELLINGS = {
 }
 NAME_OF = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings.split()}
 CAPITALS = {"N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere", "K": "kelvin", "C": "celsius"}
-"""Units only inside a text command, elsewhere symbols."""
+"""Units inside a text command only; elsewhere these letters are symbols."""
 ABBREVIATED = {"kph": "km/h", "mph": "mile/h", "kmh": "km/h"}
 POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 NOT_UNITS = frozenset(
@@ -59,7 +59,7 @@ EMPTY_COMMAND = re.compile(rf"\(\s*{COMMAND}\s*\{{\s*\}}{POWER}\s*\)|{COMMAND}\s
 IN_COMMAND = re.compile(rf"{COMMAND}\s*\{{([^{{}}]*)\}}")
 BRACED_POWER = re.compile(r"\^\s*\{\s*(-?\d)\s*\}")
 MARK = "\x01"
-"""Where a text command began or ended."""
+"""Marks where a text command began or ended."""
 START = re.compile(rf"(?<=[^\s{MARK}a-zA-Z\\(])[\s{MARK}(]*(?=[a-zA-Z])|{MARK}\s*(?=[a-zA-Z])")
 UNIT = re.compile(r"(?:[a-zA-Z]|\^-?\d|[\s./*()])+")
 MAX_UNIT_LENGTH = 60
@@ -72,17 +72,17 @@ PLAIN_NUMBER = re.compile(r"[+-]?[\d.,]+")
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-    """The value, and its unit such as ``m s^-2``; None where there is no unit or none known (then still taken off).
+    """Split a value from its unit, such as ``m s^-2``; the unit is None if there is none, or an unknown one (removed).
 
-    A lone letter is a unit only where a space or a LaTeX text command separates it from the number: in ``2m`` it is a
-    factor. Units called units are none.
+    A single letter is a unit only if a space or a LaTeX text command separates it from the number; in ``2m`` it is a
+    factor. The word "units" is no unit.
     """
     value, unit, _ = _split(text)
     return value, unit
 
 
 def counted_noun(text: str) -> str | None:
-    """What was counted, in the singular: ``hen`` of ``3 hens``; None for a unit or a bare value."""
+    """Return the counted noun in the singular: ``hen`` for ``3 hens``; None for a unit or a bare value."""
     return _split(text)[2]
 
 
@@ -114,7 +114,7 @@ def _strip_marks(value: str) -> str:
 
 
 def _name(unit: str, is_text: bool) -> str | None:
-    """``m s^-2`` for ``m/s^2``; an empty name for units called units, None for what is no unit."""
+    """Return the canonical name: ``m s^-2`` for ``m/s^2``; "" for the word "units", None for anything else."""
     powers: dict[str, int] = {}
     sign, factor = 1, 1
     text = re.sub(r"\bper\b", "/", unit)
