@@ -1,4 +1,4 @@
-"""One teacher that knows the answer: the context of OPSD."""
+"""One teacher that reads the reference solution or answer: the context of OPSD."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ReferenceAnswer(ProblemContextBuilder):
     """Shows the problem's worked solution, or only its answer.
 
     Args:
-        show: which of the two.
+        show: ``solution`` or ``answer``.
         template: the text; must hold ``{reference}``.
     """
 

@@ -1,4 +1,4 @@
-"""Distillation of whole distributions, as in OPSD, and of the sampled tokens alone."""
+"""Distillation over whole distributions, as in OPSD, and over the sampled tokens alone."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Divergence(Objective):
 
         L = mean over rollouts of  sum_t m_t D(p_t, q_t) / n
 
-    Whether the rollout was right plays no part. A rollout without a teacher counts 0.
+    The verdict does not matter. A rollout without a teacher adds 0.
 
     Args:
         kind: ``forward_kl`` is KL(p || q), ``reverse_kl`` is KL(q || p), ``jsd`` lies between.
         beta: the teacher's share of the middle of ``jsd``, strictly between 0 and 1.
-        temperature: above 0, of both distributions; the loss is not scaled by it.
-        token_clip: the most that one entry of the vocabulary may add to a token; None is off.
+        temperature: of both distributions, above 0 and finite; the loss is not scaled by it.
+        token_clip: the most that one entry of the vocabulary may add to a token's loss; None is off.
         support_top_k: above 0, both distributions are restricted to the teacher's top-k tokens and renormalised (one
             teacher alone); -1 compares the whole vocabulary.
         support_tail: with ``support_top_k``, keep their probabilities as they are and count all other tokens as one
@@ -121,5 +121,5 @@ class SampledDivergence(Objective):
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """[B]: of each row's tokens in the mask; 0 for none."""
+    """Return [B]: the mean over each row's tokens in the mask; 0 if there are none."""
     return torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -29,18 +29,18 @@ class PolicyGradient(Objective):
     All sampled tokens count, the end-of-sequence token included. GRPO: ``sequence`` and normalised; Dr. GRPO (arXiv
     2503.20783): ``constant`` and not normalised; DAPO (arXiv 2503.14476): ``token`` and ``clip_high`` 0.28.
 
-    A group is what a micro-batch holds of a problem: its ``rollouts.group_size`` rollouts but the dropped ones. Those
-    that could not be judged count 0 and change nothing of the others. With one update per batch of rollouts w is 1 up
+    A group is a problem's ``rollouts.group_size`` rollouts of one micro-batch without the dropped ones. Rollouts that
+    could not be judged add 0 and do not affect the others. With one update per batch of rollouts w is 1 up
     to rounding, and clipping does nothing.
 
     Args:
-        advantages: what a token is worth; None takes `GroupAdvantages`.
-        clip_low: how far below 1 the ratio w still counts.
-        clip_high: how far above.
-        loss_level: what n_i is: ``sequence`` the rollout's own tokens, ``token`` the mean number of tokens in its
+        advantages: computes A; None takes `GroupAdvantages`.
+        clip_low: the ratio w is clipped below 1 - clip_low; in (0, 1].
+        clip_high: the ratio w is clipped above 1 + clip_high; above 0.
+        loss_level: the divisor n_i: ``sequence`` the rollout's own tokens, ``token`` the mean number of tokens in its
             group, so that every token of a group weighs the same, ``constant`` the number ``max_completion_tokens``.
-        max_completion_tokens: of ``constant``.
-        kl_weight: of the divergence from the first teacher, which must be a `PlainPrompt` under frozen weights.
+        max_completion_tokens: the divisor under ``constant``.
+        kl_weight: weight of the divergence from the first teacher, which must be a `PlainPrompt` under frozen weights.
     """
 
     def __init__(

@@ -14,13 +14,13 @@ from sgsd_lightning.types.arguments import require
 
 
 class WeightedSum(Objective):
-    """L = sum over objectives of weight * L_i. What is logged of each stands under ``objective_1/...`` and so on.
+    """L = sum over objectives of weight * L_i. The metrics of the i-th are logged under ``objective_i/``.
 
-    Evidence on the bank comes from the first objective that measures stances.
+    The first objective that measures stances gives the evidence on the bank.
 
     Args:
         objectives: at least one.
-        weights: one each.
+        weights: one finite number per objective.
     """
 
     def __init__(self, objectives: list[Objective], weights: list[float]) -> None:
@@ -51,7 +51,7 @@ class WeightedSum(Objective):
         return ObjectiveResult(loss=loss, metrics=metrics, stances=stances)
 
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:
-        """Of the first objective that has one."""
+        """Return the gate of the first objective that has one."""
         gates = (objective.token_gate(log_ratio) for objective in self.objectives)
         return next((gate for gate in gates if gate is not None), None)
 

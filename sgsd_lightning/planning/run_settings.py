@@ -1,4 +1,4 @@
-"""What of a run its memory and its operations depend on."""
+"""The settings of a run on which its memory and its operations depend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Teacher = Literal["live", "frozen", "ema", "periodic"]
 Accelerator = Literal["cpu", "gpu"]
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Of one number."""
+"""Bytes per number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class RunSettings:
     num_optimizer_moments: int = 2
     """Numbers that the optimizer keeps for each trained one, in its dtype."""
     is_optimizer_fused: bool = False
-    """A fused optimizer needs no temporaries."""
+    """Whether the optimizer is fused, and so needs no temporaries."""
 
     def __post_init__(self) -> None:
         for name in ("num_devices", "problems_per_batch", "group_size", "prompt_tokens", "completion_tokens"):
@@ -117,7 +117,7 @@ class RunSettings:
 
     @property
     def num_shards(self) -> int:
-        """Over how many devices."""
+        """The number of devices over which weights are sharded."""
         return self.num_devices if self.is_sharded else 1
 
     @property

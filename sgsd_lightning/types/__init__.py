@@ -1,7 +1,7 @@
-"""The records that flow through one training step, in the order in which they are made, and what all parts share.
+"""The records of one training step, in the order in which they are made, and the base class of all parts.
 
-Problem -> Completion -> Turn -> Rollout -> Verdict -> TeacherContext -> ScoreRow -> TokenScores. Data only: whoever
-fills a record holds the logic. The one class with methods to override is `Part`, the life cycle of every plug-in.
+Problem -> Completion -> Turn -> Rollout -> Verdict -> TeacherContext -> ScoreRow -> TokenScores. Records hold data
+only; the logic is in the parts that fill them. `Part` is the life cycle of every plug-in.
 
 A row is a rollout. Its T sampled ids are spread over one or more token sequences, each id predicted from some position
 of some sequence. Every teacher reads the same T ids in sequences of its own.

@@ -17,28 +17,28 @@ class Part:
     """
 
     def prepare(self) -> None:
-        """Load files, and raise a clear error for what is wrong with them, before any work is lost."""
+        """Load files, and raise a clear error if something is wrong with them, before any work is lost."""
 
     def attach(self, learners: Mapping[str, Any]) -> None:
         """Receive the run's learners by name, once their models are loaded: for parts that generate or read weights."""
 
     def session(self) -> AbstractContextManager[None]:
-        """Entered by every process around work that needs all of them, such as gathered weights."""
+        """Return a context that all processes enter around work that needs all of them, such as gathered weights."""
         return nullcontext()
 
     def observe(self, step: int, observations: Sequence[Observation]) -> None:
         """Receive an optimizer step's observations from all processes, in the same order on every process.
 
-        What later calls make of them belongs into :meth:`state_dict`.
+        State that later calls derive from them belongs into :meth:`state_dict`.
         """
 
     def counts(self) -> dict[str, float]:
-        """What went wrong so far in this process, by name, to be logged."""
+        """Return this process's counts of failures by name, to be logged."""
         return {}
 
     def state_dict(self) -> Mapping[str, Any]:
-        """What a checkpoint must hold so that this part continues as before: strings, numbers and tensors only."""
+        """Return what a checkpoint must hold to resume this part: strings, numbers and tensors only."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the state of a checkpoint; called after :meth:`prepare`."""
+        """Load the state of a checkpoint; called after :meth:`prepare`."""

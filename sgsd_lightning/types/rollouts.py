@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sgsd_lightning.types.arguments import require, require_at_least
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Messages = Sequence[Mapping[str, str]]
 """A chat: ``[{"role": "user", "content": "..."}]``."""
@@ -28,7 +28,7 @@ class Problem:
     solution: str | None = None
     """A worked solution, for contexts that show one."""
     shards: tuple[str, ...] = ()
-    """The same question in parts, for conversations that reveal it turn by turn; empty where it is asked at once."""
+    """The same question in parts, for conversations that reveal it turn by turn; empty if it is asked at once."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -72,7 +72,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """What an engine returns for one request: T ids and their probabilities, no problem and no text."""
+    """What an engine returns for one request: T ids and their log-probabilities."""
 
     ids: tuple[int, ...]
     """Exactly the sampled ids, the end-of-sequence token included when one was sampled."""
@@ -82,12 +82,12 @@ class Completion:
     sampling_logprobs: Tensor
     """[T] float32, CPU: its log-probability under the tempered and filtered sampling distribution."""
     kept_mass: Tensor | None = None
-    """[T] float32, CPU: what the filters kept of the tempered distribution, in (0, 1]; None where the engine cannot
-    say."""
+    """[T] float32, CPU: probability mass of the tempered distribution that the filters kept, in (0, 1]; None if the
+    engine does not report it."""
     policy_version: int = 0
-    """The optimizer step of the weights that it was sampled with."""
+    """The optimizer step of the weights that sampled it."""
     reveal_step: tuple[int, ...] | None = None
-    """[T] the denoising step that fixed each id; None where ids were sampled from left to right."""
+    """[T] the denoising step that fixed each id; None if ids were sampled from left to right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,16 +118,16 @@ class Rollout:
     policy: str = "policy"
     """The name of the policy that sampled it."""
     is_on_policy: bool = True
-    """False for ids that other weights or a record gave: their sampling probabilities say nothing about the policy."""
+    """False for ids from other weights or from a file, whose sampling probabilities are not the policy's."""
 
     @property
     def trained_turns(self) -> tuple[Turn, ...]:
-        """The turns whose ids are scored and learnt."""
+        """The turns whose ids are scored and trained on."""
         return tuple(turn for turn in self.turns if turn.is_trained)
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
-        """What was read before the last turn."""
+        """The ids that the policy read before the last turn."""
         return self.turns[-1].prompt_ids
 
     @property
@@ -157,7 +157,7 @@ class Rollout:
 
     @property
     def kept_mass(self) -> Tensor | None:
-        """[T] float32, CPU; None where the engine could not say for one of the turns."""
+        """[T] float32, CPU; None if the engine did not report it for one of the turns."""
         masses = [turn.completion.kept_mass for turn in self.trained_turns]
         known = [mass for mass in masses if mass is not None]
         return _join(known) if len(known) == len(masses) else None
@@ -169,4 +169,6 @@ class Rollout:
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
+    import torch  # takes seconds, which commands that only read files need not wait for
+
     return parts[0] if len(parts) == 1 else torch.cat(list(parts)) if parts else torch.zeros(0)

@@ -1,19 +1,20 @@
-"""What the scorer reads and returns: token sequences, teacher contexts, rows, and scores per token."""
+"""The scorer's input and output: token sequences, teacher contexts, rows, and scores per token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from sgsd_lightning.types.rollouts import Messages
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenSequence:
-    """What a model reads in one go, and which ids are predicted from which of its positions."""
+    """The input of one forward pass, and the ids that are predicted from its positions."""
 
     input_ids: tuple[int, ...]
     """[L], at least one."""
@@ -22,7 +23,7 @@ class TokenSequence:
     targets: tuple[int, ...]
     """[N] ids."""
     is_causal: bool = True
-    """Whether a position sees only what is before it; False lets every position see all L."""
+    """Whether a position attends to earlier ones only; False lets every position attend to all L."""
 
     @classmethod
     def causal(cls, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> TokenSequence:
@@ -31,7 +32,7 @@ class TokenSequence:
         The model need not read the completion's last id.
 
         Raises:
-            ValueError: for an empty prompt, after which a first id has no position to be predicted from.
+            ValueError: for an empty prompt, because the first id then has no position to be predicted from.
         """
         if not prompt_ids:
             raise ValueError("a prompt to score under has no tokens; it needs at least one, to predict the first from")
@@ -49,7 +50,7 @@ class TokenSequence:
 
     @property
     def shareable_ids(self) -> tuple[int, ...]:
-        """What sequences may have in common and compute once: all up to the first prediction; nothing if not causal."""
+        """Ids that may be computed once for several sequences: all up to the first prediction; none if not causal."""
         if not self.is_causal or not self.predicted_from:
             return self.input_ids if self.is_causal else ()
         return self.input_ids[: self.predicted_from[0] + 1]
@@ -57,18 +58,18 @@ class TokenSequence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherContext:
-    """What one teacher sees beyond the student's prompt: a text, a whole chat, or token sequences."""
+    """What one teacher reads beyond the student's prompt: a text, a whole chat, or token sequences."""
 
     text: str = ""
-    """Privileged text, as it stands in the teacher's user turn; empty for the student's own prompt."""
+    """Privileged text for the teacher's user turn; empty for the student's own prompt."""
     messages: Messages | None = None
     """A whole chat that replaces the student's."""
     sequences: tuple[TokenSequence, ...] | None = None
-    """Token sequences as they are, whose targets are the rollout's ids in order."""
+    """Ready token sequences, whose targets are the rollout's ids in order."""
     weight: float
     """context_weight: the weights of one rollout's contexts add up to 1."""
     source_ids: tuple[str, ...] = ()
-    """Where it came from: ("gen_001", "err_004") for a skill-mistake pair."""
+    """Ids of its sources: ("gen_001", "err_004") for a skill-mistake pair."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("text", "messages", "sequences") if getattr(self, name)]
@@ -81,11 +82,11 @@ class ScoreRow:
     """One rollout as the scorer reads it: T sampled ids in the student's sequences and in those of K_b teachers."""
 
     student: tuple[TokenSequence, ...]
-    """Their targets in order are the T ids; empty where nothing was sampled."""
+    """Their targets in order are the T ids; empty if nothing was sampled."""
     teachers: tuple[tuple[TokenSequence, ...], ...] = ()
     """K_b of them, each with the same targets in the same order."""
     context_weight: tuple[float, ...] = ()
-    """[K_b], adding up to 1 where there is a teacher."""
+    """[K_b], adding up to 1 if there is a teacher."""
     group: int = 0
     """The same number for rows of one problem."""
     loss_mask: Tensor
@@ -133,11 +134,11 @@ class DivergenceRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRequest:
-    """What an objective needs beside the log-probabilities of the sampled tokens."""
+    """What an objective needs besides the log-probabilities of the sampled tokens."""
 
     entropy: bool = True
     support_top_k: int = -1
-    """Above 0: both distributions restricted to the teacher's top-k tokens plus the sampled one."""
+    """Above 0: restrict both distributions to the teacher's top-k tokens plus the sampled one; -1 is off."""
     divergence: DivergenceRequest | None = None
 
 
@@ -157,7 +158,7 @@ class SupportScores:
 class TokenScores:
     """Per-token scores of B rollouts under the student and K teacher contexts; T is the longest completion.
 
-    Only these scalars are padded; what went through the model was packed. Padded entries are 0 and False.
+    Only these scalars are padded, not the model's inputs. Padded entries are 0 and False.
     """
 
     student_logprob: Tensor

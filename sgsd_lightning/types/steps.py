@@ -1,19 +1,21 @@
-"""What a micro-batch of training holds, and what it leaves behind for tables, ledgers and pictures."""
+"""The data of one micro-batch of training, and its records for tables, ledgers and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sgsd_lightning.types.scores import ScoreRow, TeacherContext
 from sgsd_lightning.types.verdicts import JudgedRollout, without_dropped
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taught:
-    """A micro-batch of judged rollouts and their teachers: what a loss is computed from, kept with reused rollouts."""
+    """A micro-batch of judged rollouts and their teachers, from which a loss is computed; kept with reused rollouts."""
 
     sampled: Sequence[JudgedRollout]
     """All of them, dropped ones included."""
@@ -22,7 +24,7 @@ class Taught:
     rows: Sequence[ScoreRow]
     """Per rollout that is not dropped."""
     num_over_long: int
-    """Teachers that were left out because their prompt exceeds ``max_prompt_tokens``."""
+    """The number of teachers left out because their prompt exceeds ``max_prompt_tokens``."""
 
     @property
     def scored(self) -> list[JudgedRollout]:
@@ -32,21 +34,21 @@ class Taught:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherStances:
-    """What an objective measured of B rollouts' K teachers, each [B, K], detached."""
+    """Measurements of an objective on K teachers of B rollouts, each [B, K], detached."""
 
     stance_score: Tensor
     """Nats per token."""
     stance: Tensor
-    """+1 the teacher likes the rollout better than the student does, -1 less, 0 neither or absent."""
+    """+1 if the teacher finds the rollout likelier than the student does, -1 if less likely, 0 neither or absent."""
     polarity: Tensor
     """+1 helpful, -1 misleading, 0 neutral or absent."""
     gated_loss: Tensor
-    """Nats per token: what the gate let through of each teacher."""
+    """Nats per token: the gated loss of each teacher."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stance:
-    """The same of one rollout and one teacher."""
+    """`TeacherStances` of one rollout and one teacher."""
 
     stance_score: float
     stance: int
@@ -56,14 +58,14 @@ class Stance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepRecord:
-    """What one micro-batch of training went through, for tables, ledgers and pictures."""
+    """The record of one micro-batch of training, for tables, ledgers and pictures."""
 
     judged: Sequence[JudgedRollout]
     """The rollouts that were scored."""
     contexts: Sequence[Sequence[TeacherContext]]
     """Per rollout, K_b of them."""
     stances: Sequence[Sequence[Stance]]
-    """Per rollout and context; empty where the objective measures none."""
+    """Per rollout and context; empty if the objective measures none."""
     loss_mask: Tensor
     """[B, T] bool: the tokens that counted."""
     student_logprob: Tensor
@@ -71,9 +73,9 @@ class StepRecord:
     log_ratio: Tensor
     """[B, K, T] float32 nats, detached: teacher minus student; meaningless outside ``loss_mask``."""
     is_reused: bool = False
-    """Whether an earlier optimizer step was taken on the same rollouts."""
+    """Whether an earlier optimizer step used the same rollouts."""
     policy: str = "policy"
-    """The name of the policy that learns from them."""
+    """The name of the policy that is trained on them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,11 +83,11 @@ class Observation:
     """One teacher's measured effect on one rollout."""
 
     source_ids: tuple[str, ...]
-    """Of the teacher's context."""
+    """Source ids of the teacher's context."""
     outcome: int
-    """Of the rollout: +1, -1, 0."""
+    """The rollout's outcome: +1, -1, 0."""
     polarity: int
-    """Outcome times stance: +1 helpful, -1 misleading, 0 neutral; also where an objective takes every teacher for
+    """Outcome times stance: +1 helpful, -1 misleading, 0 neutral; also if the objective treats every teacher as
     helpful."""
     stance_score: float
     """Nats per token."""

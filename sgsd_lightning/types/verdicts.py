@@ -1,4 +1,4 @@
-"""What a verifier says of rollouts."""
+"""Verdicts of a verifier on rollouts."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class RewardSpan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the verifier says of one rollout."""
+    """A verifier's verdict on one rollout."""
 
     reward: float | None
-    """None: it could not be judged. It then takes no part in its group's statistics."""
+    """None if it could not be judged; it is then left out of its group's statistics."""
     accepted: bool | None
-    """Whether the rollout counts as right; None where it could not be judged."""
+    """Whether the rollout counts as right; None if it could not be judged."""
     outcome: int
     """+1 accepted, -1 rejected, 0 no judgement (its teachers' polarity is 0)."""
     answer: str | None
-    """The answer found in the completion; None where there was none."""
+    """The answer found in the completion; None if there was none."""
     spans: tuple[RewardSpan, ...] = ()
-    """Dense rewards, in order; empty where the verifier gives none."""
+    """Dense rewards, in order; empty if the verifier gives none."""
     is_dropped: bool = False
-    """The rollout takes no further part in the step; outcome is 0."""
+    """Whether the rollout is left out of the rest of the step; outcome is then 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JudgedRollout:
-    """A rollout and what the verifier says of it."""
+    """A rollout and its verdict."""
 
     rollout: Rollout
     verdict: Verdict
 
 
 def without_dropped(judged: Sequence[JudgedRollout]) -> list[JudgedRollout]:
-    """The rollouts that take part in the step."""
+    """Return the rollouts that are not dropped."""
     return [entry for entry in judged if not entry.verdict.is_dropped]
