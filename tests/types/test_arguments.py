@@ -5,8 +5,10 @@ from typing import Literal
 
 import pytest
 
+from sgsd_lightning.callbacks import RolloutTable
 from sgsd_lightning.engines import TransformersEngine
 from sgsd_lightning.objectives import PolicyGradient, SampledDivergence, WeightedSum
+from sgsd_lightning.policy import EmaTeacher, RandomPolicy
 from sgsd_lightning.skills import EmbeddingRetriever, EvidenceSettings
 from sgsd_lightning.skills.audit import PruneRules
 from sgsd_lightning.types import SamplingSettings
@@ -52,6 +54,11 @@ def test_a_choice_lists_what_there_is():
         (lambda: WeightedSum([SampledDivergence()], [math.nan]), "objective.weights"),
         (lambda: NoisyVerifier(MathAnswer(), flip_frac=math.nan), "verifier.flip_frac"),
         (lambda: RewardFunction("math.sqrt", accept_above=math.nan), "verifier.accept_above"),
+        (lambda: RandomPolicy(num_heads=0), "policy.num_heads"),
+        (lambda: RandomPolicy(num_kv_heads=0), "policy.num_kv_heads"),
+        (lambda: RandomPolicy(num_layers=-1), "policy.num_layers"),
+        (lambda: EmaTeacher(decay=math.nan), "teacher_weights.decay"),
+        (lambda: RolloutTable(num_rows=-1), "rollout_table.num_rows"),
         (lambda: TransformersEngine(batch_size=math.nan), "engine.batch_size"),
     ],
 )
