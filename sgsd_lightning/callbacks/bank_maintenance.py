@@ -32,28 +32,27 @@ log = logging.getLogger(__name__)
 
 LATEST = "latest.json"
 GRACE_SECONDS = 30.0
-"""How long a writer may take beyond its time before it is left alone."""
+"""How long a writer may exceed its time limit before it is abandoned."""
 
 
 class BankMaintenance(RunCallback):
-    """Every so many optimizer steps, turns what the run went through into new items of the bank.
+    """Every ``every_n_steps`` optimizer steps, writes new items of the bank from the rollouts since the last update.
 
-    Rollouts of all micro-batches and processes since the last update are pooled. When their success rate is under the
-    threshold, the first process asks the writer for skills (from successes) and mistakes (from failures); new items
-    serve on probation until evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process
-    then uses the bank that the first one sends. If the writer fails or takes too long, training continues with the
-    bank as it was and says so.
+    Rollouts of all micro-batches and processes are pooled. When their success rate is below the threshold, the first
+    process asks the writer for skills (from successes) and mistakes (from failures); new items serve on probation until
+    evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process then uses the bank that the
+    first one sends. If the writer fails or exceeds its time, training continues with the old bank and a warning.
 
-    Writes ``skills/step-N.json`` after every update, ``skills/latest.json``, and ``skills/updates.jsonl`` with what
-    came, what went and why. The bank of a checkpoint wins on resume.
+    Writes ``skills/step-N.json`` after every update, ``skills/latest.json``, and ``skills/updates.jsonl`` with the
+    added and dropped items and the reasons. On resume the bank of the checkpoint is used.
 
     Args:
-        writer: what writes items; None leaves the bank alone.
+        writer: drafts and merges items; None never changes the bank.
         every_n_steps: optimizer steps between two updates.
-        success_threshold: no update when this share of the pooled rollouts succeeded.
-        settings: how much may change, and when an item has proved itself.
-        max_pooled: rollouts kept since the last update; the newest stay.
-        time_limit_seconds: for all of the writer's work on one update.
+        success_threshold: no update if at least this share of the pooled rollouts succeeded.
+        settings: how much an update may change, and when evidence admits an item.
+        max_pooled: the most rollouts to pool; the newest are kept.
+        time_limit_seconds: time limit of the writer per update.
     """
 
     phase = StepPhase.LEARN
@@ -81,7 +80,7 @@ class BankMaintenance(RunCallback):
         self._guard = LeakGuard([])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse in time what cannot work, and learn what evaluation asks, which no item may give away.
+        """Refuse contexts without a bank, and load the evaluation problems, which no item may reveal.
 
         Raises:
             ValueError: for contexts that have no bank.
@@ -93,7 +92,7 @@ class BankMaintenance(RunCallback):
         self._guard = LeakGuard(problem.text for problem in _evaluation_problems(getattr(trainer, "datamodule", None)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand the policy to the writer; a resumed run begins with the bank of its checkpoint."""
+        """Hand the policy to the writer, and write the first bank: on resume that of the checkpoint."""
         assert isinstance(pl_module, SelfDistillation)
         if self.writer is None:
             return
@@ -169,7 +168,7 @@ def _bank_contexts(module: SelfDistillation) -> BankContexts:
 
 
 def _evaluation_problems(data: Any) -> Iterator[Problem]:
-    """Of validation and test; training itself does not read the latter."""
+    """Yield the problems of validation and test, of which training loads only the former."""
     if not isinstance(data, ProblemDataModule):
         return
     for split in ("validation", "test"):
@@ -179,7 +178,7 @@ def _evaluation_problems(data: Any) -> Iterator[Problem]:
 
 
 def _memories(record: StepRecord, step: int) -> list[Memory]:
-    """Of a micro-batch on this process; none where an earlier step was taken on its rollouts."""
+    """Return the memories of a micro-batch on this process; none if an earlier step used its rollouts."""
     if record.is_reused:
         return []
     found = [
@@ -190,9 +189,9 @@ def _memories(record: StepRecord, step: int) -> list[Memory]:
 
 
 def _attempt(work: Callable[[], BankUpdate], seconds: float | None) -> BankUpdate | str:
-    """The update, or why there is none; never longer than so many seconds, and never an error.
+    """Return the update, or why there is none, within ``seconds``; never raises.
 
-    A writer may hang where no deadline reaches, as in a name server: then it is left alone in a thread of its own.
+    A writer may hang where no deadline reaches, as in a name lookup: it is then abandoned in its thread.
     """
     if seconds is None:
         return _run_safely(work)
@@ -232,7 +231,7 @@ def _folder(trainer: Trainer) -> Path:
 
 
 def _save(bank: SkillBank, folder: Path, names: Sequence[str]) -> None:
-    """Files for people and later runs; the run itself depends on none of them, so a full disk does not end it here."""
+    """Write files for people and later runs. The run needs none of them, so a full disk only logs a warning."""
     try:
         for name in names:
             bank.save(folder / name)
@@ -241,7 +240,7 @@ def _save(bank: SkillBank, folder: Path, names: Sequence[str]) -> None:
 
 
 def _note(update: BankUpdate, folder: Path, step: int) -> None:
-    """What came, what went and why."""
+    """Append the changes of an update, with reasons, to ``updates.jsonl``."""
     try:
         with (folder / "updates.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **_record(update)}, ensure_ascii=False) + "\n")

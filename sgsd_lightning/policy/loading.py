@@ -42,7 +42,7 @@ class PolicySource(ABC):
 
     @abstractmethod
     def load_model(self) -> PreTrainedModel:
-        """A causal LM on the CPU, in training mode, without dropout; what is to be trained requires gradients."""
+        """A causal LM on the CPU, in training mode, without dropout; trained parameters require gradients."""
 
     def sequences(self, prompt_ids: Sequence[int], completion: Completion) -> tuple[TokenSequence, ...]:
         """How this policy's model reads a completion after a prompt; the targets in order are the completion's ids."""

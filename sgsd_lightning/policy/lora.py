@@ -20,7 +20,7 @@ ADAPTER_NAME = "default"
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """LoRA as peft understands it, without dropout: a stochastic teacher or student would be noise in the log-ratio."""
+    """LoRA settings as in peft, without dropout, which would add noise to the log-ratios."""
 
     rank: int = 64
     alpha: float = 128

@@ -63,7 +63,7 @@ class LiveTeacher(PolicyView):
 
 
 class ShadowTeacher(PolicyView):
-    """A teacher with values of its own for what the student trains, and the student's for all that is frozen.
+    """A teacher with its own values of the trained parameters that shares the student's frozen ones.
 
     The second values lie beside the student's, shard by shard, and are exchanged with them while the teachers run, so
     that there is one model, one sharding and one set of tied weights, whatever is trained.
