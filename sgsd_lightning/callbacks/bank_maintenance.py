@@ -40,8 +40,8 @@ class BankMaintenance(RunCallback):
 
     Rollouts of all micro-batches and processes are pooled. When their success rate is below the threshold, the first
     process asks the writer for skills (from successes) and mistakes (from failures); new items serve on probation until
-    evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process then uses the bank that the
-    first one sends. If the writer fails or exceeds its time, training continues with the old bank and a warning.
+    evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process then uses the bank that
+    the first one sends. If the writer fails or exceeds its time, training continues with the old bank and a warning.
 
     Writes ``skills/step-N.json`` after every update, ``skills/latest.json``, and ``skills/updates.jsonl`` with the
     added and dropped items and the reasons. On resume the bank of the checkpoint is used.
