@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from sgsd_lightning.data.sources import ProblemSource
 from sgsd_lightning.types import Problem
+from sgsd_lightning.types.arguments import require_choice
 
 UnusableProblems = Literal["refuse", "drop"]
 
@@ -137,10 +138,7 @@ class ProblemDataModule(LightningDataModule):
         unusable_problems: UnusableProblems = "refuse",
     ) -> None:
         super().__init__()
-        if unusable_problems not in get_args(UnusableProblems):
-            raise ValueError(
-                f"data.unusable_problems must be one of {get_args(UnusableProblems)}; got {unusable_problems!r}"
-            )
+        require_choice(UnusableProblems, "data.unusable_problems", unusable_problems)
         at_least_one = {
             "batch_size": batch_size,
             "evaluation_batch_size": evaluation_batch_size,

@@ -164,7 +164,7 @@ class ChatPrompts:
         once.
         """
         per_byte = tokens_per_byte(tokenizer)
-        found = {}
+        found: dict[int, int] = {}
         for start in range(0, len(prompts), _AT_A_TIME):
             texts = self._rendered(tokenizer, prompts[start : start + _AT_A_TIME])
             in_doubt = [

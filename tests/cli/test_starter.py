@@ -11,7 +11,7 @@ from sgsd_lightning.cli import main
 from sgsd_lightning.data import JsonlProblems
 from sgsd_lightning.files import locate
 from sgsd_lightning.skills import SkillBank
-from sgsd_lightning.skills.inspection import problems_of
+from sgsd_lightning.skills.inspection import find_problems
 from sgsd_lightning.verifiers import MathAnswer
 from sgsd_lightning.verifiers.math.equivalence import math_equal
 
@@ -38,7 +38,7 @@ def test_the_problems_that_ship_can_be_judged_and_their_solutions_end_in_the_ans
 
 
 def test_the_bank_that_ships_has_nothing_the_matter_with_it() -> None:
-    assert problems_of(BANK) == []
+    assert find_problems(BANK) == []
     bank = SkillBank.load(BANK)
     assert (len(bank.general_skills), len(bank.common_mistakes)) == (4, 4)
 
