@@ -17,6 +17,7 @@ from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.run_folder import with_run_folder
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
@@ -231,7 +232,7 @@ def run(arguments: list[str]) -> SelfDistillationCLI:
         parser_class=ShortErrorParser,
         trainer_class=SelfDistillationTrainer,
         trainer_defaults=dict(TRAINER_DEFAULTS),
-        args=arguments,
+        args=[*arguments[:1], *with_run_folder(arguments[1:])],
     )
 
 
