@@ -13,6 +13,7 @@ from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
 from sgsd_lightning.callbacks.collapse_guard import CollapseGuard
 from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLoss
+from sgsd_lightning.callbacks.optimizer_metrics import OptimizerMetrics
 from sgsd_lightning.callbacks.preemption import Preemption
 from sgsd_lightning.callbacks.resume_guard import ResumeGuard
 from sgsd_lightning.callbacks.rollout_table import RolloutTable
@@ -31,6 +32,8 @@ RUN_CALLBACKS: Mapping[str, type[Callback]] = {
     "run_statistics": RunStatistics,
     "alignment_audit": AlignmentAudit,
     "nonfinite_loss": NonfiniteLoss,
+    # after it, which takes the gradient away from a step that is skipped
+    "optimizer_metrics": OptimizerMetrics,
     "collapse_guard": CollapseGuard,
     "resume": ResumeGuard,
     "trim_logs": TrimLogs,
