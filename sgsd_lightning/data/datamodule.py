@@ -131,3 +131,11 @@ class ProblemDataModule(LightningDataModule):
                 f"{self.batch_size * world_size} training problems; there are {len(problems)} (or take data.drop_last: "
                 "false)"
             )
+        num_micro_batches = self.trainer.accumulate_grad_batches if self.trainer else 1
+        num_of_step = self.batch_size * world_size * num_micro_batches
+        if problems is not None and self.updates_per_batch > 1 and len(problems) < num_of_step:
+            raise ValueError(
+                f"data.updates_per_batch {self.updates_per_batch} needs at least one full optimizer step of "
+                f"data.batch_size {self.batch_size} x {world_size} processes x trainer.accumulate_grad_batches "
+                f"{num_micro_batches} = {num_of_step} training problems; there are {len(problems)}"
+            )
