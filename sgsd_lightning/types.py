@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Messages = Sequence[Mapping[str, str]]
 """A chat: ``[{"role": "user", "content": "..."}]``."""
@@ -172,6 +172,8 @@ class Rollout:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
+    import torch  # takes seconds, which commands that only read files need not wait for
+
     return parts[0] if len(parts) == 1 else torch.cat(list(parts)) if parts else torch.zeros(0)
 
 

@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sgsd_lightning.evaluation.comparison import Comparison, changed_problems, compare
-from sgsd_lightning.evaluation.samples import load_samples
+if TYPE_CHECKING:
+    from sgsd_lightning.evaluation.comparison import Comparison
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     if options.changed < 0:
         raise ValueError(f"sgsd compare: --changed must be 0 or more; got {options.changed}")
+    from sgsd_lightning.evaluation.comparison import changed_problems, compare
+    from sgsd_lightning.evaluation.samples import load_samples
+
     first, second = load_samples(options.first), load_samples(options.second)
     found = compare(first, second)
     console = Console()

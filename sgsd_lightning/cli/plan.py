@@ -53,12 +53,16 @@ def parsed_configuration(arguments: list[str]) -> dict[str, Any]:
         SystemExit: with a message, for arguments that `sgsd fit` refuses.
     """
     from sgsd_lightning.cli.configs import resolve_config_arguments
+    from sgsd_lightning.cli.quick_check import check_arguments
+
+    resolved = resolve_config_arguments(arguments)
+    check_arguments("fit", resolved)
     from sgsd_lightning.cli.lightning_cli import run
 
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            run(["fit", *resolve_config_arguments(arguments), "--print_config"])
+            run(["fit", *resolved, "--print_config"])
     except SystemExit as stop:
         if stop.code:
             raise

@@ -17,7 +17,10 @@ IMPORT_MACHINERY = "<frozen importlib._bootstrap"
 
 def find_modules_here() -> None:
     """Let import paths begin in the current folder, as ``python -m`` does; whatever is installed comes first."""
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
 

@@ -19,6 +19,7 @@ from sgsd_lightning.cli.source.signatures import Argument, Signature, find_metho
 from sgsd_lightning.cli.suggest import nearest, suggestion
 
 COMMANDS = "sgsd_lightning.cli.lightning_cli.SelfDistillationTrainer"
+MODEL = "sgsd_lightning.module.SelfDistillation"
 CALLBACKS = "sgsd_lightning.callbacks.defaults"
 GIVEN_BY_CODE = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
 """Arguments of the trainer's methods that no command line has."""
@@ -37,7 +38,7 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: naming the option, the file or the class, and what was probably meant.
     """
-    check = _Check(top_level(command), {})
+    check = _Check(top_level(command), {"model": MODEL})
     for flag, value in _options(arguments):
         name = flag.lstrip("-")
         if flag in ("--config", "-c") and value is not None:
@@ -192,12 +193,17 @@ class _Source:
         return self.is_option and "init_args" not in place and any(name.startswith(key) for name in accepted.arguments)
 
     def _refuse(self, key: str, known: Sequence[str], place: str) -> None:
-        prefix = f"{place}." if place else ""
-        lookup = f"sgsd help {place.partition('.')[0]}" if place.partition(".")[0] in ("trainer",) else ""
-        if self.is_option:
-            told = suggestion(key, known, f"--{prefix}", lookup)
-            raise ValueError(f"there is no option --{prefix}{key}{told}")
-        raise ValueError(f"{self.name}: there is no setting {prefix}{key}{suggestion(key, known, prefix, lookup)}")
+        prefix, near = f"{place}." if place else "", nearest(key, known)
+        if not self.is_option:
+            told = suggestion(key, known, prefix, _lookup(place))
+            raise ValueError(f"{self.name}: there is no setting {prefix}{key}{told}")
+        _, _, rest = self.name.partition(f"{prefix}{key}")
+        told = f"; did you mean --{prefix}{near}{rest}?" if near else suggestion(key, known, otherwise=_lookup(place))
+        raise ValueError(f"there is no option --{prefix}{key}{rest}{told}")
+
+
+def _lookup(place: str) -> str:
+    return "; see sgsd help trainer" if place == "trainer" else "" if place else "; see sgsd fit --help"
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -12,6 +12,9 @@ from sgsd_lightning.skills.selection import STATUS, is_on_probation
 ADMITTED = "admitted"
 """The status, in an item's extra keys, of one that has proved itself."""
 
+UNFIT = "unfit_items"
+"""The key of a bank's metadata for what evidence spoke against, which is not to come back."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdmissionSettings:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgsd_lightning.metrics.intervals import WilsonInterval
-from sgsd_lightning.skills.admission import Dropped
+from sgsd_lightning.skills.admission import UNFIT, Dropped
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import (
     HELPFUL,
@@ -23,7 +23,6 @@ from sgsd_lightning.skills.evidence import (
     EvidenceLedger,
     Tally,
 )
-from sgsd_lightning.skills.growth.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
 
 Kind = Literal["skill", "mistake", "pair"]

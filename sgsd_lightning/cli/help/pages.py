@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sgsd_lightning.cli.help.parts import PARTS, Part, class_called, class_names, classes_of, part_called, part_names
-from sgsd_lightning.cli.quick_check import GIVEN_BY_CODE, command_method, missing_path, run_callbacks
+from sgsd_lightning.cli.quick_check import GIVEN_BY_CODE, MODEL, command_method, missing_path, run_callbacks
 from sgsd_lightning.cli.source.modules import Definition, Missing, find
 from sgsd_lightning.cli.source.signatures import Argument, description, signature, summary
 from sgsd_lightning.cli.suggest import suggestion
 
-MODEL = "sgsd_lightning.module.SelfDistillation"
 FIRST_TRAINER_OPTIONS = {
     "default_root_dir": "the run folder: checkpoints, tables, logs",
     "max_steps": "optimizer steps; -1 leaves it to max_epochs",
@@ -176,9 +175,8 @@ def _class_page(name: str, part: Part | None) -> str:
     if part is not None:
         raise ValueError(f"there is no {name}{suggestion(name, class_names([part]))}")
     known = [*part_names(), *callbacks, *class_names(PARTS.values())]
-    raise ValueError(
-        f"there is no part or class {name}{suggestion(name, known, otherwise='; sgsd help lists the parts')}"
-    )
+    told = suggestion(name, known, otherwise="; sgsd help lists the parts")
+    raise ValueError(f"there is no part or class {name}{told}")
 
 
 def _definition_page(path: str, found: Definition, part: Part | None, prefix: str = "") -> str:

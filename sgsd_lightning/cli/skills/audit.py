@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sgsd_lightning.checkpoints.evidence import load_evidence
 from sgsd_lightning.skills.audit import AuditRow, audit_rows, save_audit
 
 DESCRIPTION = """Every item of a run's bank, most useful first: how often its teachers were helpful, neutral and
@@ -31,6 +30,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--pairs", action="store_true", help="print pairs instead of items")
     parser.add_argument("--num", type=int, help="print only so many rows from either end")
     options = parser.parse_args(list(arguments))
+    from sgsd_lightning.checkpoints.evidence import load_evidence
+
     bank, ledger = load_evidence(options.run)
     rows = audit_rows(bank, ledger)
     print_rows([row for row in rows if (row.kind == "pair") == options.pairs], options.num, ledger.step)

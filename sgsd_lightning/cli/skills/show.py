@@ -12,7 +12,6 @@ from rich.text import Text
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
-from sgsd_lightning.skills.inspection import problems_of
 from sgsd_lightning.skills.provenance import SOURCES_KEY, sources_of
 from sgsd_lightning.skills.selection import STATUS
 
@@ -58,6 +57,8 @@ def validate(arguments: Sequence[str]) -> None:
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--notes", action="store_true", help="say too what is merely unusual")
     options = parser.parse_args(list(arguments))
+    from sgsd_lightning.skills.inspection import problems_of
+
     problems = problems_of(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
