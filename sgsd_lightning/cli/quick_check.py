@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from sgsd_lightning.cli.parts import PARTS, Part, classes_of
 from sgsd_lightning.cli.source.modules import Definition, Missing, find, read_module, resolve
 from sgsd_lightning.cli.source.signatures import Argument, Signature, find_method, is_dataclass, signature
 from sgsd_lightning.cli.suggest import nearest, suggestion
@@ -24,7 +25,9 @@ CALLBACKS = "sgsd_lightning.callbacks.defaults"
 GIVEN_BY_CODE = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
 """Arguments of the trainer's methods that no command line has."""
 INSTANCE_KEYS = ("class_path", "init_args", "dict_kwargs")
-CALLABLES = {"OptimizerCallable", "LRSchedulerCallable"}
+CALLABLES = {"OptimizerCallable": "optimizer", "LRSchedulerCallable": "scheduler"}
+"""Annotations of functions that make something, and the part that they make."""
+SHIPPED = ("sgsd_lightning", "torch", "lightning")
 BY_FILE = (".yaml", ".yml", ".json")
 
 
@@ -152,8 +155,8 @@ class _Source:
                 self.group(value, signature(kinds[0]), where)
             elif kinds or is_callable or "class_path" in value:
                 self.instance(value, kinds[0] if len(kinds) == 1 else None, where, is_callable)
-        elif isinstance(value, str) and (kinds or is_callable) and "." in value and not value.endswith(BY_FILE):
-            self._choose(value, where)
+        elif isinstance(value, str) and (kinds or is_callable) and not value.endswith(BY_FILE):
+            self._named(value, argument, where)
 
     def instance(self, content: Mapping[Any, Any], kind: Definition | None, where: str, is_callable: bool) -> None:
         """A class by its path, and its arguments."""
@@ -169,6 +172,26 @@ class _Source:
             self.group(arguments, accepted, f"{where}.init_args")
         rest = {key: value for key, value in content.items() if key not in INSTANCE_KEYS}
         self.group(rest, accepted, where, others=() if is_dataclass(chosen) else INSTANCE_KEYS)
+
+    def _named(self, value: str, argument: Argument, where: str) -> None:
+        """A part by its import path, or by the name of its class alone.
+
+        Raises:
+            ValueError: if there is no such class.
+        """
+        if "." in value:
+            self._choose(value, where)
+            return
+        part = _part_of(argument)
+        if part is None or not value.isidentifier():
+            return
+        known = {path.rpartition(".")[2]: path for path in classes_of(part)}
+        is_all_shipped = all(path.partition(".")[0] in SHIPPED for path in self.check.chosen.values())
+        near = nearest(value, known)
+        # a class of one's own goes by its name alone once its module was imported for another part
+        if near is not None and value not in known and is_all_shipped and self.is_option:
+            raise ValueError(f"{self.name}: there is no class {value}; did you mean {near}?")
+        self.check.chosen[_plain(where)] = known.get(value, value)
 
     def _chosen(self, where: str) -> Definition | None:
         path = self.check.chosen.get(_plain(where))
@@ -224,7 +247,22 @@ def _kinds(argument: Argument) -> tuple[list[Definition], bool]:
     leaves = list(_union(argument.annotation))
     names = {leaf.id for leaf in leaves if isinstance(leaf, ast.Name)}
     found = [resolve(argument.owner.module, leaf) for leaf in leaves]
-    return [kind for kind in found if kind is not None and isinstance(kind.node, ast.ClassDef)], bool(names & CALLABLES)
+    return [kind for kind in found if kind is not None and isinstance(kind.node, ast.ClassDef)], not names.isdisjoint(
+        CALLABLES
+    )
+
+
+def _part_of(argument: Argument) -> Part | None:
+    """The part that an argument takes."""
+    for leaf in _union(argument.annotation):
+        if isinstance(leaf, ast.Name) and leaf.id in CALLABLES:
+            return PARTS[CALLABLES[leaf.id]]
+    kinds = {kind.path for kind in _kinds(argument)[0]}
+    for part in PARTS.values():
+        base = find(part.base) if part.modules and part.base.startswith("sgsd_lightning.") else None
+        if isinstance(base, Definition) and base.path in kinds:
+            return part
+    return None
 
 
 def _union(node: ast.expr | None) -> Iterator[ast.expr]:

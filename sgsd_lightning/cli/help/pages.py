@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sgsd_lightning.cli.help.parts import PARTS, Part, class_called, class_names, classes_of, part_called, part_names
+from sgsd_lightning.cli.parts import PARTS, Part, class_called, class_names, classes_of, part_called, part_names
 from sgsd_lightning.cli.quick_check import GIVEN_BY_CODE, MODEL, command_method, missing_path, run_callbacks
 from sgsd_lightning.cli.source.modules import Definition, Missing, find
 from sgsd_lightning.cli.source.signatures import Argument, description, signature, summary
