@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from sgsd_lightning.cli.command_parser import CommandParser
 
 if TYPE_CHECKING:
     from sgsd_lightning.evaluation.comparison import Comparison
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
         FileNotFoundError: for a folder without samples.
         ValueError: for evaluations that share no problem.
     """
-    parser = argparse.ArgumentParser(prog="sgsd compare", description=__doc__)
+    parser = CommandParser(prog="sgsd compare", description=__doc__)
     parser.add_argument("first", type=Path, help="folder of `sgsd evaluate`")
     parser.add_argument("second", type=Path, help="another, of the same problems")
     parser.add_argument("--changed", type=int, default=10, help="how many of the problems that changed are listed")

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from sgsd_lightning.cli.command_parser import CommandParser
+
 DESCRIPTION = """Say what a run needs on each device, item by item, whether that fits a card, and how many operations
 an optimizer step takes. Reads the same configuration as fit, with the same overrides, and loads neither the model nor
 the data. All of it is arithmetic: nothing of it was checked against measurement on a GPU."""
@@ -71,7 +73,7 @@ def parsed_configuration(arguments: list[str]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="sgsd plan",
         description=DESCRIPTION,
         epilog="Everything else is passed on as to sgsd fit: --config NAME_OR_FILE, --trainer.devices 8, …",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgsd_lightning.cli.command_parser import CommandParser
 from sgsd_lightning.skills.audit import PruneRules, load_audit, prune
 from sgsd_lightning.skills.bank import SkillBank
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> None:
         ValueError: if one of them is malformed, if no bound is given, or if a kind of item would be left empty.
     """
     defaults = PruneRules()
-    parser = argparse.ArgumentParser(prog="sgsd skills prune", description=DESCRIPTION)
+    parser = CommandParser(prog="sgsd skills prune", description=DESCRIPTION)
     parser.add_argument("bank", type=Path, metavar="BANK")
     parser.add_argument("--audit", type=Path, required=True, help="what `sgsd skills audit RUN --out FILE` wrote")
     parser.add_argument("--out", type=Path, help="the smaller bank; without it nothing is written")
