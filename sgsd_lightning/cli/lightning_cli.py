@@ -38,6 +38,8 @@ class ShortErrorParser(LightningArgumentParser):
 
     def dump(self, *arguments: Any, **settings: Any) -> str:
         """jsonargparse's, without checking again what parsing has checked, which takes seven times as long."""
+        if "skip_none" in settings:  # Lightning's word for it, of which jsonargparse warns
+            settings["skip_unset"] = settings.pop("skip_none")
         return super().dump(*arguments, **{"skip_validation": True, **settings})
 
 
@@ -227,8 +229,9 @@ def _for_command(command: str) -> type[SelfDistillationCLI]:
 
         def setup_parser(self, *arguments: Any) -> None:
             if not built:
+                before = set(vars(self))
                 super().setup_parser(*arguments)
-                built.update(parser=self.parser, _subcommand_parsers=self._subcommand_parsers)
+                built.update({name: value for name, value in vars(self).items() if name not in before})
             vars(self).update(built)
 
     return OneCommand
