@@ -52,7 +52,8 @@ def parsed_configuration(arguments: list[str]) -> dict[str, Any]:
     """The whole configuration that `sgsd fit` would run with, defaults included, without an object of it being made.
 
     Raises:
-        SystemExit: with a message, for arguments that `sgsd fit` refuses.
+        ValueError: for an option or class that there is not.
+        SystemExit: with a message, for other arguments that `sgsd fit` refuses.
     """
     from sgsd_lightning.cli.configs import resolve_config_arguments
     from sgsd_lightning.cli.quick_check import check_arguments

@@ -50,6 +50,6 @@ def main(arguments: Sequence[str]) -> None:
         return
     if arguments[0] not in COMMANDS:
         told = suggestion(arguments[0], COMMANDS, "sgsd skills ")
-        raise ValueError(f"sgsd skills has no command {arguments[0]}{told}")
+        raise ValueError(f"sgsd skills has no command {arguments[0]!r}{told}")
     module, function = COMMANDS[arguments[0]]
     getattr(importlib.import_module(f"sgsd_lightning.cli.skills.{module}"), function)(arguments[1:])
