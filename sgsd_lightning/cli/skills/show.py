@@ -40,7 +40,7 @@ def show(arguments: Sequence[str]) -> None:
     }
     for item in chosen[options.kind]:
         num_sources = str(len(list_sources(item))) if SOURCES_KEY in item.extra else ""
-        table.add_row(item.item_id, str(item.extra.get(STATUS, "static")), num_sources, _headline(item))
+        table.add_row(item.item_id, str(item.extra.get(STATUS, "static")), num_sources, item.headline)
     Console().print(table)
 
 
@@ -89,11 +89,11 @@ def compare(arguments: Sequence[str]) -> None:
 
 def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
     for item in found.added:
-        print(f"+ {item.item_id}: {_headline(item)}")
+        print(f"+ {item.item_id}: {item.headline}")
     for item in found.removed:
-        print(f"- {item.item_id}: {_headline(item)}")
+        print(f"- {item.item_id}: {item.headline}")
     for change in found.changed:
-        print(f"~ {change.new.item_id}: {_headline(change.new)}")
+        print(f"~ {change.new.item_id}: {change.new.headline}")
         for field in change.fields:
             _print_change(field, "    ")
     if found.is_reordered:
@@ -108,7 +108,3 @@ def _print_change(change: FieldChange, indent: str) -> None:
 def _short(value: object, width: int = 70) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _headline(item: Skill | Mistake) -> str:
-    return item.title if isinstance(item, Skill) else item.description
