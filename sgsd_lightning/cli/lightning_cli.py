@@ -18,6 +18,7 @@ from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.null_values import keep_nulls
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
@@ -239,6 +240,7 @@ def _for_command(command: str) -> type[SelfDistillationCLI]:
 
 def run(arguments: list[str]) -> SelfDistillationCLI:
     """Run one command line, such as ``["fit", "--config", "configs/sgsd_toy.yaml"]``."""
+    keep_nulls()
     return _for_command(arguments[0] if arguments else "")(
         SelfDistillation,
         LightningDataModule,
