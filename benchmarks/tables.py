@@ -96,6 +96,18 @@ def shared_prompts_table() -> str:
     return f"{shared_prompts.table(rows)}\n\n{_origin(found)}"
 
 
+def demo_table() -> str:
+    """avg@4 of every method of the demo, a row each seed."""
+    found = _read(RESULTS / "demo_seeds.json")
+    if found is None:
+        return "**demo**: not measured."
+    by_seed = {seed: summary["methods"] for seed, summary in found["seeds"].items()}
+    names = list(next(iter(by_seed.values())))
+    rows = [[seed, *(f"{methods[name]['avg@k']:.3f}" for name in names)] for seed, methods in by_seed.items()]
+    table = markdown_table(["seed", *names], rows, right=range(1, len(names) + 1))
+    return f"{table}\n\n`{found['command']}`, {found['date']}; {found['machine']}; commit {found['commit'][:10]}."
+
+
 def study_tables() -> str:
     """The paper's table at toy scale, ablations and sweeps."""
     found = _read(RESULTS / "study_toy.json")
@@ -123,6 +135,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "shared prompts": shared_prompts_table,
     "evidence": lambda: _whole("evidence", evidence.table),
     "merge banks": lambda: _whole("merge_banks", merge_banks.table),
+    "demo": demo_table,
     "study": study_tables,
     "retrieval": lambda: _whole("retrieval_cpu", retrieval.table),
 }
