@@ -1,4 +1,4 @@
-"""What is checked before the first step, so that bad input stops a run before any work is lost."""
+"""Checks before the first step, so that bad input stops a run before any work is lost."""
 
 from __future__ import annotations
 
@@ -68,19 +68,21 @@ def keep_fitting_problems(
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
     guidance = {} if rollouter is None else rollouter.guidance_for(problems)
-    lengths = {
-        problem.problem_id: max(
-            len(prompts.student(tokenizer, problem, guidance.get(problem.problem_id))),
-            len(prompts.evaluation(tokenizer, problem)),
-        )
+    shown = [
+        prompt
         for problem in problems
-    }
-    fitting = [problem for problem in problems if lengths[problem.problem_id] <= prompts.max_prompt_tokens]
-    too_long = [
-        f"{problem_id} ({length} tokens)"
-        for problem_id, length in lengths.items()
-        if length > prompts.max_prompt_tokens
+        for prompt in (
+            prompts.student_prompt(problem, guidance.get(problem.problem_id)),
+            prompts.evaluation_prompt(problem),
+        )
     ]
+    over_long = prompts.over_long(tokenizer, shown)
+    # two prompts of each problem, one after the other
+    lengths: dict[int, int] = {}
+    for place, length in over_long.items():
+        lengths[place // 2] = max(length, lengths.get(place // 2, 0))
+    fitting = [problem for place, problem in enumerate(problems) if place not in lengths]
+    too_long = [f"{problems[place].problem_id} ({lengths[place]} tokens)" for place in sorted(lengths)]
     if too_long and (prompts.over_long_prompts == "refuse" or not fitting):
         raise ValueError(
             f"{len(too_long)} of {len(problems)} {split} prompts exceed prompts.max_prompt_tokens = "
@@ -107,13 +109,21 @@ def check_teacher_prompts(problems: Sequence[Problem], learner: Learner) -> None
     prompts, builder = learner.prompts, learner.contexts
     if prompts.over_long_prompts == "drop" or not isinstance(builder, ProblemContextBuilder):
         return
-    too_long: list[str] = []
     guidance = learner.rollouter.guidance_for(problems)
-    for problem, contexts in zip(problems, builder.build(problems), strict=True):
-        for context in contexts:
-            length = len(prompts.teacher(learner.tokenizer, problem, context, guidance[problem.problem_id]))
-            if length > prompts.max_prompt_tokens:
-                too_long.append(f"{problem.problem_id} with {'+'.join(context.source_ids)} ({length} tokens)")
+    shown = [
+        (problem, context)
+        for problem, contexts in zip(problems, builder.build(problems), strict=True)
+        for context in contexts
+    ]
+    over_long = prompts.over_long(
+        learner.tokenizer,
+        [prompts.teacher_prompt(problem, context, guidance[problem.problem_id]) for problem, context in shown],
+    )
+    too_long = [
+        f"{problem.problem_id} with {'+'.join(context.source_ids)} ({over_long[place]} tokens)"
+        for place, (problem, context) in enumerate(shown)
+        if place in over_long
+    ]
     if too_long:
         raise ValueError(
             f"{len(too_long)} teacher prompts exceed prompts.max_prompt_tokens = {prompts.max_prompt_tokens}: "
