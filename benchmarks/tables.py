@@ -108,11 +108,11 @@ def demo_table() -> str:
     return f"{table}\n\n`{found['command']}`, {found['date']}; {found['machine']}; commit {found['commit'][:10]}."
 
 
-def study_tables() -> str:
-    """The paper's table at toy scale, ablations and sweeps."""
-    found = _read(RESULTS / "study_toy.json")
+def study_tables(name: str) -> str:
+    """The paper's table at toy scale, ablations and sweeps, as far as a result file holds them."""
+    found = _read(RESULTS / f"{name}.json")
     if found is None:
-        return "**study**: not measured."
+        return f"**{name}**: not measured."
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     origin = f"`{found['command']}`, {found['max_steps']} steps, {found['date']}; {found['machine']}; {versions}."
     return f"{study_summary.tables(found)}\n\n{origin}"
@@ -136,7 +136,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "evidence": lambda: _whole("evidence", evidence.table),
     "merge banks": lambda: _whole("merge_banks", merge_banks.table),
     "demo": demo_table,
-    "study": study_tables,
+    "study methods": lambda: study_tables("study_methods"),
+    "study": lambda: study_tables("study_toy"),
     "retrieval": lambda: _whole("retrieval_cpu", retrieval.table),
 }
 
