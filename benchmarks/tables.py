@@ -105,7 +105,11 @@ def demo_table() -> str:
     names = list(next(iter(by_seed.values())))
     rows = [[seed, *(f"{methods[name]['avg@k']:.3f}" for name in names)] for seed, methods in by_seed.items()]
     table = markdown_table(["seed", *names], rows, right=range(1, len(names) + 1))
-    return f"{table}\n\n`{found['command']}`, {found['date']}; {found['machine']}; commit {found['commit'][:10]}."
+    again = found["again"]
+    return (
+        f"{table}\n\n`{found['command']}`, {found['date']}; {found['machine']}; commit {found['commit'][:10]}. "
+        f"{' and '.join(again['methods'])} again on {again['machine']}: {again['found']}."
+    )
 
 
 def study_tables(name: str) -> str:
