@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgsd_lightning.metrics.intervals import WilsonInterval
-from sgsd_lightning.skills.admission import Dropped
+from sgsd_lightning.skills.admission import UNFIT, Dropped
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import (
     HELPFUL,
@@ -25,7 +25,6 @@ from sgsd_lightning.skills.evidence import (
     EvidenceLedger,
     Tally,
 )
-from sgsd_lightning.skills.growth.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
 from sgsd_lightning.strict_json import read_json, read_text, shorten
 from sgsd_lightning.types.arguments import require, require_at_least

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.null_values import keep_nulls
 
 
 class SkillsParser(ArgumentParser):
@@ -25,6 +26,7 @@ def call_with_arguments(function: Callable[..., None], prog: str, arguments: Seq
     Classes of writers, language models, similarities and retrievers are known by their names.
     """
     _make_known()
+    keep_nulls()
     parser = SkillsParser(prog=prog, description=(function.__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--config", action="config", help="a YAML file with any of these")
     parser.add_function_arguments(function, as_group=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgsd_lightning.cli.command_parser import CommandParser
 from sgsd_lightning.skills.audit import PruneRules, load_audit, prune
 from sgsd_lightning.skills.bank import SkillBank
 from sgsd_lightning.strict_json import shorten
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
             item would be left empty.
     """
     defaults = PruneRules()
-    parser = argparse.ArgumentParser(prog="sgsd skills prune", description=DESCRIPTION)
+    parser = CommandParser(prog="sgsd skills prune", description=DESCRIPTION)
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--audit", type=Path, required=True, help="what `sgsd skills audit RUN --out FILE` wrote")
     parser.add_argument("--out", type=Path, help="the smaller bank; without it nothing is written")

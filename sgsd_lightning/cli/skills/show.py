@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sgsd_lightning.cli.command_parser import CommandParser
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
-from sgsd_lightning.skills.inspection import find_problems
 from sgsd_lightning.skills.provenance import SOURCES_KEY, list_sources
 from sgsd_lightning.skills.selection import STATUS
 
@@ -24,7 +23,7 @@ def show(arguments: Sequence[str]) -> None:
         FileNotFoundError: if there is no such bank.
         ValueError: if it is malformed.
     """
-    parser = argparse.ArgumentParser(prog="sgsd skills show", description="What a bank holds.")
+    parser = CommandParser(prog="sgsd skills show", description="What a bank holds.")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--kind", choices=("skills", "mistakes"), help="only these")
     options = parser.parse_args(list(arguments))
@@ -52,12 +51,12 @@ def validate(arguments: Sequence[str]) -> None:
         FileNotFoundError: if there is no such bank.
         SystemExit: with status 1 if it would not load.
     """
-    parser = argparse.ArgumentParser(
-        prog="sgsd skills validate", description="What is wrong with a bank, item by item."
-    )
+    parser = CommandParser(prog="sgsd skills validate", description="What is wrong with a bank, item by item.")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--notes", action="store_true", help="say too what is merely unusual")
     options = parser.parse_args(list(arguments))
+    from sgsd_lightning.skills.inspection import find_problems
+
     problems = find_problems(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
@@ -75,7 +74,7 @@ def compare(arguments: Sequence[str]) -> None:
         FileNotFoundError: if one of them is missing.
         ValueError: if one is malformed.
     """
-    parser = argparse.ArgumentParser(prog="sgsd skills diff", description="What changed between two banks.")
+    parser = CommandParser(prog="sgsd skills diff", description="What changed between two banks.")
     parser.add_argument("old", metavar="OLD")
     parser.add_argument("new", metavar="NEW")
     options = parser.parse_args(list(arguments))
