@@ -50,6 +50,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--max-steps", type=int, default=None, help="training steps; default: the configuration's")
     options = parser.parse_args(list(arguments))
     seeds = parse_seeds(options.seeds)
+    if options.max_steps is not None and options.max_steps < 1:
+        raise ValueError(f"sgsd demo: --max-steps must be at least 1; got {options.max_steps}")
     _require_pictures()
     from sgsd_lightning.cli.terminal import quiet_console
 

@@ -10,6 +10,7 @@ import pytest
 from sgsd_lightning.cli import main
 from sgsd_lightning.cli.configs import resolve_configs
 from sgsd_lightning.cli.demo import methods
+from sgsd_lightning.reports.demo_picture import draw_demo
 
 
 @pytest.mark.slow
@@ -34,6 +35,21 @@ def test_bad_seeds_are_named(
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--seeds", "one"]) == 2
     assert "--seeds must be whole numbers separated by commas; got 'one'" in capsys.readouterr().err
+
+
+def test_no_steps_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--max-steps", "0"]) == 2
+    assert "--max-steps must be at least 1; got 0" in capsys.readouterr().err
+
+
+def test_runs_too_short_for_an_evaluation_are_drawn(tmp_path: Path) -> None:
+    """A demo of three steps; its runs evaluate every tenth."""
+    (tmp_path / "sgsd").mkdir()
+    teachers = [{"sources": ["gen_001"], "polarity": 1}]
+    (tmp_path / "sgsd/rollouts.jsonl").write_text(json.dumps({"teachers": teachers}) + "\n")
+    scores = {method.name: {"avg@k": 0.5, "pass@k": 0.5} for method in methods("--unused")}
+    picture = draw_demo(tmp_path, {"methods": scores, "samples_per_problem": 4})
+    assert picture.stat().st_size > 10_000
 
 
 def test_every_method_of_the_demo_has_its_configurations() -> None:
