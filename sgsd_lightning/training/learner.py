@@ -151,6 +151,7 @@ class Learner:
             "engine": self.rollouter.engine,
             "verifier": self.verifier,
             "contexts": self.contexts,
+            "objective": self.objective,
         }
 
     def load_tokenizer(self) -> None:
