@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
@@ -11,7 +12,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from transformers import PreTrainedTokenizerBase
 
-from sgsd_lightning.encoding import tokens_per_byte
+from sgsd_lightning.encoding import (
+    TemplateError,
+    encode_chats,
+    encode_rendered,
+    holds_reserved,
+    render_chats,
+    tokens_per_byte,
+)
 from sgsd_lightning.types import Messages, Problem, TeacherContext
 
 OverLongPrompts = Literal["refuse", "drop"]
@@ -150,8 +158,9 @@ class ChatPrompts:
 
     def render(self, tokenizer: PreTrainedTokenizerBase, messages: Messages, role: PromptRole) -> tuple[int, ...]:
         """Apply the chat template and tokenize, once: the template's special tokens are the only ones added."""
-        (text,) = self._rendered(tokenizer, [Prompt(messages, role)])
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        with _naming(role):
+            (ids,) = encode_chats(tokenizer, [messages], self.template_args[role])
+        return ids
 
     def is_over_long(self, prompt_ids: tuple[int, ...]) -> bool:
         """Whether a prompt exceeds ``max_prompt_tokens``."""
@@ -160,39 +169,47 @@ class ChatPrompts:
     def over_long(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> dict[int, int]:
         """Of those prompts that exceed ``max_prompt_tokens``, by their place among ``prompts``: how many tokens.
 
-        Makes ids only of texts whose length in bytes leaves room for doubt, and of equal ones that are near each other
-        once.
+        Makes ids only of prompts whose length in bytes leaves room for doubt.
         """
-        per_byte = tokens_per_byte(tokenizer)
-        found = {}
-        for start in range(0, len(prompts), _AT_A_TIME):
-            texts = self._rendered(tokenizer, prompts[start : start + _AT_A_TIME])
-            in_doubt = [
-                text
-                for text in dict.fromkeys(texts)
-                if per_byte is None or per_byte * len(text.encode()) > self.max_prompt_tokens
-            ]
-            ids = tokenizer(in_doubt, add_special_tokens=False)["input_ids"] if in_doubt else []
-            lengths = dict(zip(in_doubt, map(len, ids), strict=True))
-            found |= {place: lengths[text] for place, text in enumerate(texts, start) if text in lengths}
-        return {place: length for place, length in found.items() if length > self.max_prompt_tokens}
-
-    def _rendered(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[str]:
-        """The text of each prompt."""
-        texts: dict[int, str] = {}
+        found: dict[int, int] = {}
         for role in PromptRole:
-            mine = [place for place, prompt in enumerate(prompts) if prompt.role is role]
-            if not mine:
-                continue
-            args = self.template_args[role]
-            chats = [list(prompts[place].messages) for place in mine]
-            rendered = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True, **args)
-            texts |= zip(mine, rendered, strict=True)
-        return [texts[place] for place in range(len(prompts))]
+            places = [place for place, prompt in enumerate(prompts) if prompt.role is role]
+            for start in range(0, len(places), _AT_A_TIME):
+                some = places[start : start + _AT_A_TIME]
+                with _naming(role):
+                    lengths = self._lengths_in_doubt(tokenizer, [prompts[place].messages for place in some], role)
+                found |= {some[index]: length for index, length in lengths.items() if length > self.max_prompt_tokens}
+        return dict(sorted(found.items()))
+
+    def _lengths_in_doubt(
+        self, tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], role: PromptRole
+    ) -> dict[int, int]:
+        """How many tokens, by place, each chat has that may exceed the limit."""
+        args = self.template_args[role]
+        per_byte = tokens_per_byte(tokenizer)
+        texts = render_chats(tokenizer, chats, args)
+        in_doubt = [
+            place
+            for place, (chat, text) in enumerate(zip(chats, texts, strict=True))
+            if per_byte is None
+            or per_byte * len(text.encode()) > self.max_prompt_tokens
+            or holds_reserved(tokenizer, chat, args)
+        ]
+        ids = encode_rendered(tokenizer, [chats[p] for p in in_doubt], [texts[p] for p in in_doubt], args)
+        return dict(zip(in_doubt, map(len, ids), strict=True))
 
 
 _AT_A_TIME = 1024
 """Prompts rendered and encoded in one call; bounds how many texts are in memory."""
+
+
+@contextmanager
+def _naming(role: PromptRole) -> Iterator[None]:
+    """Say whose prompt it was that a template could not render."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(f"the {role} prompt: {error}") from error
 
 
 def fill(text: str, **values: str) -> str:
