@@ -7,6 +7,7 @@ import signal
 import sys
 
 from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, process_label
+from sgsd_lightning.shown_text import printable
 
 USAGE = """usage: sgsd COMMAND [options]
 
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         message = message_to_user(error)
         if message is None or os.environ.get("SGSD_TRACEBACK"):
             raise
-        print(f"{process_label()}: error: {message}", file=sys.stderr, flush=True)
+        print(f"{process_label()}: error: {printable(message)}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, INPUT_ERRORS) else 1
     return 0
 

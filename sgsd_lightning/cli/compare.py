@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sgsd_lightning.cli.output import cell, say
 from sgsd_lightning.evaluation.comparison import Comparison, changed_problems, compare
 from sgsd_lightning.evaluation.samples import load_samples
 
@@ -36,10 +37,9 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     console.print(_table(found, options.first.name, options.second.name))
     for mine, other in changed_problems(first, second)[: options.changed]:
-        console.print(
+        say(
             f"{mine.problem_set}/{mine.problem_id}: {mine.accuracy:.2f} -> {other.accuracy:.2f}, most frequent answer "
-            f"{mine.most_frequent_answer} -> {other.most_frequent_answer} (right: {mine.reference_answer})",
-            markup=False,
+            f"{mine.most_frequent_answer} -> {other.most_frequent_answer} (right: {mine.reference_answer})"
         )
     if options.out is not None:
         content = [{**asdict(comparison), "interval": list(comparison.interval)} for comparison in found]
@@ -57,7 +57,7 @@ def _table(comparisons: Sequence[Comparison], first: str, second: str) -> Table:
         table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for comparison in comparisons:
         table.add_row(
-            comparison.problem_set,
+            cell(comparison.problem_set),
             str(comparison.num_problems),
             f"{comparison.first:.3f}",
             f"{comparison.second:.3f}",

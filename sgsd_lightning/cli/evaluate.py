@@ -15,12 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sgsd_lightning.checkpoints.identity import problems_digest, sampled_weights_digest
+from sgsd_lightning.cli.output import cell
 from sgsd_lightning.data import ProblemDataModule, load_problem_set
 from sgsd_lightning.evaluation.collection import collect_samples, missing_samples, samples_so_far, wanted_samples
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.shown_text import cells
 from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
 from sgsd_lightning.types import Problem
 
@@ -112,7 +114,7 @@ def write_scores(out: Path, samples: Sequence[Sample]) -> None:
     with (out / "problems.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [entry.name for entry in fields(ProblemScore)])
         writer.writeheader()
-        writer.writerows(asdict(score) for score in score_problems(samples))
+        writer.writerows(cells(asdict(score)) for score in score_problems(samples))
     Console().print(score_table(sets))
     print(f"wrote {out / 'summary.json'} and {out / 'problems.csv'}; every sample is in {out}/samples*.jsonl")
 
@@ -125,7 +127,7 @@ def score_table(sets: Sequence[SetScore]) -> Table:
         table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for score in sets:
         table.add_row(
-            score.problem_set,
+            cell(score.problem_set),
             f"{score.num_problems} x {score.samples_per_problem}",
             f"{score.average:.3f}",
             f"{score.interval.low:.2f}..{score.interval.high:.2f}",

@@ -17,10 +17,12 @@ from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.output import say
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
+from sgsd_lightning.shown_text import printable
 from sgsd_lightning.training.loggers import default_loggers
 
 SEED = 42
@@ -32,7 +34,7 @@ class ShortErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
 
 
@@ -45,7 +47,7 @@ class SelfDistillationTrainer(Trainer):
     def audit_prompts(self, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
         """Print what student, teachers and evaluation read, with warnings, for the first training problem."""
         _load(self, model, datamodule)
-        print(audit(model, datamodule.problems["train"][0]))
+        say(str(audit(model, datamodule.problems["train"][0])))
 
     def export(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgsd_lightning.metrics.intervals import WilsonInterval
+from sgsd_lightning.shown_text import cells, text_of_cell
 from sgsd_lightning.skills.admission import Dropped
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import (
@@ -88,7 +89,7 @@ def save_audit(rows: Sequence[AuditRow], path: Path) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, [entry.name for entry in fields(AuditRow)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(cells(asdict(row)) for row in rows)
         text = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -105,12 +106,17 @@ def load_audit(path: Path) -> list[AuditRow]:
         raise FileNotFoundError(f"audit file {path} does not exist; sgsd skills audit RUN --out {path} writes one")
     text = path.read_text(encoding="utf-8")
     try:
-        records = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+        records = json.loads(text) if path.suffix == ".json" else _csv_records(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from error
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         raise ValueError(f"{path}: an audit must be a list of rows")
     return [_parsed(record, f"{path}: row {number}") for number, record in enumerate(records, start=1)]
+
+
+def _csv_records(text: str) -> list[dict[str, Any]]:
+    rows = csv.DictReader(io.StringIO(text))
+    return [{name: text_of_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

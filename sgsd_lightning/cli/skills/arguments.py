@@ -9,13 +9,14 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.shown_text import printable
 
 
 class SkillsParser(ArgumentParser):
     """Says what is wrong in a few lines."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
 
 

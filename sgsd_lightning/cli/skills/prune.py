@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgsd_lightning.cli.output import say
+from sgsd_lightning.shown_text import one_line
 from sgsd_lightning.skills.audit import PruneRules, load_audit, prune
 from sgsd_lightning.skills.bank import SkillBank
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     bank = SkillBank.load(options.bank)
     smaller, dropped = prune(bank, load_audit(options.audit), rules)
     for drop in dropped:
-        print(f"{drop.item_id}: {drop.reason}")
+        say(one_line(f"{drop.item_id}: {drop.reason}"))
     print(f"{len(dropped)} of {len(bank.items)} items go, {len(smaller.items)} stay")
     for name, items in (("skills", smaller.general_skills), ("mistakes", smaller.common_mistakes)):
         if not items:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from sgsd_lightning.cli.output import cell, say
+from sgsd_lightning.shown_text import one_line
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
 from sgsd_lightning.skills.inspection import problems_of
@@ -41,7 +42,8 @@ def show(arguments: Sequence[str]) -> None:
     }
     for item in chosen[options.kind]:
         num_sources = str(len(sources_of(item))) if SOURCES_KEY in item.extra else ""
-        table.add_row(item.item_id, str(item.extra.get(STATUS, "static")), num_sources, _headline(item))
+        status = str(item.extra.get(STATUS, "static"))
+        table.add_row(cell(item.item_id), cell(status), num_sources, cell(_headline(item)))
     Console().print(table)
 
 
@@ -61,9 +63,9 @@ def validate(arguments: Sequence[str]) -> None:
     problems = problems_of(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
-            print(problem)
+            say(one_line(str(problem)))
     counts = Counter(problem.severity for problem in problems)
-    print(f"{options.bank}: {counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
+    say(f"{options.bank}: {counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
     if counts["error"]:
         raise SystemExit(1)
 
@@ -90,11 +92,11 @@ def compare(arguments: Sequence[str]) -> None:
 
 def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
     for item in found.added:
-        print(f"+ {item.item_id}: {_headline(item)}")
+        say(one_line(f"+ {item.item_id}: {_headline(item)}"))
     for item in found.removed:
-        print(f"- {item.item_id}: {_headline(item)}")
+        say(one_line(f"- {item.item_id}: {_headline(item)}"))
     for change in found.changed:
-        print(f"~ {change.new.item_id}: {_headline(change.new)}")
+        say(one_line(f"~ {change.new.item_id}: {_headline(change.new)}"))
         for field in change.fields:
             _print_change(field, "    ")
     if found.is_reordered:
@@ -103,7 +105,7 @@ def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
 
 def _print_change(change: FieldChange, indent: str) -> None:
     old, new = (_short(value) for value in (change.old, change.new))
-    Console(highlight=False, soft_wrap=True).print(Text(f"{indent}{change.field}: {old} -> {new}"))
+    say(indent + one_line(f"{change.field}: {old} -> {new}"))
 
 
 def _short(value: object, width: int = 70) -> str:
