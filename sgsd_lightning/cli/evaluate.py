@@ -14,7 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sgsd_lightning.checkpoints.identity import problems_digest, sampled_weights_digest
+from sgsd_lightning.checkpoints.identity import (
+    problem_fields_digest,
+    problems_digest,
+    prompts_digest,
+    sampled_weights_digest,
+)
 from sgsd_lightning.cli.output import cell
 from sgsd_lightning.data import ProblemDataModule, load_problem_set
 from sgsd_lightning.evaluation.collection import collect_samples, missing_samples, samples_so_far, wanted_samples
@@ -68,6 +73,7 @@ def evaluate(
         **settings,
         "weights": sampled_weights_digest(module.model),
         **{f"problems of {name}": problems_digest(of_set) for name, of_set in sets.items()},
+        **{f"prompts of {name}": _shown_digest(module, of_set) for name, of_set in sets.items()},
     }
     _claim(out, identity)
     missing = missing_samples(wanted_samples(sets, num_samples, part), samples_so_far(out))
@@ -103,6 +109,10 @@ def evaluation_settings(config: Mapping[str, Any]) -> dict[str, str]:
     counted["evaluation"] = {
         name: value for name, value in (counted["evaluation"] or {}).items() if name != "group_size"
     }
+    if isinstance(counted["prompts"], Mapping):  # a template's file may move; prompts are compared as they are read
+        settings = dict(counted["prompts"].get("init_args") or {})
+        settings.pop("chat_template", None)
+        counted["prompts"] = {**counted["prompts"], "init_args": settings}
     return {f"model.{name}": json.dumps(value, sort_keys=True, default=str) for name, value in counted.items()}
 
 
@@ -169,6 +179,13 @@ def _fitting(
         name: keep_fitting_problems(problems, module.learner.prompts, module.learner.tokenizer, name)
         for name, problems in sets.items()
     }
+
+
+def _shown_digest(module: SelfDistillation, problems: Sequence[Problem]) -> str:
+    """Of the prompts as the model reads them, and of what contexts can show of the problems."""
+    learner = module.learner
+    prompts = [learner.prompts.evaluation(learner.tokenizer, problem) for problem in problems]
+    return prompts_digest(prompts) + problem_fields_digest(problems)
 
 
 def _claim(out: Path, identity: Mapping[str, str]) -> None:

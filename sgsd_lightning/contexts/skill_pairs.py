@@ -84,6 +84,9 @@ class SkillPairs(ProblemContextBuilder):
         self.bank = bank
         self._selection = None
 
+    def own_texts(self) -> Mapping[str, str]:
+        return {} if self.bank is None else {item.item_id: item.text for item in self.bank.items}
+
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
         return [[self._context(pair) for pair in pairs] for pairs in self.pairs(problems)]
 

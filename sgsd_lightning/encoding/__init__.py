@@ -6,6 +6,7 @@ from sgsd_lightning.encoding.chats import (
     encode_chats,
     encode_rendered,
     holds_reserved,
+    no_template,
     render_chats,
 )
 from sgsd_lightning.encoding.reserved import reserved_strings
@@ -15,6 +16,7 @@ __all__ = [
     "encode_chats",
     "encode_rendered",
     "holds_reserved",
+    "no_template",
     "render_chats",
     "reserved_strings",
     "tokens_per_byte",

@@ -27,26 +27,36 @@ class TemplateError(ValueError):
 
 
 def render_chats(
-    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], template_args: TemplateArgs
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Sequence[Messages],
+    template_args: TemplateArgs,
+    *,
+    is_continued: bool = True,
 ) -> list[str]:
-    """What the chat template makes of each chat, up to where the assistant's answer starts.
+    """What the chat template makes of each chat; if continued, up to where the assistant's answer starts.
 
     Raises:
         TemplateError: naming the tokenizer, the roles of the messages and what the template says.
     """
     if tokenizer.chat_template is None and not template_args.get("chat_template"):
-        raise TemplateError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template, which prompts are rendered with; give one "
-            "as prompts.chat_template (its text, or a file), or take an instruction-tuned model"
-        )
+        raise no_template(tokenizer)
     plain = [[dict(message) for message in chat] for chat in chats]
     try:
         rendered: list[str] = tokenizer.apply_chat_template(
-            plain, tokenize=False, add_generation_prompt=True, **template_args
+            plain, tokenize=False, add_generation_prompt=is_continued, **template_args
         )
     except Exception as error:  # a template may do anything
         raise TemplateError(_what_it_says(tokenizer, plain, template_args, error)) from error
     return rendered
+
+
+def no_template(tokenizer: PreTrainedTokenizerBase) -> TemplateError:
+    """What is said of a tokenizer without a chat template, such as a base model's."""
+    return TemplateError(
+        f"the tokenizer {tokenizer.name_or_path!r} has no chat template, which prompts are rendered with; give one as "
+        "prompts.chat_template (its text, or a file; a language model's in its template_args), or take an "
+        "instruction-tuned model"
+    )
 
 
 def encode_chats(

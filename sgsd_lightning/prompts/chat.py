@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,7 @@ from sgsd_lightning.encoding import (
     encode_chats,
     encode_rendered,
     holds_reserved,
+    no_template,
     render_chats,
     tokens_per_byte,
 )
@@ -58,6 +60,8 @@ class ChatPrompts:
         max_prompt_tokens: the longest prompt that is accepted, in tokens. Nothing is ever cut.
         over_long_prompts: ``refuse`` checks every problem and its contexts before training and stops with the list;
             ``drop`` leaves over-long problems and contexts out and counts them.
+        chat_template: a Jinja template instead of the tokenizer's, for base models that have none: its text, or a file.
+            An exported policy keeps it.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class ChatPrompts:
         evaluation_template_args: dict[str, Any] | None = None,
         max_prompt_tokens: int = 4096,
         over_long_prompts: OverLongPrompts = "refuse",
+        chat_template: str | None = None,
     ) -> None:
         _require_placeholders("student_text", student_text, ("{problem}",))
         _require_placeholders("teacher_text", teacher_text, ("{problem}", "{context}"))
@@ -98,6 +103,7 @@ class ChatPrompts:
         self.system_text = system_text
         self.max_prompt_tokens = max_prompt_tokens
         self.over_long_prompts = over_long_prompts
+        self.chat_template = None if chat_template is None else _template_text(chat_template)
 
     def student(
         self, tokenizer: PreTrainedTokenizerBase, problem: Problem, guidance: TeacherContext | None = None
@@ -159,12 +165,28 @@ class ChatPrompts:
     def render(self, tokenizer: PreTrainedTokenizerBase, messages: Messages, role: PromptRole) -> tuple[int, ...]:
         """Apply the chat template and tokenize, once: the template's special tokens are the only ones added."""
         with _naming(role):
-            (ids,) = encode_chats(tokenizer, [messages], self.template_args[role])
+            (ids,) = encode_chats(tokenizer, [messages], self.render_args(role))
         return ids
 
     def is_over_long(self, prompt_ids: tuple[int, ...]) -> bool:
         """Whether a prompt exceeds ``max_prompt_tokens``."""
         return len(prompt_ids) > self.max_prompt_tokens
+
+    def render_args(self, role: PromptRole) -> Mapping[str, Any]:
+        """What the chat template of a role is called with, a template of the run's own included."""
+        own = {} if self.chat_template is None else {"chat_template": self.chat_template}
+        return {**self.template_args[role], **own}
+
+    def settle_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Give the tokenizer the run's own chat template, so that it is saved with the policy.
+
+        Raises:
+            TemplateError: if neither has one.
+        """
+        if self.chat_template is not None:
+            tokenizer.chat_template = self.chat_template
+        if not tokenizer.chat_template:
+            raise no_template(tokenizer)
 
     def over_long(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> dict[int, int]:
         """Of those prompts that exceed ``max_prompt_tokens``, by their place among ``prompts``: how many tokens.
@@ -185,7 +207,7 @@ class ChatPrompts:
         self, tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], role: PromptRole
     ) -> dict[int, int]:
         """How many tokens, by place, each chat has that may exceed the limit."""
-        args = self.template_args[role]
+        args = self.render_args(role)
         per_byte = tokens_per_byte(tokenizer)
         texts = render_chats(tokenizer, chats, args)
         in_doubt = [
@@ -223,6 +245,21 @@ def fill(text: str, **values: str) -> str:
 def _pieces(text: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """What stands between placeholders, and their names: the two in turn, text first and last."""
     return tuple(re.split(r"\{(" + "|".join(map(re.escape, names)) + r")\}", text))
+
+
+def _template_text(text_or_file: str) -> str:
+    if "{{" in text_or_file or "{%" in text_or_file:
+        return text_or_file
+    path = Path(text_or_file)
+    if not path.is_file():
+        raise ValueError(
+            f"prompts.chat_template must be a Jinja template, or a file that holds one; {text_or_file!r} is neither "
+            f"(looked in {Path.cwd()})"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts.chat_template {path} is not UTF-8 text ({error.reason} at {error.start})") from error
 
 
 def _require_placeholders(name: str, text: str, placeholders: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgsd_lightning.skills.bank import Mistake, Skill
+from sgsd_lightning.skills.control_spellings import control_spellings_in
 from sgsd_lightning.skills.provenance import SOURCES_KEY
 from sgsd_lightning.skills.similarity import LexicalSimilarity, TextSimilarity
 
@@ -123,6 +124,9 @@ def _of_entry(entry: _Entry) -> Iterator[BankProblem]:
             yield entry.problem("error", name, f"must be a non-empty text; got {value!r}")
         elif len(value) > MAX_TEXT_CHARACTERS:
             message = f"has {len(value)} characters, more than {MAX_TEXT_CHARACTERS}; every prompt that shows it grows"
+            yield entry.problem("warning", name, message)
+        if isinstance(value, str) and (found := control_spellings_in(value)):
+            message = f"holds what models know as control tokens ({', '.join(found)}); prompts show them as plain text"
             yield entry.problem("warning", name, message)
     for name in entry.content:
         if name not in entry.field_names and name not in _OWN_KEYS:

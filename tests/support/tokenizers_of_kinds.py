@@ -48,7 +48,7 @@ def byte_fallback() -> PreTrainedTokenizerFast:
 
 def lower_casing() -> PreTrainedTokenizerFast:
     """Words of small letters; its markers are looked for in the normalized text too."""
-    vocabulary = {piece: index for index, piece in enumerate(["<unk>", *_CHARACTERS])}
+    vocabulary = {piece: index for index, piece in enumerate(["<unk>", " ", "\n", *_CHARACTERS])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     backend.add_special_tokens([AddedToken(token, special=True, normalized=True) for token in SPECIAL])
