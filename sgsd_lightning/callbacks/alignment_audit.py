@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sgsd_lightning.callbacks.prompt_arrival import arrival_warnings
 from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.encoding import reserved_strings
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.prompts.chat import Prompt, PromptRole
 from sgsd_lightning.shown_text import printable
@@ -91,13 +92,13 @@ def _describe_prompt(learner: Learner, role: PromptRole, prompt_ids: Sequence[in
     tokenizer = learner.tokenizer
     boundary = prompt_ids[-NUM_BOUNDARY_TOKENS:]
     pieces = " ".join(f"{token_id}={tokenizer.decode([token_id])!r}" for token_id in boundary)
-    special = Counter(tokenizer.decode([token_id]) for token_id in prompt_ids if token_id in tokenizer.all_special_ids)
+    control = Counter(map(tokenizer.decode, reserved_strings(tokenizer).control_ids_of(prompt_ids)))
     return "\n".join(
         [
             f"== {role} prompt: {len(prompt_ids)} tokens, template arguments {learner.prompts.template_args[role]} ==",
             tokenizer.decode(list(prompt_ids)),
             f"-- the completion starts after: {pieces}",
-            f"-- special tokens: {dict(special)}",
+            f"-- control tokens, special ones and others: {dict(control)}",
         ]
     )
 
