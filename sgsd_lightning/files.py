@@ -15,7 +15,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def keep_whole_lines(path: Path) -> None:
-    """Cut off a last line that was not written to its end; what is appended next would be glued to it."""
+    """Cut off an incomplete last line, so that the next append does not join it."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
@@ -24,7 +24,7 @@ def keep_whole_lines(path: Path) -> None:
 
 
 def whole_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """The number of a line, from 1, and what it holds; blank lines and a last one that was cut off are left out.
+    """Yield (number of the line from 1, JSON value); blank lines and an incomplete last line are left out.
 
     Raises:
         ValueError: naming the file and the line that is not JSON.
@@ -43,16 +43,16 @@ def whole_records(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def reason(error: OSError) -> str:
-    """The system's message, plainer where the disk or a quota is full."""
+    """Return the system's message, in plainer words if the disk or a quota is full."""
     is_full = error.errno in DISK_FULL
     return "the disk is full, or a limit on file size is reached" if is_full else error.strerror or str(error)
 
 
 @contextmanager
 def atomically(path: Path) -> Iterator[IO[str]]:
-    """A text file (UTF-8, line feeds as they are) that takes its place when the block ends without an error.
+    """Open a text file (UTF-8, line feeds unchanged) that replaces ``path`` when the block ends without an error.
 
-    Whoever reads sees the old file or the new one, also after a crash. After an error the old one stays.
+    A reader sees the old file or the new one, also after a crash. After an error the old one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read for a report: curves, rollouts token by token, the ledger."""
+"""Reads a run's folder for a report: curves, rollouts token by token, and the ledger."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RunLogs:
     curves: Mapping[str, Curve]
     """By the name of the metric."""
     rollouts: Sequence[Mapping[str, Any]]
-    """Those that were written token by token, spread over the steps of the run."""
+    """Rollouts that were written token by token, evenly over the steps of the run."""
     num_token_rollouts: int
-    """How many of those the run has."""
+    """How many such rollouts the run has."""
     ledger: Sequence[AuditRow]
     """Items of the bank, most useful first; empty for a run without one."""
 
@@ -73,7 +73,7 @@ def read_curves(files: Sequence[Path]) -> dict[str, Curve]:
 
 
 def spread(rows: Sequence[Mapping[str, Any]], num: int) -> list[Mapping[str, Any]]:
-    """At most so many of the rows, evenly over all of them, the first and the last included."""
+    """Choose at most ``num`` rows, evenly over all of them, the first and the last included."""
     if len(rows) <= num:
         return list(rows)
     if num < 2:
@@ -107,7 +107,7 @@ def _ledger(folder: Path) -> list[AuditRow]:
 
 
 def _number(text: str | None) -> float | None:
-    """None for an empty cell, for one that was torn, and for what is no finite number."""
+    """Parse a cell; None if it is empty, incomplete, or no finite number."""
     try:
         value = float(text or "")
     except ValueError:

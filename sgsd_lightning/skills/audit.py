@@ -1,4 +1,4 @@
-"""The audit of a bank: what the verifier made of every item and pair, one row each, and what follows for the bank."""
+"""The audit of a bank: one row per item and per pair with its evidence, and a bank pruned by it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from sgsd_lightning.skills.evidence import (
 )
 from sgsd_lightning.skills.growth.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
+from sgsd_lightning.types.arguments import require, require_at_least
 
 Kind = Literal["skill", "mistake", "pair"]
 GONE = "gone"
-"""The status of an item that evidence is kept of, and that the bank no longer has."""
+"""The status of an item that has evidence but is no longer in the bank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditRow:
-    """One item or pair. Counts are rollouts; the three rates are of recent ones where evidence fades."""
+    """One item or pair. Counts are rollouts; rates weigh recent rollouts more where evidence fades."""
 
     item_id: str
     kind: Kind
     text: str
-    """A title, a description, or both of a pair."""
+    """A skill's title, a mistake's description, or both for a pair."""
     status: str
     """``static``, ``probation``, ``admitted`` or ``gone``."""
     num_uses: int
@@ -63,7 +64,7 @@ class AuditRow:
 
     @property
     def polarity_counts(self) -> tuple[int, int, int]:
-        """Helpful, neutral and misleading, whatever the outcome."""
+        """(helpful, neutral, misleading), summed over both outcomes."""
         return (
             self.right_helpful + self.wrong_helpful,
             self.right_neutral + self.wrong_neutral,
@@ -72,7 +73,7 @@ class AuditRow:
 
 
 def audit_rows(bank: SkillBank, ledger: EvidenceLedger) -> list[AuditRow]:
-    """Items first, then pairs, each most useful first; items of the bank that were never used stand in the middle."""
+    """Make the rows: items, then pairs, each by falling usefulness; unused items, at 0.5, are in the middle."""
     items = {item.item_id: item for item in bank.items}
     known = [*items, *(item_id for item_id in ledger.items if item_id not in items)]
     gone = {entry["id"]: str(entry["text"]) for entry in bank.metadata.get(UNFIT, ())}
@@ -82,7 +83,7 @@ def audit_rows(bank: SkillBank, ledger: EvidenceLedger) -> list[AuditRow]:
 
 
 def save_audit(rows: Sequence[AuditRow], path: Path) -> None:
-    """As CSV or as JSON, by the file's name."""
+    """Write rows as CSV or JSON, by the suffix of the path."""
     if path.suffix == ".json":
         text = json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
     else:
@@ -111,7 +112,7 @@ def load_audit(path: Path) -> list[AuditRow]:
         raise ValueError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from error
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         raise ValueError(f"{path}: an audit must be a list of rows")
-    return [_parsed(record, f"{path}: row {number}") for number, record in enumerate(records, start=1)]
+    return [_parse_row(record, f"{path}: row {number}") for number, record in enumerate(records, start=1)]
 
 
 def _csv_records(text: str) -> list[dict[str, Any]]:
@@ -121,18 +122,24 @@ def _csv_records(text: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneRules:
-    """Which items an audit condemns; static ones too, since a person asks for it."""
+    """Which items to drop by an audit; static items too, since a person asks for it."""
 
     misleading_above: float | None = 0.5
-    """The rate of misleading is over this with confidence."""
+    """Drop items whose misleading rate is above this with confidence; None drops none for it."""
     usefulness_below: float | None = None
-    """Usefulness is under this with confidence."""
+    """Drop items whose usefulness is below this with confidence; None drops none for it."""
     min_uses: int = 30
-    """Items used less often stay."""
+    """Keep items with fewer uses."""
+
+    def __post_init__(self) -> None:
+        for name in ("misleading_above", "usefulness_below"):
+            bound = getattr(self, name)
+            require(bound is None or 0 <= bound <= 1, f"prune.{name}", "be in [0, 1]", bound)
+        require_at_least(0, "prune.min_uses", self.min_uses)
 
 
 def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple[SkillBank, list[Dropped]]:
-    """A smaller bank, and what went with the reason."""
+    """Return the smaller bank, and the dropped items with their reasons."""
     by_id = {row.item_id: row for row in rows if row.kind != "pair"}
     dropped = [
         Dropped(item_id=item.item_id, reason=reason)
@@ -212,7 +219,7 @@ def _worth(row: AuditRow) -> tuple[float, str]:
     return -row.usefulness, row.item_id
 
 
-def _parsed(record: Mapping[str, Any], where: str) -> AuditRow:
+def _parse_row(record: Mapping[str, Any], where: str) -> AuditRow:
     values: dict[str, Any] = {}
     for entry in fields(AuditRow):
         if entry.name not in record:

@@ -1,4 +1,4 @@
-"""The skill bank: what was learnt from experience, in the authors' JSON schema, so that their banks load as is."""
+"""The skill bank, in the authors' JSON schema, so that their banks load as they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DYNAMIC_PREFIX = "dyn_"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Skill:
-    """A general strategy that worked."""
+    """A strategy that worked."""
 
     ID_FIELD: ClassVar[str] = "skill_id"
     skill_id: str
@@ -65,7 +65,7 @@ Item = TypeVar("Item", Skill, Mistake)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SkillBank:
-    """Skills and mistakes, in order."""
+    """Skills and mistakes, each in order."""
 
     general_skills: tuple[Skill, ...]
     common_mistakes: tuple[Mistake, ...]
@@ -112,7 +112,7 @@ class SkillBank:
         return bank
 
     def to_json(self) -> str:
-        """The bank in its schema, indented, ending in a newline."""
+        """Return the bank as indented JSON, ending in a newline."""
         content = {
             "general_skills": [_write_item(skill) for skill in self.general_skills],
             "task_specific_skills": dict(self.task_specific_skills),
@@ -123,13 +123,13 @@ class SkillBank:
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write atomically: whoever reads sees the old bank or the new one, also after a crash."""
+        """Write atomically: a reader sees the old bank or the new one, also after a crash."""
         with atomically(Path(path)) as file:
             file.write(self.to_json())
 
     @property
     def content_hash(self) -> str:
-        """Changes whenever anything in the bank does."""
+        """A digest of the whole content."""
         return hashlib.sha256(self.to_json().encode("utf-8")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What is checked before the first step, so that bad input stops a run before any work is lost."""
+"""Checks before the first step, so that bad input stops a run before any work is lost."""
 
 from __future__ import annotations
 

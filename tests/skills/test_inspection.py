@@ -11,7 +11,7 @@ import pytest
 
 from sgsd_lightning.skills.bank import SkillBank
 from sgsd_lightning.skills.diff import FieldChange, diff
-from sgsd_lightning.skills.inspection import BankProblem, problems_of
+from sgsd_lightning.skills.inspection import BankProblem, find_problems
 from sgsd_lightning.skills.similarity import LexicalSimilarity
 from tests.skills.bank_items import mistake, skill
 
@@ -21,7 +21,7 @@ MISTAKE = {"mistake_id": "err_001", "description": "Sign lost", "why_it_happens"
 
 def found(path: Path, content: Any) -> list[BankProblem]:
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return problems_of(path)
+    return find_problems(path)
 
 
 def test_a_sound_bank_has_no_problem(tmp_path: Path) -> None:
@@ -106,19 +106,19 @@ def test_near_duplicates_are_warnings_that_name_the_other(tmp_path: Path) -> Non
     problems = found(tmp_path / "bank.json", {"general_skills": [SKILL, other], "common_mistakes": [MISTAKE]})
     assert [(p.severity, p.item_id) for p in problems] == [("warning", "gen_002")]
     assert problems[0].message.startswith("says much the same as gen_001 (similarity 0.")
-    assert problems_of(tmp_path / "bank.json", LexicalSimilarity(1.0)) == []
+    assert find_problems(tmp_path / "bank.json", LexicalSimilarity(1.0)) == []
 
 
 def test_a_file_that_is_no_text_or_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "bank.json").write_bytes(b'{"a": "\xff"}')
-    assert str(problems_of(tmp_path / "bank.json")[0]).startswith("error: not UTF-8 text (")
+    assert str(find_problems(tmp_path / "bank.json")[0]).startswith("error: not UTF-8 text (")
     with pytest.raises(FileNotFoundError, match=r"skill bank .* does not exist"):
-        problems_of(tmp_path / "nowhere.json")
+        find_problems(tmp_path / "nowhere.json")
 
 
 def test_the_released_banks_have_no_error(shared_data: Path) -> None:
     for size in ("1b", "4b", "8b"):
-        assert problems_of(shared_data / f"skill_bank_qwen3_{size}.json") == []
+        assert find_problems(shared_data / f"skill_bank_qwen3_{size}.json") == []
 
 
 def test_what_changed_is_found_per_kind_and_field() -> None:

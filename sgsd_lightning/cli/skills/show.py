@@ -13,8 +13,8 @@ from sgsd_lightning.cli.output import cell, say
 from sgsd_lightning.shown_text import one_line
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
-from sgsd_lightning.skills.inspection import problems_of
-from sgsd_lightning.skills.provenance import SOURCES_KEY, sources_of
+from sgsd_lightning.skills.inspection import find_problems
+from sgsd_lightning.skills.provenance import SOURCES_KEY, list_sources
 from sgsd_lightning.skills.selection import STATUS
 
 
@@ -41,7 +41,7 @@ def show(arguments: Sequence[str]) -> None:
         "mistakes": bank.common_mistakes,
     }
     for item in chosen[options.kind]:
-        num_sources = str(len(sources_of(item))) if SOURCES_KEY in item.extra else ""
+        num_sources = str(len(list_sources(item))) if SOURCES_KEY in item.extra else ""
         status = str(item.extra.get(STATUS, "static"))
         table.add_row(cell(item.item_id), cell(status), num_sources, cell(_headline(item)))
     Console().print(table)
@@ -60,7 +60,7 @@ def validate(arguments: Sequence[str]) -> None:
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--notes", action="store_true", help="say too what is merely unusual")
     options = parser.parse_args(list(arguments))
-    problems = problems_of(options.bank)
+    problems = find_problems(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
             say(one_line(str(problem)))
