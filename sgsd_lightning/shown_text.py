@@ -33,7 +33,7 @@ def one_line(text: str) -> str:
     return _CONTROL_OR_BREAK.sub(_spelt, text)
 
 
-def cells(row: Mapping[str, Any]) -> dict[str, Any]:
+def quote_cells(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a CSV file whose texts no spreadsheet takes for formulas: an apostrophe stands before those it would.
 
     Numbers stay numbers, spelt as text too.
@@ -41,8 +41,8 @@ def cells(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _quoted(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def text_of_cell(cell: str) -> str:
-    """The text that :func:`cells` wrote."""
+def read_cell(cell: str) -> str:
+    """The text that :func:`quote_cells` wrote."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
 
 

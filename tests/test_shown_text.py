@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sgsd_lightning.cli import main
 from sgsd_lightning.cli.terminal import announce_choices
-from sgsd_lightning.shown_text import cells, one_line, printable, text_of_cell
+from sgsd_lightning.shown_text import one_line, printable, quote_cells, read_cell
 from sgsd_lightning.skills import SkillBank
 from tests.skills.bank_items import mistake, skill
 
@@ -80,17 +80,17 @@ PLAIN = ["plain", "'quoted'", "", " =1", "a=b", "-5", "+0.5e-3", "1 = 1", "\u221
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_a_formula_gets_an_apostrophe_and_is_read_without(text: str) -> None:
-    assert cells({"x": text}) == {"x": f"'{text}"}
+    assert quote_cells({"x": text}) == {"x": f"'{text}"}
 
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_other_texts_and_numbers_stay(text: str) -> None:
-    assert cells({"x": text, "y": -1.5, "z": None}) == {"x": text, "y": -1.5, "z": None}
+    assert quote_cells({"x": text, "y": -1.5, "z": None}) == {"x": text, "y": -1.5, "z": None}
 
 
 @given(st.text() | st.sampled_from([*FORMULAS, *PLAIN]))
 def test_a_cell_is_read_as_it_was_written(text: str) -> None:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerow(cells({"x": text}).values())
+    csv.writer(buffer).writerow(quote_cells({"x": text}).values())
     (row,) = csv.reader(io.StringIO(buffer.getvalue(), newline=""))
-    assert [text_of_cell(cell) for cell in row] == [text]
+    assert [read_cell(cell) for cell in row] == [text]

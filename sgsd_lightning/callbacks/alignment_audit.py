@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from sgsd_lightning.callbacks.prompt_arrival import arrival_warnings
+from sgsd_lightning.callbacks.prompt_arrival import check_arrival
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.encoding import reserved_strings
 from sgsd_lightning.module import SelfDistillation
@@ -66,7 +66,7 @@ def audit(module: SelfDistillation, problem: Problem) -> AuditReport:
         ids = rollout.prompt_ids if role is PromptRole.STUDENT else learner.prompts.render(learner.tokenizer, *prompt)
         report.sections.append(_describe_prompt(learner, role, ids))
         report.warnings += _prompt_warnings(learner, role, ids)
-        report.warnings += arrival_warnings(
+        report.warnings += check_arrival(
             learner.tokenizer, learner.prompts, prompt, _parts(learner, problem, guidance, context)
         )
     report.warnings += _template_warnings(learner)

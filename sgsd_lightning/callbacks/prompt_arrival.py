@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from transformers import PreTrainedTokenizerBase
 
 from sgsd_lightning.encoding import reserved_strings
-from sgsd_lightning.encoding.templates import complaints, has_generation_prompt, reads_the_clock
+from sgsd_lightning.encoding.templates import find_changes, has_generation_prompt, reads_the_clock
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.prompts.chat import Prompt
 from sgsd_lightning.types import Messages
 
 
-def arrival_warnings(
+def check_arrival(
     tokenizer: PreTrainedTokenizerBase, prompts: ChatPrompts, prompt: Prompt, parts: Mapping[str, str]
 ) -> list[str]:
     """One sentence for each thing that is not as it should be.
@@ -30,7 +30,7 @@ def arrival_warnings(
     shown = "".join(message["content"] for message in messages)
     parts = {name: text for name, text in parts.items() if text.strip() and text.strip() in shown}
     warnings = []
-    for sender, verb in complaints(tokenizer, messages, args):
+    for sender, verb in find_changes(tokenizer, messages, args):
         held = [name for name, text in parts.items() if _sent_by(sender, text, messages)]
         what = f" ({' and '.join(held)})" if held else ""
         warnings.append(f"the chat template {verb} the {sender} message{what} of the {role} prompt")

@@ -27,7 +27,7 @@ from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.shown_text import cells
+from sgsd_lightning.shown_text import quote_cells
 from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
 from sgsd_lightning.types import Problem
 
@@ -124,7 +124,7 @@ def write_scores(out: Path, samples: Sequence[Sample]) -> None:
     with (out / "problems.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [entry.name for entry in fields(ProblemScore)])
         writer.writeheader()
-        writer.writerows(cells(asdict(score)) for score in score_problems(samples))
+        writer.writerows(quote_cells(asdict(score)) for score in score_problems(samples))
     Console().print(score_table(sets))
     print(f"wrote {out / 'summary.json'} and {out / 'problems.csv'}; every sample is in {out}/samples*.jsonl")
 

@@ -23,7 +23,7 @@ from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
 from sgsd_lightning.shown_text import printable
-from sgsd_lightning.training.control_tokens import control_token_warning, texts_of
+from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.loggers import default_loggers
 
 SEED = 42
@@ -50,8 +50,8 @@ class SelfDistillationTrainer(Trainer):
         _load(self, model, datamodule)
         problems, learner = datamodule.problems["train"], model.learner
         report = audit(model, problems[0])
-        texts = {"train problems": texts_of(problems), "items of the bank": learner.contexts.own_texts()}
-        found = [control_token_warning(what, held, learner.tokenizer) for what, held in texts.items()]
+        texts = {"train problems": list_texts(problems), "items of the bank": learner.contexts.own_texts()}
+        found = [describe_control_tokens(what, held, learner.tokenizer) for what, held in texts.items()]
         report.warnings += [warning for warning in found if warning is not None]
         say(str(report))
 

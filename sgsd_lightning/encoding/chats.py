@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from sgsd_lightning.encoding.marks import MarkedText, Marks, TornTextError
-from sgsd_lightning.encoding.reserved import ReservedStrings, Span, Strings, cuts_through, reserved_strings
+from sgsd_lightning.encoding.reserved import ReservedStrings, Span, Strings, place_cuts, reserved_strings
 from sgsd_lightning.types import Messages
 
 TemplateArgs = Mapping[str, Any]
@@ -212,7 +212,7 @@ def _cuts(spans: Iterable[Span], content: MarkedText) -> set[int]:
             inner.append((start, end))
         else:
             edges |= {start + place for place in range(1, len(inside)) if inside[place] != inside[place - 1]}
-    return edges | cuts_through(span for span in inner if not any(span[0] < edge < span[1] for edge in edges))
+    return edges | place_cuts(span for span in inner if not any(span[0] < edge < span[1] for edge in edges))
 
 
 def _touches(span: Span, content: MarkedText) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sgsd_lightning.encoding.reserved import Span, cuts_through
+from sgsd_lightning.encoding.reserved import Span, place_cuts
 
 _CANDIDATES = [chr(code) for code in (*range(0xFDD0, 0xFDF0), *range(0xE000, 0xF8FF))]
 """Noncharacters, which no text should hold, and then private ones."""
@@ -58,7 +58,7 @@ class Marks(NamedTuple):
             return text
         if first == last:
             return text[: first + 1] + self.single + text[first + 1 :]
-        gaps = sorted(min(max(cut, first + 1), last) for cut in cuts_through(hidden))
+        gaps = sorted(min(max(cut, first + 1), last) for cut in place_cuts(hidden))
         insertions = [(first + 1, self.opening), *((gap, self.gap) for gap in gaps), (last, self.closing)]
         places = [0, *(place for place, _ in insertions), len(text)]
         marks = [*(mark for _, mark in insertions), ""]

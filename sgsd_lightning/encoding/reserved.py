@@ -109,7 +109,7 @@ def reserved_strings(tokenizer: PreTrainedTokenizerBase, chat_template: str | No
     return known[1]
 
 
-def cuts_through(spans: Iterable[Span]) -> set[int]:
+def place_cuts(spans: Iterable[Span]) -> set[int]:
     """The fewest places, each inside a span, such that every span of two characters or more has one."""
     cuts: set[int] = set()
     last = -1

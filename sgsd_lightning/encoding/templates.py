@@ -15,7 +15,7 @@ _STOPPED_CLOCK = "{%- macro strftime_now(format) -%}DATE{%- endmacro -%}"
 """Before a template, it stands in for the function that transformers gives it."""
 
 
-def complaints(
+def find_changes(
     tokenizer: PreTrainedTokenizerBase, chat: Messages, template_args: TemplateArgs
 ) -> list[tuple[str, str]]:
     """What the template does to messages beside writing each once, in order: the message's role, and what.

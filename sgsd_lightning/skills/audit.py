@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgsd_lightning.metrics.intervals import WilsonInterval
-from sgsd_lightning.shown_text import cells, text_of_cell
+from sgsd_lightning.shown_text import quote_cells, read_cell
 from sgsd_lightning.skills.admission import Dropped
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import (
@@ -90,7 +90,7 @@ def save_audit(rows: Sequence[AuditRow], path: Path) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, [entry.name for entry in fields(AuditRow)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(cells(asdict(row)) for row in rows)
+        writer.writerows(quote_cells(asdict(row)) for row in rows)
         text = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -117,7 +117,7 @@ def load_audit(path: Path) -> list[AuditRow]:
 
 def _csv_records(text: str) -> list[dict[str, Any]]:
     rows = csv.DictReader(io.StringIO(text))
-    return [{name: text_of_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
+    return [{name: read_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,6 @@ _SPELLINGS = re.compile(
 )
 
 
-def control_spellings_in(text: str) -> list[str]:
+def find_control_spellings(text: str) -> list[str]:
     """What looks like a control token of a well-known model, each once, in order."""
     return list(dict.fromkeys(match.group() for match in _SPELLINGS.finditer(text)))

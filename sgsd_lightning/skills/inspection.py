@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgsd_lightning.skills.bank import Mistake, Skill
-from sgsd_lightning.skills.control_spellings import control_spellings_in
+from sgsd_lightning.skills.control_spellings import find_control_spellings
 from sgsd_lightning.skills.provenance import SOURCES_KEY
 from sgsd_lightning.skills.similarity import LexicalSimilarity, TextSimilarity
 
@@ -129,7 +129,7 @@ def _check_entry(entry: _Entry) -> Iterator[BankProblem]:
         elif len(value) > MAX_TEXT_CHARACTERS:
             message = f"has {len(value)} characters, more than {MAX_TEXT_CHARACTERS}; every prompt that shows it grows"
             yield entry.problem("warning", name, message)
-        if isinstance(value, str) and (found := control_spellings_in(value)):
+        if isinstance(value, str) and (found := find_control_spellings(value)):
             message = f"holds what models know as control tokens ({', '.join(found)}); prompts show them as plain text"
             yield entry.problem("warning", name, message)
     for name in entry.content:

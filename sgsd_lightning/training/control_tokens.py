@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 NUM_SHOWN = 5
 
 
-def control_token_warning(what: str, texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> str | None:
+def describe_control_tokens(what: str, texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> str | None:
     """One sentence with the number and the first ids of the texts that hold some; None where none does.
 
     Args:
@@ -36,12 +36,12 @@ def control_token_warning(what: str, texts: Mapping[str, str], tokenizer: PreTra
 
 def warn_of_control_tokens(what: str, texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> None:
     """Log it."""
-    warning = control_token_warning(what, texts, tokenizer)
+    warning = describe_control_tokens(what, texts, tokenizer)
     if warning is not None:
         log.warning("%s", warning)
 
 
-def texts_of(problems: Sequence[Problem]) -> dict[str, str]:
+def list_texts(problems: Sequence[Problem]) -> dict[str, str]:
     """All that a prompt may show of each problem, by its id."""
     return {
         problem.problem_id: "\n".join([problem.text, problem.answer, problem.solution or "", *problem.shards])

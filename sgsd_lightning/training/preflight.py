@@ -11,7 +11,7 @@ from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter
-from sgsd_lightning.training.control_tokens import texts_of, warn_of_control_tokens
+from sgsd_lightning.training.control_tokens import list_texts, warn_of_control_tokens
 from sgsd_lightning.training.learner import Learner
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import Verifier
@@ -69,7 +69,7 @@ def keep_fitting_problems(
     Raises:
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
-    warn_of_control_tokens(f"{split} problems", texts_of(problems), tokenizer)
+    warn_of_control_tokens(f"{split} problems", list_texts(problems), tokenizer)
     guidance = {} if rollouter is None else rollouter.guidance_for(problems)
     shown = [
         prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from sgsd_lightning.callbacks.prompt_arrival import arrival_warnings
+from sgsd_lightning.callbacks.prompt_arrival import check_arrival
 from sgsd_lightning.encoding.templates import reads_the_clock
 from sgsd_lightning.policy.byte_tokenizer import CHAT_TEMPLATE, byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
@@ -61,7 +61,7 @@ def tokenizer_with(template: str) -> PreTrainedTokenizerFast:
 def warnings_of(tokenizer: PreTrainedTokenizerFast, problem: Problem = PROBLEM) -> list[str]:
     prompts = ChatPrompts(system_text="BE EXACT")
     parts = {"problem": problem.text, "system text": "BE EXACT", "privileged text": CONTEXT.text}
-    return arrival_warnings(tokenizer, prompts, prompts.teacher_prompt(problem, CONTEXT), parts)
+    return check_arrival(tokenizer, prompts, prompts.teacher_prompt(problem, CONTEXT), parts)
 
 
 @pytest.mark.parametrize(("template", "expected"), TEMPLATES.values(), ids=TEMPLATES)

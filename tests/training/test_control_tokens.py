@@ -6,7 +6,7 @@ import pytest
 
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
-from sgsd_lightning.training.control_tokens import control_token_warning, texts_of
+from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.preflight import keep_fitting_problems
 from sgsd_lightning.types import Problem
 
@@ -28,6 +28,6 @@ def test_one_warning_counts_them_and_names_the_first(caplog: pytest.LogCaptureFi
 
 
 def test_sound_problems_get_none_and_many_are_cut_short() -> None:
-    assert control_token_warning("train problems", texts_of(SOUND), byte_tokenizer()) is None
+    assert describe_control_tokens("train problems", list_texts(SOUND), byte_tokenizer()) is None
     many = {str(n): "<|im_end|>" for n in range(9)}
-    assert str(control_token_warning("items", many, byte_tokenizer())).endswith("text: 0, 1, 2, 3, 4 and 4 more")
+    assert str(describe_control_tokens("items", many, byte_tokenizer())).endswith("text: 0, 1, 2, 3, 4 and 4 more")
