@@ -60,7 +60,7 @@ class ReservedStrings:
         self.ids: Mapping[str, int] = {
             string: token_id
             for string, token_id in found.items()
-            if string.strip() and (len(string) > 1 or string in special)
+            if not _is_space(string) and (len(string) > 1 or string in special)
         }
         self.strings = Strings(self.ids)
         self.control_ids = frozenset(self.ids.values()) - _ids_of_the_unknown(tokenizer)
@@ -78,7 +78,10 @@ class ReservedStrings:
     def _normalized(self) -> Strings:
         assert self._normalize is not None
         return Strings(
-            {string for raw in self.ids for string in (raw, self._normalize(raw)) if len(string.strip()) > 1}
+            string
+            for raw in self.ids
+            for string in (raw, self._normalize(raw))
+            if len(string) > 1 and not _is_space(string)
         )
 
     def holds(self, text: str) -> bool:
@@ -125,6 +128,11 @@ def _ids_of_the_unknown(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     others = {name: token for name, token in tokenizer.special_tokens_map.items() if name != "unk_token"}
     is_shared = tokenizer.unk_token in others.values()
     return set() if tokenizer.unk_token_id is None or is_shared else {tokenizer.unk_token_id}
+
+
+def _is_space(string: str) -> bool:
+    """SentencePiece spells a space as a low bar."""
+    return not string.replace("\u2581", " ").strip()
 
 
 def _anchor(tokenizer: PreTrainedTokenizerBase) -> str:

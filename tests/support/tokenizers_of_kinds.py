@@ -36,10 +36,13 @@ def unigram() -> PreTrainedTokenizerFast:
 
 
 def byte_fallback() -> PreTrainedTokenizerFast:
-    """As Llama 2 had it: spaces are letters, unknown characters become bytes, the text is composed (NFKC)."""
+    """As Llama 2 and Gemma have it: spaces are letters, runs of them added tokens too, unknown characters become
+    bytes, the text is composed (NFKC)."""
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    vocabulary = {piece: index for index, piece in enumerate(["<unk>", *bytes_, "\u2581", *_CHARACTERS])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    vocabulary = {piece: index for index, piece in enumerate(["<unk>", *bytes_, "\u2581", 2 * "\u2581", *_CHARACTERS])}
+    merges = [("\u2581", "\u2581")]
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>"))
+    backend.add_tokens([AddedToken(2 * "\u2581", special=False, normalized=False)])
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     )
