@@ -175,6 +175,7 @@ def test_the_wheel_holds_both_packages_and_the_toy_configuration(tmp_path: Path)
     packages = {name.split("/")[0] for name in names}
     assert {name for name in packages if not name.endswith(".dist-info")} == {"sgsd_lightning", "sgsd_kernels"}
     assert "sgsd_lightning/configs/sgsd_toy.yaml" in names
+    assert {f"sgsd_lightning/starter/{name}" for name in ("word_problems.jsonl", "word_bank.json")} <= set(names)
     path = f"import sys; sys.path.insert(0, {str(tmp_path / 'unpacked')!r}); "
     code = "import sgsd_lightning, sgsd_kernels; print(sgsd_lightning.__file__); print(sgsd_kernels.__file__)"
     output = subprocess.run(

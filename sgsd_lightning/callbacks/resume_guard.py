@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from sgsd_lightning.checkpoints.reading import load_unsharded_part
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.encoding.templates import reads_the_clock
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.prompts.chat import PromptRole
 from sgsd_lightning.training.learner import Learner
 from sgsd_lightning.types import Problem, TeacherContext
 
@@ -33,9 +31,8 @@ log = logging.getLogger(__name__)
 HOW_TO_ALLOW = "Start a new run folder, or resume all the same with --resume.allow_changes=true"
 
 
-NUM_RENDERED = 8
-"""Problems whose prompts are compared as the model reads them."""
-_ANY_CONTEXT = TeacherContext(text="guidance", weight=1.0)
+PROBLEM, CONTEXT = Problem(problem_id="any", text="1 + 1?", answer="2"), TeacherContext(text="Add.", weight=1.0)
+"""What prompts are rendered of to compare them as the model reads them; the run's own texts are compared apart."""
 
 
 class ResumeGuard(Callback):
@@ -72,12 +69,12 @@ class ResumeGuard(Callback):
         if shown is not None:
             shown.prepare()
             self._contents["content of the student's contexts (skill bank)"] = contexts_digest(shown.state_dict())
+        self._contents |= _prompts_identity(pl_module.learner)
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, ProblemDataModule):
             problems = data.problems["train"]
             self._contents["content of the training problems"] = problems_digest(problems)
             self._contents["solutions and other fields of the training problems"] = problem_fields_digest(problems)
-            self._contents |= _prompts_identity(pl_module.learner, problems[:NUM_RENDERED])
             self._contents["data.batch_size x processes"] = str(data.batch_size * trainer.world_size)
         if self.origin is not None:
             state = load_unsharded_part(Path(self.origin)).get("callbacks", {}).get(self.state_key)
@@ -126,14 +123,13 @@ class ResumeGuard(Callback):
         log.warning("this run resumes a checkpoint that was written with something else:\n%s", listed)
 
 
-def _prompts_identity(learner: Learner, problems: Sequence[Problem]) -> Identity:
-    """How the template, which may write the date, and the tokenizer render prompts with and without a context."""
+def _prompts_identity(learner: Learner) -> Identity:
+    """What the chat template, which may write the date, and the tokenizer make of a prompt of each role."""
     learner.load_tokenizer()
     prompts, tokenizer = learner.prompts, learner.tokenizer
-    rendered = [prompts.student(tokenizer, problem) for problem in problems]
-    rendered += [prompts.teacher(tokenizer, problem, _ANY_CONTEXT) for problem in problems]
-    messages = prompts.student_messages(problems[0]) if problems else []
-    is_dated = bool(messages) and reads_the_clock(tokenizer, messages, prompts.render_args(PromptRole.STUDENT))
+    rendered = [prompts.student(tokenizer, PROBLEM), prompts.teacher(tokenizer, PROBLEM, CONTEXT)]
+    messages, role = prompts.student_prompt(PROBLEM)
+    is_dated = reads_the_clock(tokenizer, messages, prompts.render_args(role))
     return {
         "chat template": contexts_digest({"chat_template": tokenizer.chat_template}),
         "rendered prompts": prompts_digest(rendered) + (" (the chat template reads the clock)" if is_dated else ""),

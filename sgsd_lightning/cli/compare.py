@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sgsd_lightning.cli.command_parser import CommandParser
 from sgsd_lightning.cli.output import cell, say
-from sgsd_lightning.evaluation.comparison import Comparison, changed_problems, compare
-from sgsd_lightning.evaluation.samples import load_samples
+
+if TYPE_CHECKING:
+    from sgsd_lightning.evaluation.comparison import Comparison
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
         FileNotFoundError: for a folder without samples.
         ValueError: for evaluations that share no problem.
     """
-    parser = argparse.ArgumentParser(prog="sgsd compare", description=__doc__)
+    parser = CommandParser(prog="sgsd compare", description=__doc__)
     parser.add_argument("first", type=Path, help="folder of `sgsd evaluate`")
     parser.add_argument("second", type=Path, help="another, of the same problems")
     parser.add_argument("--changed", type=int, default=10, help="how many of the problems that changed are listed")
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     if options.changed < 0:
         raise ValueError(f"sgsd compare: --changed must be 0 or more; got {options.changed}")
+    from sgsd_lightning.evaluation.comparison import changed_problems, compare
+    from sgsd_lightning.evaluation.samples import load_samples
+
     first, second = load_samples(options.first), load_samples(options.second)
     found = compare(first, second)
     console = Console()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from sgsd_lightning.cli.command_parser import CommandParser
 
 CONFIG = "sgsd_toy"
 GROWING = "sgsd+growing"
@@ -43,7 +44,7 @@ def methods(skill_evaluation: str) -> tuple[Method, ...]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the demo for each seed and write ``summary.json`` and ``demo.png`` into the output folder."""
-    parser = argparse.ArgumentParser(prog="sgsd demo", description=main.__doc__)
+    parser = CommandParser(prog="sgsd demo", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="output folder; its content is replaced")
     parser.add_argument("--seeds", default="0", help="seeds of base model and training, separated by commas")
     parser.add_argument("--max-steps", type=int, default=None, help="training steps; default: the configuration's")

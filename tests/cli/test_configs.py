@@ -144,8 +144,10 @@ def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.Mon
         f"--config={shipped}",
         "--x=1",
     ]
-    with pytest.raises(FileNotFoundError, match=r"no shipped configuration of that name; there are .*sgsd_toy"):
+    with pytest.raises(FileNotFoundError, match=r"no shipped configuration of that name; did you mean sgsd_toy\?"):
         resolve_config("elsewhere/sgsd_toy.yaml")
+    with pytest.raises(FileNotFoundError, match=r"no shipped configuration of that name; there are .*sgsd_toy, "):
+        resolve_config("nothing.like.it")
 
 
 def test_a_short_name_stands_for_files_laid_over_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

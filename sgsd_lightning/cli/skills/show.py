@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from sgsd_lightning.cli.command_parser import CommandParser
 from sgsd_lightning.cli.output import cell, say
 from sgsd_lightning.shown_text import one_line
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
-from sgsd_lightning.skills.inspection import find_problems
 from sgsd_lightning.skills.provenance import SOURCES_KEY, list_sources
 from sgsd_lightning.skills.selection import STATUS
 
@@ -25,7 +24,7 @@ def show(arguments: Sequence[str]) -> None:
         FileNotFoundError: if there is no such bank.
         ValueError: if it is malformed.
     """
-    parser = argparse.ArgumentParser(prog="sgsd skills show", description="What a bank holds.")
+    parser = CommandParser(prog="sgsd skills show", description="What a bank holds.")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--kind", choices=("skills", "mistakes"), help="only these")
     options = parser.parse_args(list(arguments))
@@ -43,7 +42,7 @@ def show(arguments: Sequence[str]) -> None:
     for item in chosen[options.kind]:
         num_sources = str(len(list_sources(item))) if SOURCES_KEY in item.extra else ""
         status = str(item.extra.get(STATUS, "static"))
-        table.add_row(cell(item.item_id), cell(status), num_sources, cell(_headline(item)))
+        table.add_row(cell(item.item_id), cell(status), num_sources, cell(item.headline))
     Console().print(table)
 
 
@@ -54,12 +53,12 @@ def validate(arguments: Sequence[str]) -> None:
         FileNotFoundError: if there is no such bank.
         SystemExit: with status 1 if it would not load.
     """
-    parser = argparse.ArgumentParser(
-        prog="sgsd skills validate", description="What is wrong with a bank, item by item."
-    )
+    parser = CommandParser(prog="sgsd skills validate", description="What is wrong with a bank, item by item.")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--notes", action="store_true", help="say too what is merely unusual")
     options = parser.parse_args(list(arguments))
+    from sgsd_lightning.skills.inspection import find_problems
+
     problems = find_problems(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
@@ -77,7 +76,7 @@ def compare(arguments: Sequence[str]) -> None:
         FileNotFoundError: if one of them is missing.
         ValueError: if one is malformed.
     """
-    parser = argparse.ArgumentParser(prog="sgsd skills diff", description="What changed between two banks.")
+    parser = CommandParser(prog="sgsd skills diff", description="What changed between two banks.")
     parser.add_argument("old", metavar="OLD")
     parser.add_argument("new", metavar="NEW")
     options = parser.parse_args(list(arguments))
@@ -92,11 +91,11 @@ def compare(arguments: Sequence[str]) -> None:
 
 def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
     for item in found.added:
-        say(one_line(f"+ {item.item_id}: {_headline(item)}"))
+        say(one_line(f"+ {item.item_id}: {item.headline}"))
     for item in found.removed:
-        say(one_line(f"- {item.item_id}: {_headline(item)}"))
+        say(one_line(f"- {item.item_id}: {item.headline}"))
     for change in found.changed:
-        say(one_line(f"~ {change.new.item_id}: {_headline(change.new)}"))
+        say(one_line(f"~ {change.new.item_id}: {change.new.headline}"))
         for field in change.fields:
             _print_change(field, "    ")
     if found.is_reordered:
@@ -111,7 +110,3 @@ def _print_change(change: FieldChange, indent: str) -> None:
 def _short(value: object, width: int = 70) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _headline(item: Skill | Mistake) -> str:
-    return item.title if isinstance(item, Skill) else item.description
