@@ -36,6 +36,9 @@ def check_problems(
         data.keep(split, keep_fitting_problems(usable, learner.prompts, learner.tokenizer, split, rollouter))
         if is_training:
             warn_of_control_tokens("items of the bank", learner.contexts.own_texts(), learner.tokenizer)
+            guidance = getattr(learner.rollouter, "guidance", None)
+            if guidance is not None:
+                warn_of_control_tokens("items of the student's bank", guidance.own_texts(), learner.tokenizer)
             check_teacher_prompts(data.problems[split], learner)
 
 
