@@ -10,6 +10,7 @@ import torch
 from sgsd_kernels.divergence.passes import DivergenceRows
 from sgsd_kernels.divergence.rule import Divergence
 from sgsd_kernels.head.passes import Normalizer
+from sgsd_kernels.triton_shared.catalogue import Specimen
 from sgsd_kernels.triton_shared.configs import TileConfig
 from sgsd_kernels.triton_shared.operands import (
     OPTION_SIGNATURE,
@@ -63,7 +64,7 @@ def shared_arguments(
         "log_weight": student.row_max if rows.log_weight is None else rows.log_weight.contiguous(),
         "num_teachers": rows.num_teachers,
         "IS_MIXTURE": rows.log_weight is not None,
-        "GROUP_ROWS": config.group_rows,
+        "GROUP_ROWS": config.group_rows_of(rows.student.hidden.shape[1], rows.student.hidden.dtype),
         **divergence_arguments(rows.divergence),
     }
 
@@ -85,6 +86,11 @@ SPECIMEN_KINDS: tuple[tuple[str, bool], ...] = (
     ("jsd", True),
 )
 """(kind, whether of a mixture) of what is compiled ahead of time: the kinds that need the least and the most."""
+
+
+def has_variants(specimen: Specimen) -> bool:
+    """Whether options are compiled too: for the JSD of one teacher, which needs most registers, in bfloat16."""
+    return specimen.name.endswith("bfloat16/jsd")
 
 
 def tile_specimens(capability: int) -> Iterator[tuple[str, torch.dtype, TileConfig, dict[str, Any]]]:
