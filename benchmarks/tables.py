@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import (
     accuracy,
-    compile_report,
+    compile_tables,
     evidence,
     merge_banks,
     retrieval,
@@ -117,7 +117,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "gpu": gpu_tables,
     "cpu": cpu_tables,
     "accuracy": accuracy_table,
-    "compile report": compile_report.committed_table,
+    "compile report": compile_tables.committed_tables,
     "train step": train_step_table,
     "rollouts": rollouts_table,
     "shared prompts": shared_prompts_table,
