@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compile_tables import report_table
 from benchmarks.compiled_kernel import (
     SHARED_MEMORY_LIMIT,
     CompiledKernel,
@@ -32,7 +33,6 @@ from benchmarks.compiled_kernel import (
     compile_specimen,
     specimens_by_name,
 )
-from benchmarks.compile_tables import report_table
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parent / "kernels"

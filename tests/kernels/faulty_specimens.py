@@ -71,13 +71,9 @@ def all_specimens(capability: int) -> list[Specimen]:
         specimen("spilling", centre_kernel, 8192, num_warps=1),
         specimen("without-products", copy_kernel, 256, expects=("wgmma", "tma")),
         specimen("impossible", impossible_kernel, 128),
-        replace(
-            specimen("narrow", copy_kernel, 128), divisible_by_16=frozenset(), holds=frozenset({"16-byte stores"})
-        ),
+        replace(specimen("narrow", copy_kernel, 128), divisible_by_16=frozenset(), holds=frozenset({"16-byte stores"})),
         specimen("accurate", accurate_exponential_kernel, 128),
-        replace(
-            specimen("from-registers", register_product_kernel, 64), signature={"source": "*bf16", "out": "*fp32"}
-        ),
+        replace(specimen("from-registers", register_product_kernel, 64), signature={"source": "*bf16", "out": "*fp32"}),
         # 10 stages of 128 x 128 numbers of 2 bytes are 320 KiB, more than any device has
         Specimen(
             name="greedy",

@@ -156,7 +156,10 @@ def test_a_kernel_at_every_limit_has_no_fault() -> None:
         ({"instructions": {"wgmma": 8}}, "holds no tma instruction"),
         ({"ptx_instructions": {"wgmma": 4}}, "holds no 16-byte stores"),
         ({"ptx_instructions": {"16-byte stores": 1, "slow exp2": 3}}, "holds 3 exponentials that keep subnormal"),
-        ({"ptx_instructions": {"16-byte stores": 1, "wgmma from registers": 2}}, "holds 2 products (wgmma) that take A"),
+        (
+            {"ptx_instructions": {"16-byte stores": 1, "wgmma from registers": 2}},
+            "holds 2 products (wgmma) that take A",
+        ),
         ({"is_serialized": True}, "has its asynchronous products"),
     ],
 )

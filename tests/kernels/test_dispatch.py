@@ -14,6 +14,8 @@ from sgsd_kernels import Workload, dispatch, linear_logprob, resolve_implementat
 from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
 from sgsd_kernels.head.implementations import passes_for
 
+pytestmark = pytest.mark.on_cpu
+
 HALF = frozenset({torch.bfloat16})
 FULL = frozenset({torch.float32})
 CPU = Workload("linear_logprob", "cpu", 0, FULL, 64)

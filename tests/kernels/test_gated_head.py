@@ -143,6 +143,7 @@ def test_entropies_and_logprobs_come_in_the_layout_of_the_tokens(implementation:
     assert (output.student_entropy[~inputs["loss_mask"]] == 0).all()
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -17,11 +17,15 @@ HALF_DTYPES = (torch.bfloat16, torch.float16)
 
 
 def can_use_tma(*factors: Tensor) -> bool:
-    """Whether the bulk copy engine can read the matrices: half precision, contiguous rows, 16-byte alignment."""
+    """Whether the bulk copy engine can read the matrices: half precision, contiguous rows, 16-byte alignment.
+
+    Rows must not overlap, as those of an expanded matrix do: the engine is not promised to read such.
+    """
     return all(
         factor.dtype in HALF_DTYPES
         and factor.numel() > 0
         and factor.stride(1) == 1
+        and (len(factor) == 1 or factor.stride(0) >= factor.shape[1])
         and factor.stride(0) * factor.element_size() % 16 == 0
         and factor.data_ptr() % 16 == 0
         for factor in factors
