@@ -13,7 +13,7 @@ import torch
 GROUP_BYTES = 16 * 2**20
 """Of hidden states that programs in flight share: a third of Hopper's 50 MiB L2, whose halves each serve half of the
 multiprocessors, and less than the 40 MiB of an A100."""
-FEWEST_GROUP_ROWS = 8
+FEWEST_GROUP_ROWS = 12
 """With fewer row blocks in a group the head would be read too often."""
 
 
