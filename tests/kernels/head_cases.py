@@ -34,6 +34,14 @@ def rows_of_width(width: int, num_rows: int = 8192, dtype: torch.dtype = torch.b
     )
 
 
+def logprob_bound(width: int) -> float:
+    """Of the error of log-probabilities in nats that kernels/README.md states for heads of a width.
+
+    Tensor cores that truncate lose in each of the steps that a longer product has.
+    """
+    return max(1e-5, 1e-7 * width)
+
+
 def double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from sgsd_kernels import LogprobOutput, linear_logprob
+from sgsd_kernels.head import gradients as gradients_module
 from sgsd_kernels.head import reference
 from sgsd_kernels.head.cublas import CublasPasses
 from sgsd_kernels.head.function import linear_logprob_by
@@ -294,6 +295,23 @@ def test_half_precision_comes_by_the_copy_engine_forward_and_backward(
     inputs = example(9, 16, 50, dtype)
     gradients(functools.partial(by, passes), inputs, torch.ones(2, 9))
     assert len(made) == (4 if dtype == torch.bfloat16 else 0)
+
+
+@pytest.mark.parametrize(("dtype", "multiplied"), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)])
+def test_backward_products_are_in_the_dtype_that_keeps_the_exponent(
+    dtype: torch.dtype, multiplied: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[torch.dtype] = []
+    product = gradients_module.product
+
+    def recorded(left: Tensor, right: Tensor) -> Tensor:
+        found.append(left.dtype)
+        return product(left, right)
+
+    monkeypatch.setattr(gradients_module, "product", recorded)
+    inputs = example(9, 16, 50, dtype)
+    gradients(functools.partial(by, POINTERS), inputs, torch.ones(2, 9))
+    assert found == [multiplied, multiplied]  # of hidden and of the head
 
 
 def test_the_copy_engine_reads_what_is_aligned_and_contiguous() -> None:

@@ -20,7 +20,7 @@ from sgsd_kernels.triton_shared.configs import dlogits_config, scan_config
 from torch import Tensor
 
 from tests.kernels import divergence_cases
-from tests.kernels.head_cases import double, example, gradients
+from tests.kernels.head_cases import double, example, gradients, logprob_bound
 from tests.kernels.kernel_passes import device_capability
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -53,7 +53,7 @@ def test_the_tiles_of_the_head_give_float64_values_and_gradients(capability: int
         assert 2 * tiles.block_columns < VOCAB_SIZE
         assert tiles.block_width < WIDTH
     for ours, theirs in zip(by(passes, **inputs), linear_logprob(**double(inputs), entropy=True), strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=logprob_bound(WIDTH))
     upstream = torch.randn(2, NUM_ROWS)
     actual = gradients(functools.partial(by, passes), inputs, upstream)
     for mine, exact in zip(actual, gradients(linear_logprob, double(inputs), upstream), strict=True):
