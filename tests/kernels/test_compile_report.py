@@ -219,8 +219,9 @@ def test_the_committed_reports_are_those_of_every_kernel_without_fault(version: 
     assert report["versions"]["triton"] == version
     assert report["faults"] == []
     kernels = {(kernel["capability"], kernel["name"]): kernel for kernel in report["kernels"]}
-    assert {capability for capability, _ in kernels} == SHARED_MEMORY_LIMIT.keys()
-    for capability in SHARED_MEMORY_LIMIT:
+    capabilities = {capability for capability, _ in kernels}
+    assert capabilities >= (SHARED_MEMORY_LIMIT.keys() if version == constrained_triton() else {90})
+    for capability in capabilities:
         assert {name for of, name in kernels if of == capability} == specimens_by_name(CATALOGUE, capability).keys()
     scan = kernels[90, "scan/tma/bfloat16/entropy"]
     assert scan["spilled_bytes"] == 0
@@ -228,7 +229,7 @@ def test_the_committed_reports_are_those_of_every_kernel_without_fault(version: 
     assert scan["num_instructions"] <= (3700 if version == "3.8.0" else 2800)
     assert scan["ptx_instructions"].get("slow exp2", 0) == 0
     assert kernels[90, "dlogits/tma/bfloat16"]["ptx_instructions"]["16-byte stores"] == 16
-    assert kernels[120, "dlogits/tma/bfloat16"]["shared_bytes"] <= 99 * 1024
+    assert all(kernel["shared_bytes"] <= 99 * 1024 for (of, _), kernel in kernels.items() if of == 120)
 
 
 def test_a_listing_gives_registers_stack_and_kinds_of_instructions() -> None:

@@ -53,13 +53,13 @@ def scan_config(capability: int, dtype: torch.dtype, use_tma: bool) -> TileConfi
     """The tiles of the forward scan on a device of the compute ``capability`` (80, 90, 100, 120 ...)."""
     if dtype == torch.float32:
         return TileConfig(64, 64, 16, num_warps=8, num_stages=3)
-    if capability >= 120:
+    if use_tma and capability >= 120:
         return DESKTOP_TILES
     if use_tma and capability >= 100:
         return TileConfig(128, 128, 64, num_warps=8, num_stages=4)
     if use_tma:
         return TileConfig(128, 256, 64, num_warps=8, num_stages=4, slices=2)
-    if capability >= 90:
+    if 90 <= capability < 120:
         return TileConfig(128, 128, 64, num_warps=8, num_stages=3)
     return TileConfig(128, 128, 32, num_warps=8, num_stages=4, group_rows=32, num_splits=27)
 
@@ -68,11 +68,11 @@ def dlogits_config(capability: int, dtype: torch.dtype, use_tma: bool) -> TileCo
     """The tiles of the backward recomputation."""
     if dtype == torch.float32:
         return TileConfig(64, 64, 16, num_warps=8, num_stages=3)
-    if capability >= 120:
+    if use_tma and capability >= 120:
         return DESKTOP_TILES
     if use_tma:
         return TileConfig(128, 256, 64, num_warps=8, num_stages=4, slices=2)
-    if capability >= 90:
+    if 90 <= capability < 120:
         return TileConfig(128, 128, 64, num_warps=8, num_stages=3)
     return TileConfig(128, 128, 32, num_warps=8, num_stages=4, group_rows=32)
 

@@ -37,11 +37,11 @@ TEACHER_FACTORS = (
 def divergence_config(capability: int, dtype: torch.dtype, use_tma: bool) -> TileConfig:
     """Tiles of which two fit into the registers; chosen as those of `configs`."""
     if dtype == torch.float32:
-        return TileConfig(64, 32, 32, num_warps=4, num_stages=3, slices=2)
+        return TileConfig(64, 32, 32, num_warps=4, num_stages=3, slices=4)
     if use_tma and capability < 100:
         return TileConfig(128, 128, 64, num_warps=8, num_stages=3, slices=4)
     num_splits = 33 if capability >= 90 else 27
-    return TileConfig(128, 64, 64, num_warps=8, num_stages=3, slices=2, group_rows=32, num_splits=num_splits)
+    return TileConfig(128, 64, 64, num_warps=8, num_stages=3, slices=4, group_rows=32, num_splits=num_splits)
 
 
 def shared_arguments(
