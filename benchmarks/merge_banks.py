@@ -28,7 +28,7 @@ from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.growth.merge import MergeSettings
 from sgsd_lightning.skills.growth.merge_bank import METADATA_KEY, merge_candidates
 from sgsd_lightning.skills.growth.writer import SkillWriter
-from sgsd_lightning.skills.leaks.answers import answer_in, number_of
+from sgsd_lightning.skills.leaks.answers import contains_answer, number_of
 from sgsd_lightning.skills.leaks.evaluation_problems import EvaluationProblems
 from sgsd_lightning.skills.similarity import LexicalSimilarity
 
@@ -75,7 +75,7 @@ def needless_answer_rejects(items: Sequence[Skill | Mistake], answers: Sequence[
         answer = draw.choice(answers)
         kind = kind_of(answer)
         asked[kind] += 1
-        hits[kind] += answer_in([draw.choice(items).text], answer)
+        hits[kind] += contains_answer([draw.choice(items).text], answer)
     by_kind = {
         kind: {"num_pairs": asked[kind], "num_rejects": hits[kind], "rejected_frac": round(hits[kind] / asked[kind], 4)}
         for kind in sorted(asked)

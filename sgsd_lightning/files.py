@@ -1,21 +1,51 @@
-"""Files that survive a stop: JSON Lines whose last line may be cut off, atomic writes, and errors of a full disk."""
+"""Files: those of packages, JSON Lines whose last line may be cut off, atomic writes, and errors of a full disk."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
+from sgsd_lightning.strict_json import parse_line
+
+PACKAGE_SCHEME = "package://"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def locate(source: str | Path, what: str) -> Path:
+    """The file behind a path, or behind ``package://some.package/file``, which names one that a package ships.
+
+    Args:
+        source: the path.
+        what: what the file is, for errors: ``skill bank``.
+
+    Raises:
+        FileNotFoundError: if there is no such package or file.
+    """
+    if str(source).startswith(PACKAGE_SCHEME):
+        package, _, name = str(source).removeprefix(PACKAGE_SCHEME).partition("/")
+        try:
+            path = Path(str(resources.files(package).joinpath(name)))
+        except (ModuleNotFoundError, ValueError) as error:
+            raise FileNotFoundError(f"{what} {source}: there is no package {package!r}") from error
+        if not path.is_file():
+            raise FileNotFoundError(f"{what} {source}: the package {package!r} has no file {name!r}")
+        return path
+    path = Path(source)
+    if path.is_dir():
+        raise FileNotFoundError(f"{what} {path} is a folder, not a file (looked in {Path.cwd()})")
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} {path} does not exist (looked in {Path.cwd()})")
+    return path
+
+
 def keep_whole_lines(path: Path) -> None:
-    """Cut off a last line that was not written to its end; what is appended next would be glued to it."""
+    """Cut off an incomplete last line, so that the next append does not join it."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
@@ -24,7 +54,7 @@ def keep_whole_lines(path: Path) -> None:
 
 
 def whole_records(path: Path) -> Iterator[tuple[int, Any]]:
-    """The number of a line, from 1, and what it holds; blank lines and a last one that was cut off are left out.
+    """Yield (number of the line from 1, JSON value); blank lines and an incomplete last line are left out.
 
     Raises:
         ValueError: naming the file and the line that is not JSON.
@@ -35,24 +65,25 @@ def whole_records(path: Path) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line.decode("utf-8"))
-        except ValueError as error:
+            record = parse_line(line, str(path), number)
+        except ValueError:
             if number == len(lines):  # only a line that was written whole ends in a line break
                 return
-            raise ValueError(f"{path}:{number}: not JSON ({error})") from error
+            raise
+        yield number, record
 
 
 def reason(error: OSError) -> str:
-    """The system's message, plainer where the disk or a quota is full."""
+    """Return the system's message, in plainer words if the disk or a quota is full."""
     is_full = error.errno in DISK_FULL
     return "the disk is full, or a limit on file size is reached" if is_full else error.strerror or str(error)
 
 
 @contextmanager
 def atomically(path: Path) -> Iterator[IO[str]]:
-    """A text file (UTF-8, line feeds as they are) that takes its place when the block ends without an error.
+    """Open a text file (UTF-8, line feeds unchanged) that replaces ``path`` when the block ends without an error.
 
-    Whoever reads sees the old file or the new one, also after a crash. After an error the old one stays.
+    A reader sees the old file or the new one, also after a crash. After an error the old one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

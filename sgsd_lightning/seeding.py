@@ -1,4 +1,4 @@
-"""Where randomness comes from: names and numbers in, a seed out."""
+"""Derives seeds from names and numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A 63-bit seed that depends on every part and on nothing else, on any machine and in any process.
+    """Return a 63-bit seed that depends on every part and on nothing else, on any machine and in any process.
 
     A rollout's seed derives from (run seed, optimizer step, problem id, index in its group): not from the rank, the
     micro-batch or what was sampled before, so the same rollouts come out however a step is split over processes.

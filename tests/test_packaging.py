@@ -46,12 +46,6 @@ def test_the_kernels_folder_is_a_source_root_and_not_a_package() -> None:
     assert not (ROOT / "kernels" / "__init__.py").exists()
 
 
-def test_transformers_imports_from_the_repository_root() -> None:
-    assert run_python("from transformers import Qwen3ForCausalLM; print(Qwen3ForCausalLM.__name__)") == (
-        "Qwen3ForCausalLM\n"
-    )
-
-
 def test_the_kernels_need_torch_alone(tmp_path: Path) -> None:
     """torch itself may bring triton along; the kernels must not be the ones that ask for it."""
     code = (
@@ -137,9 +131,11 @@ def _imported(file: Path) -> Iterator[str]:
                 yield top
 
 
-def test_every_module_imports() -> None:
+def test_every_module_imports_and_transformers_from_the_repository_root() -> None:
     code = """
-import importlib, pkgutil, sgsd_kernels, sgsd_lightning
+import importlib, pkgutil
+from transformers import Qwen3ForCausalLM
+import sgsd_kernels, sgsd_lightning
 names = [m.name for p in (sgsd_kernels, sgsd_lightning) for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".")]
 for name in names:
     importlib.import_module(name)
@@ -179,6 +175,7 @@ def test_the_wheel_holds_both_packages_and_the_toy_configuration(tmp_path: Path)
     packages = {name.split("/")[0] for name in names}
     assert {name for name in packages if not name.endswith(".dist-info")} == {"sgsd_lightning", "sgsd_kernels"}
     assert "sgsd_lightning/configs/sgsd_toy.yaml" in names
+    assert {f"sgsd_lightning/starter/{name}" for name in ("word_problems.jsonl", "word_bank.json")} <= set(names)
     path = f"import sys; sys.path.insert(0, {str(tmp_path / 'unpacked')!r}); "
     code = "import sgsd_lightning, sgsd_kernels; print(sgsd_lightning.__file__); print(sgsd_kernels.__file__)"
     output = subprocess.run(

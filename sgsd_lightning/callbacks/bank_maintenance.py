@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from sgsd_lightning.contexts import SkillPairs
+from sgsd_lightning.contexts import BankContexts
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.distributed.processes import broadcast_from_first, gather_from_processes
 from sgsd_lightning.files import reason
@@ -26,33 +26,33 @@ from sgsd_lightning.skills.leaks.guard import LeakGuard
 from sgsd_lightning.training.run_callback import RunCallback, StepPhase
 from sgsd_lightning.training.step_report import StepReport
 from sgsd_lightning.types import Problem, StepRecord
+from sgsd_lightning.types.arguments import require, require_at_least
 
 log = logging.getLogger(__name__)
 
 LATEST = "latest.json"
 GRACE_SECONDS = 30.0
-"""How long a writer may take beyond its time before it is left alone."""
+"""How long a writer may exceed its time limit before it is abandoned."""
 
 
 class BankMaintenance(RunCallback):
-    """Every so many optimizer steps, turns what the run went through into new items of the bank.
+    """Every ``every_n_steps`` optimizer steps, writes new items of the bank from the rollouts since the last update.
 
-    Rollouts of all micro-batches and processes since the last update are pooled. When their success rate is under the
-    threshold, the first process asks the writer for skills (from successes) and mistakes (from failures); new items
-    serve on probation until evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process
-    then uses the bank that the first one sends. If the writer fails or takes too long, training continues with the
-    bank as it was and says so.
+    Rollouts of all micro-batches and processes are pooled. When their success rate is below the threshold, the first
+    process asks the writer for skills (from successes) and mistakes (from failures); new items serve on probation until
+    evidence admits or drops them (`sgsd_lightning.skills.growth.maintenance`). Every process then uses the bank that
+    the first one sends. If the writer fails or exceeds its time, training continues with the old bank and a warning.
 
-    Writes ``skills/step-N.json`` after every update, ``skills/latest.json``, and ``skills/updates.jsonl`` with what
-    came, what went and why. The bank of a checkpoint wins on resume.
+    Writes ``skills/step-N.json`` after every update, ``skills/latest.json``, and ``skills/updates.jsonl`` with the
+    added and dropped items and the reasons. On resume the bank of the checkpoint is used.
 
     Args:
-        writer: what writes items; None leaves the bank alone.
+        writer: drafts and merges items; None never changes the bank.
         every_n_steps: optimizer steps between two updates.
-        success_threshold: no update when this share of the pooled rollouts succeeded.
-        settings: how much may change, and when an item has proved itself.
-        max_pooled: rollouts kept since the last update; the newest stay.
-        time_limit_seconds: for all of the writer's work on one update.
+        success_threshold: no update if at least this share of the pooled rollouts succeeded.
+        settings: how much an update may change, and when evidence admits an item.
+        max_pooled: the most rollouts to pool; the newest are kept.
+        time_limit_seconds: time limit of the writer per update.
     """
 
     phase = StepPhase.LEARN
@@ -66,15 +66,10 @@ class BankMaintenance(RunCallback):
         max_pooled: int = 1024,
         time_limit_seconds: float = 300.0,
     ) -> None:
-        rules = {
-            "every_n_steps": (every_n_steps >= 1, every_n_steps, "at least 1"),
-            "success_threshold": (0 <= success_threshold <= 1, success_threshold, "in [0, 1]"),
-            "max_pooled": (max_pooled >= 1, max_pooled, "at least 1"),
-            "time_limit_seconds": (time_limit_seconds > 0, time_limit_seconds, "above 0"),
-        }
-        for name, (is_valid, value, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"bank_maintenance.{name} must be {rule}; got {value}")
+        require_at_least(1, "bank_maintenance.every_n_steps", every_n_steps)
+        require(0 <= success_threshold <= 1, "bank_maintenance.success_threshold", "be in [0, 1]", success_threshold)
+        require_at_least(1, "bank_maintenance.max_pooled", max_pooled)
+        require(time_limit_seconds > 0, "bank_maintenance.time_limit_seconds", "be above 0", time_limit_seconds)
         self.writer = writer
         self.every_n_steps = every_n_steps
         self.success_threshold = success_threshold
@@ -85,7 +80,7 @@ class BankMaintenance(RunCallback):
         self._guard = LeakGuard([])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse in time what cannot work, and learn what evaluation asks, which no item may give away.
+        """Refuse contexts without a bank, and load the evaluation problems, which no item may reveal.
 
         Raises:
             ValueError: for contexts that have no bank.
@@ -93,22 +88,18 @@ class BankMaintenance(RunCallback):
         assert isinstance(pl_module, SelfDistillation)
         if self.writer is None or stage != "fit":
             return
-        if not isinstance(pl_module.learner.contexts, SkillPairs):
-            raise ValueError(
-                "bank_maintenance.writer needs model.init_args.contexts of class SkillPairs, which has a bank; "
-                f"got {type(pl_module.learner.contexts).__name__}"
-            )
+        _bank_contexts(pl_module)
         self._guard = LeakGuard(problem.text for problem in _evaluation_problems(getattr(trainer, "datamodule", None)))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand the policy to the writer; a resumed run begins with the bank of its checkpoint."""
+        """Hand the policy to the writer, and write the first bank: on resume that of the checkpoint."""
         assert isinstance(pl_module, SelfDistillation)
         if self.writer is None:
             return
         self.writer.attach(pl_module.model, pl_module.learner.tokenizer)
-        contexts = pl_module.learner.contexts
-        if trainer.is_global_zero and isinstance(contexts, SkillPairs) and contexts.bank is not None:
-            _save(contexts.bank, _folder(trainer), [LATEST])
+        bank = _bank_contexts(pl_module).bank
+        if trainer.is_global_zero and bank is not None:
+            _save(bank, _folder(trainer), [LATEST])
 
     def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
         if self.writer is None:
@@ -136,8 +127,7 @@ class BankMaintenance(RunCallback):
         module.log("bank/success_frac", success_frac, batch_size=1)
         if not pool or success_frac >= self.success_threshold:
             return
-        contexts = module.learner.contexts
-        assert isinstance(contexts, SkillPairs)
+        contexts = _bank_contexts(module)
         assert contexts.bank is not None
         bank, ledger = contexts.bank, contexts.ledger
 
@@ -167,8 +157,18 @@ class BankMaintenance(RunCallback):
             _note(result, _folder(trainer), step)
 
 
+def _bank_contexts(module: SelfDistillation) -> BankContexts:
+    contexts = module.learner.contexts
+    if not isinstance(contexts, BankContexts):
+        raise ValueError(
+            "bank_maintenance.writer needs model.init_args.contexts of class SkillPairs, or another that has a bank "
+            f"(`contexts.BankContexts`); got {type(contexts).__name__}"
+        )
+    return contexts
+
+
 def _evaluation_problems(data: Any) -> Iterator[Problem]:
-    """Of validation and test; training itself does not read the latter."""
+    """Yield the problems of validation and test, of which training loads only the former."""
     if not isinstance(data, ProblemDataModule):
         return
     for split in ("validation", "test"):
@@ -178,7 +178,7 @@ def _evaluation_problems(data: Any) -> Iterator[Problem]:
 
 
 def _memories(record: StepRecord, step: int) -> list[Memory]:
-    """Of a micro-batch on this process; none where an earlier step was taken on its rollouts."""
+    """Return the memories of a micro-batch on this process; none if an earlier step used its rollouts."""
     if record.is_reused:
         return []
     found = [
@@ -189,20 +189,20 @@ def _memories(record: StepRecord, step: int) -> list[Memory]:
 
 
 def _attempt(work: Callable[[], BankUpdate], seconds: float | None) -> BankUpdate | str:
-    """The update, or why there is none; never longer than so many seconds, and never an error.
+    """Return the update, or why there is none, within ``seconds``; never raises.
 
-    A writer may hang where no deadline reaches, as in a name server: then it is left alone in a thread of its own.
+    A writer may hang where no deadline reaches, as in a name lookup: it is then abandoned in its thread.
     """
     if seconds is None:
-        return _result_of(work)
+        return _run_safely(work)
     outcome: list[BankUpdate | str] = []
-    thread = Thread(target=lambda: outcome.append(_result_of(work)), name="skill-writer", daemon=True)
+    thread = Thread(target=lambda: outcome.append(_run_safely(work)), name="skill-writer", daemon=True)
     thread.start()
     thread.join(seconds)
     return outcome[0] if outcome else f"the writer gave no answer within {seconds:.0f} s"
 
 
-def _result_of(work: Callable[[], BankUpdate]) -> BankUpdate | str:
+def _run_safely(work: Callable[[], BankUpdate]) -> BankUpdate | str:
     try:
         return work()
     except Exception as error:
@@ -231,7 +231,7 @@ def _folder(trainer: Trainer) -> Path:
 
 
 def _save(bank: SkillBank, folder: Path, names: Sequence[str]) -> None:
-    """Files for people and later runs; the run itself depends on none of them, so a full disk does not end it here."""
+    """Write files for people and later runs. The run needs none of them, so a full disk only logs a warning."""
     try:
         for name in names:
             bank.save(folder / name)
@@ -240,7 +240,7 @@ def _save(bank: SkillBank, folder: Path, names: Sequence[str]) -> None:
 
 
 def _note(update: BankUpdate, folder: Path, step: int) -> None:
-    """What came, what went and why."""
+    """Append the changes of an update, with reasons, to ``updates.jsonl``."""
     try:
         with (folder / "updates.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **_record(update)}, ensure_ascii=False) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -17,6 +17,7 @@ from sgsd_lightning.checkpoints.reading import load_unsharded_part
 from sgsd_lightning.distributed.processes import broadcast_from_first
 from sgsd_lightning.training.run_callback import RunCallback, StepPhase
 from sgsd_lightning.training.step_report import StepReport
+from sgsd_lightning.types.arguments import require_choice
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,7 @@ class BestCheckpoint(RunCallback, Checkpoint):
     phase = StepPhase.SAVE
 
     def __init__(self, dirpath: str | None = None, metric: str | None = "val/avg@k", mode: Mode = "max") -> None:
-        if mode not in get_args(Mode):
-            raise ValueError(f"best_checkpoint.mode must be one of {', '.join(get_args(Mode))}; got {mode!r}")
+        require_choice(Mode, "best_checkpoint.mode", mode)
         self.dirpath = dirpath
         self.metric = metric
         self.mode = mode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -19,6 +19,7 @@ from sgsd_lightning.policy.shadow_weights import reshard
 from sgsd_lightning.training.fsdp2 import FSDP2Strategy
 from sgsd_lightning.training.run_callback import RunCallback, StepPhase
 from sgsd_lightning.training.step_report import StepReport
+from sgsd_lightning.types.arguments import require_choice
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,7 @@ class CollapseGuard(RunCallback):
         baseline_steps: int = CollapseBounds.baseline_steps,
         window: int = CollapseBounds.window,
     ) -> None:
-        if action not in get_args(Action):
-            raise ValueError(f"collapse_guard.action must be one of {', '.join(get_args(Action))}; got {action!r}")
+        require_choice(Action, "collapse_guard.action", action)
         self.action = action
         self.watch = CollapseWatch(
             CollapseBounds(

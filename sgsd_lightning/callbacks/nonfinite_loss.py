@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from sgsd_lightning.distributed.processes import gather_from_processes, largest_over_processes
 from sgsd_lightning.training.run_callback import RunCallback
 from sgsd_lightning.training.step_report import StepReport
+from sgsd_lightning.types.arguments import require_at_least, require_choice
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,8 @@ class NonfiniteLoss(RunCallback):
     """
 
     def __init__(self, action: Action = "stop", max_consecutive: int = 5) -> None:
-        if action not in get_args(Action):
-            raise ValueError(f"nonfinite_loss.action must be one of {get_args(Action)}; got {action!r}")
-        if max_consecutive < 1:
-            raise ValueError(f"nonfinite_loss.max_consecutive must be at least 1; got {max_consecutive}")
+        require_choice(Action, "nonfinite_loss.action", action)
+        require_at_least(1, "nonfinite_loss.max_consecutive", max_consecutive)
         self.action = action
         self.max_consecutive = max_consecutive
         self.num_skipped = 0

@@ -17,6 +17,7 @@ from sgsd_lightning.training.learner import Learner
 from sgsd_lightning.training.run_callback import RunCallback
 from sgsd_lightning.training.step_report import StepReport
 from sgsd_lightning.types import JudgedRollout, StepRecord
+from sgsd_lightning.types.arguments import require
 
 COLUMNS = ("problem_id", "completion", "reward", "outcome", "finish_reason", "teachers")
 
@@ -32,9 +33,9 @@ class RolloutTable(RunCallback):
     """
 
     def __init__(self, every_n_steps: int = 10, num_rows: int = 8, num_token_rows: int = 2) -> None:
-        for name, value in (("every_n_steps", every_n_steps), ("num_token_rows", num_token_rows)):
-            if value < 0:
-                raise ValueError(f"rollout_table.{name} must be 0 (off) or more; got {value}")
+        sizes = {"every_n_steps": every_n_steps, "num_rows": num_rows, "num_token_rows": num_token_rows}
+        for name, value in sizes.items():
+            require(value >= 0, f"rollout_table.{name}", "be 0 (off) or more", value)
         self.every_n_steps = every_n_steps
         self.num_rows = num_rows
         self.num_token_rows = num_token_rows

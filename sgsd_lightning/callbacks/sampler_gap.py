@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +12,7 @@ from sgsd_lightning.distributed.sharding import gathered_dtype
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.training.run_callback import RunCallback
 from sgsd_lightning.training.step_report import StepReport
+from sgsd_lightning.types.arguments import require, require_choice
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,9 @@ class SamplerGapAlarm(RunCallback):
     """
 
     def __init__(self, max_mean_gap: float | None = None, action: Action = "warn") -> None:
-        if max_mean_gap is not None and not max_mean_gap > 0:
-            raise ValueError(f"sampler_gap.max_mean_gap must be above 0 nats, or null; got {max_mean_gap}")
-        if action not in get_args(Action):
-            raise ValueError(f"sampler_gap.action must be one of {', '.join(get_args(Action))}; got {action!r}")
+        is_bound = max_mean_gap is None or max_mean_gap > 0
+        require(is_bound, "sampler_gap.max_mean_gap", "be above 0 nats, or null", max_mean_gap)
+        require_choice(Action, "sampler_gap.action", action)
         self.max_mean_gap = max_mean_gap
         self.action = action
         self._gap: float | None = None

@@ -1,1 +1,1 @@
-"""What a checkpoint is: its file or folder, how it is read, and whose run it belongs to."""
+"""Checkpoints: their files and folders, how they are read, and the identity of the run that wrote them."""

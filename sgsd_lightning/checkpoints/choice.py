@@ -13,7 +13,7 @@ BEST_FILENAME = "best.ckpt"
 
 
 def chosen_checkpoint(asked: str | None, last: Path, best: Path) -> str | None:
-    """The path behind ``last`` and ``best``; anything else as it is.
+    """Return the path that ``last`` or ``best`` names; any other value unchanged.
 
     Raises:
         FileNotFoundError: if the run has written no such checkpoint.
@@ -23,7 +23,7 @@ def chosen_checkpoint(asked: str | None, last: Path, best: Path) -> str | None:
 
 
 def checkpoint_of_new_fit(run_folder: Path, last: Path) -> str | None:
-    """Where a fit that names no checkpoint starts: nowhere, or at ``last`` where SLURM restarted the job.
+    """Return the checkpoint for a fit that names none: None, or ``last`` if SLURM restarted the job.
 
     Raises:
         FileExistsError: if the folder already holds a run.

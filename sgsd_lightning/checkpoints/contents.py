@@ -1,4 +1,4 @@
-"""What a checkpoint holds of ours beside Lightning's entries: the state of every policy's parts, reused rollouts."""
+"""This project's entry of a checkpoint: the state of every policy's parts, and reused rollouts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 CHECKPOINT_KEY = "sgsd_lightning"
-"""The entry that is ours."""
+"""The key of this project's entry."""
 
 
 def check_contents(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Our entry.
+    """Return this project's entry.
 
     Raises:
-        ValueError: when the checkpoint is not ours, or of an edition that kept its parts elsewhere.
+        ValueError: if the checkpoint is not this project's, or of a version that stored parts elsewhere.
     """
     if CHECKPOINT_KEY not in checkpoint:
         raise ValueError(
@@ -31,7 +31,7 @@ def check_contents(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def part_state(checkpoint: Mapping[str, Any], policy: str, part: str) -> Mapping[str, Any]:
-    """The state of a policy's part, such as ``contexts``; empty where it has none.
+    """Return the state of a policy's part, such as ``contexts``; empty if it has none.
 
     Raises:
         ValueError: as :func:`check_contents`.

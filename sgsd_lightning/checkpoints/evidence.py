@@ -1,4 +1,4 @@
-"""The skill bank and its evidence, as a checkpoint holds them."""
+"""Reads the skill bank and its evidence from a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sgsd_lightning.skills.evidence import EvidenceLedger
 
 
 def load_evidence(run: Path) -> tuple[SkillBank, EvidenceLedger]:
-    """The bank and the ledger of a run's newest checkpoint, or of a given checkpoint.
+    """Read the bank and the ledger of a run's newest checkpoint, or of a given checkpoint.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.

@@ -1,4 +1,4 @@
-"""Checkpoints that are files: written beside their place and put there in one move."""
+"""Checkpoints that are files: written beside their final path and moved there at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sgsd_lightning.files import reason
 
 PARTIAL_SUFFIX = ".partial"
 UNREADABLE = (EOFError, RuntimeError, pickle.UnpicklingError)
-"""What torch raises over a file that is not a checkpoint, or half of one."""
+"""What torch raises for a file that is no checkpoint, or an incomplete one."""
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
@@ -61,10 +61,10 @@ class WholeFileCheckpoints(TorchCheckpointIO):
         map_location: Any | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """As Lightning's.
+        """Load as Lightning does.
 
         Raises:
-            ValueError: where the file is not a checkpoint, or half of one.
+            ValueError: if the file is no checkpoint, or an incomplete one.
         """
         try:
             return super().load_checkpoint(path, map_location, weights_only)
@@ -78,7 +78,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
     """Make ``target`` the same checkpoint as ``source``, a file or a folder of shards, in one move.
 
     Raises:
-        OSError: where it cannot be written; what was at ``target`` stands.
+        OSError: if it cannot be written; ``target`` is then unchanged.
     """
     source, partial = recovered(source), target.with_name(target.name + PARTIAL_SUFFIX)
     try:
@@ -100,7 +100,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Delete what a process that died while it wrote a checkpoint left in ``folder``."""
+    """Delete incomplete checkpoints that a killed process left in ``folder``."""
     for partial in folder.glob(f"*{PARTIAL_SUFFIX}"):
         _discard(partial)
 
@@ -113,7 +113,7 @@ def _discard(partial: Path) -> None:
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    """The system's error behind one of torch's writer, which hides it."""
+    """Return the system's error that an error of torch's writer hides."""
     while error is not None:
         if isinstance(error, OSError):
             return error
@@ -122,7 +122,7 @@ def _system_error(error: BaseException | None) -> OSError | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename outlive a loss of power, where folders can be synchronised."""
+    """Make a rename survive a loss of power, if the file system can synchronise folders."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""Checkpoints that are folders of shards: how they differ from files, and which one counts."""
+"""Checkpoints that are folders of shards: how to recognise, replace and recover them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 METADATA_FILENAME = "meta.pt"
-"""What is not sharded, in Lightning's layout."""
+"""The file of everything that is not sharded, in Lightning's layout."""
 REPLACED_SUFFIX = ".old"
 
 
@@ -16,13 +16,13 @@ def is_sharded_checkpoint(path: Path) -> bool:
 
 
 def recovered(path: Path) -> Path:
-    """``path``, or the folder that it was about to replace when a process died between the two renames."""
+    """Return ``path``, or the folder that was being replaced if a process died between the two renames."""
     replaced = path.with_name(path.name + REPLACED_SUFFIX)
     return replaced if not path.exists() and is_sharded_checkpoint(replaced) else path
 
 
 def replace_checkpoint(partial: Path, path: Path) -> None:
-    """Put a complete folder where an older one may stand; `recovered` knows of the moment in between."""
+    """Move a complete folder to ``path``, which may exist; `recovered` handles a stop between the two renames."""
     old = path.with_name(path.name + REPLACED_SUFFIX)
     if old.exists():
         shutil.rmtree(old)

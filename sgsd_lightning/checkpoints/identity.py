@@ -1,4 +1,4 @@
-"""What a run's steps depend on, as short strings that can be kept in a checkpoint and compared with another run's."""
+"""The identity of a run: all that its steps depend on, as short strings to compare with a checkpoint's."""
 
 from __future__ import annotations
 
@@ -52,24 +52,24 @@ def settings_identity(config: Mapping[str, Any]) -> Identity:
 
 
 def problems_digest(problems: Iterable[Problem]) -> str:
-    """Of ids, texts and answers, in their order."""
+    """Digest ids, texts and answers, in order."""
     return _digest([problem.problem_id, problem.text, problem.answer] for problem in problems)
 
 
 def contexts_digest(state: Mapping[str, Any]) -> str:
-    """Of what teacher contexts are made from before training, such as the skill bank."""
+    """Digest the initial state of the teacher contexts, such as the skill bank."""
     return _digest([[name, value] for name, value in sorted(state.items())])
 
 
 def parameters_digest(model: nn.Module) -> str:
-    """Of the names and shapes of all parameters, whole ones where they are sharded, and of which are trained."""
+    """Digest names, full shapes and trainability of all parameters, also of sharded ones."""
     return _digest(
         [name, list(parameter.shape), parameter.requires_grad] for name, parameter in model.named_parameters()
     )
 
 
 def frozen_weights_digest(modules: Iterable[nn.Module]) -> str | None:
-    """Of some values of every parameter that is not trained; None where these are sharded. A checkpoint has none."""
+    """Digest some values of every frozen parameter, which a checkpoint lacks; None if they are sharded."""
     frozen = [
         (name, parameter.detach())
         for module in modules
@@ -82,12 +82,12 @@ def frozen_weights_digest(modules: Iterable[nn.Module]) -> str | None:
 
 
 def sampled_weights_digest(model: nn.Module) -> str:
-    """Of some values of every parameter, trained or not."""
+    """Digest some values of every parameter, trained or not."""
     return _digest([name, _sample(parameter.detach())] for name, parameter in model.named_parameters())
 
 
 def differences(saved: Mapping[str, str], now: Mapping[str, str], among: Iterable[str]) -> list[str]:
-    """One line for each of the names whose values differ: the checkpoint's, then the present one."""
+    """Return one line per name whose values differ: the checkpoint's, then the current one."""
     return [
         f"{name}: {saved.get(name, 'not set')} in the checkpoint, {now.get(name, 'not set')} now"
         for name in sorted(among)

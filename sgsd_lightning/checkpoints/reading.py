@@ -17,7 +17,7 @@ WEIGHTS = "state_dict"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint without the state of optimizers, its weights whole and on the CPU, whatever wrote it.
+    """Load a checkpoint without optimizer states; weights are gathered and on the CPU, whatever strategy wrote it.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -31,7 +31,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_unsharded_part(path: Path) -> dict[str, Any]:
-    """All that is not sharded; of a single file that is all of it, with tensors read when they are used.
+    """Load everything that is not sharded; for a single file that is all of it, with tensors read lazily.
 
     Raises:
         FileNotFoundError: if there is none.

@@ -21,7 +21,9 @@ from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
+from sgsd_lightning.strict_json import read_json
+from sgsd_lightning.training.preflight import keep_fitting_problems
+from sgsd_lightning.training.usable_problems import keep_usable_problems
 from sgsd_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -57,7 +59,11 @@ def evaluate(
             "--shard=1/4 and so on, into the same folder"
         )
     part = parse_shard(shard)
-    sets = _fitting(_problem_sets(problems, data), module, ckpt_path)
+    usable = {
+        name: keep_usable_problems(of_set, module.evaluation_verifier, name, data.unusable_problems)
+        for name, of_set in _problem_sets(problems, data).items()
+    }
+    sets = _fitting(usable, module, ckpt_path)
     model: Any = module.model
     model.to(trainer.strategy.root_device)
     module.evaluation_rollouts.prepare()
@@ -159,9 +165,7 @@ def _problem_sets(value: str | None, data: ProblemDataModule) -> dict[str, list[
 def _fitting(
     sets: Mapping[str, list[Problem]], module: SelfDistillation, ckpt_path: str | None
 ) -> dict[str, list[Problem]]:
-    """Check the problems before the weights are loaded where that can be, and their prompts with the tokenizer."""
-    for problems in sets.values():
-        check_answers(problems, module.evaluation_verifier)
+    """Load the weights, and keep the problems whose prompts fit."""
     load_policy(module, ckpt_path)
     return {
         name: keep_fitting_problems(problems, module.learner.prompts, module.learner.tokenizer, name)
@@ -175,7 +179,9 @@ def _claim(out: Path, identity: Mapping[str, str]) -> None:
     if not path.exists():
         path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = read_json(path)
+    if not isinstance(known, dict):
+        raise ValueError(f"{path}: not the settings of an evaluation; write to another folder")
     different = [name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name)]
     if different:
         raise ValueError(

@@ -1,10 +1,12 @@
-"""The contracts of context builders: what each teacher sees beyond the student's prompt."""
+"""The contracts of context builders, which decide what each teacher reads beyond the student's prompt."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
+from sgsd_lightning.skills import EvidenceLedger, SkillBank
 from sgsd_lightning.types import JudgedRollout, Part, Problem, TeacherContext
 
 
@@ -15,13 +17,13 @@ class ContextBuilder(Part):
     def contexts_for(
         self, own: Sequence[JudgedRollout], everyone: Mapping[str, Sequence[JudgedRollout]]
     ) -> list[list[TeacherContext]]:
-        """One list per rollout of ``own``; the weights of each non-empty list add up to 1.
+        """Return one list per rollout of ``own``; the weights of each non-empty list add up to 1.
 
         Called once per batch of judged rollouts; the result is kept as long as the rollouts are.
 
         Args:
-            own: The rollouts of the policy whose teachers are wanted, without dropped ones.
-            everyone: The judged rollouts of all policies of the run by name, this one's included.
+            own: The rollouts of the policy to teach, without dropped ones.
+            everyone: The judged rollouts of all policies by name, including this one's.
         """
 
 
@@ -30,7 +32,7 @@ class ProblemContextBuilder(ContextBuilder):
 
     @abstractmethod
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
-        """One list per problem; the weights of each non-empty list add up to 1.
+        """Return one list per problem; the weights of each non-empty list add up to 1.
 
         The result for a problem must depend on that problem and the builder's state alone, never on its neighbours.
         """
@@ -38,10 +40,25 @@ class ProblemContextBuilder(ContextBuilder):
     def contexts_for(
         self, own: Sequence[JudgedRollout], everyone: Mapping[str, Sequence[JudgedRollout]]
     ) -> list[list[TeacherContext]]:
-        """:meth:`build` once per problem, shared by its rollouts."""
+        """Call :meth:`build` once per problem; its rollouts share the contexts."""
         problems = list({judged.rollout.problem.problem_id: judged.rollout.problem for judged in own}.values())
         pools = {problem.problem_id: pool for problem, pool in zip(problems, self.build(problems), strict=True)}
         return [pools[judged.rollout.problem.problem_id] for judged in own]
+
+
+@runtime_checkable
+class BankContexts(Protocol):
+    """What `BankMaintenance` needs of a context builder: a bank that can be replaced, and the evidence on its items."""
+
+    bank: SkillBank | None
+    """None before `Part.prepare`."""
+    ledger: EvidenceLedger
+    num_contexts: int
+    """How many items of each kind the builder needs."""
+
+    def use(self, bank: SkillBank) -> None:
+        """Take another bank from now on."""
+        ...
 
 
 class NoContext(ProblemContextBuilder):
@@ -54,12 +71,12 @@ class NoContext(ProblemContextBuilder):
 def student_guidance(
     builder: ProblemContextBuilder | None, problems: Sequence[Problem]
 ) -> dict[str, TeacherContext | None]:
-    """By problem id, one text of all contexts that a builder has for it, as a student is shown them; None for none."""
+    """Return by problem id one context with the texts of all contexts, for the student's prompt; None without any."""
     pools = [[] for _ in problems] if builder is None else builder.build(problems)
-    return {problem.problem_id: _united(pool) for problem, pool in zip(problems, pools, strict=True)}
+    return {problem.problem_id: _unite(pool) for problem, pool in zip(problems, pools, strict=True)}
 
 
-def _united(pool: Sequence[TeacherContext]) -> TeacherContext | None:
+def _unite(pool: Sequence[TeacherContext]) -> TeacherContext | None:
     texts = [context.text for context in pool if context.text]
     if not texts:
         return None

@@ -1,4 +1,4 @@
-"""One teacher without any guidance: the policy as it was, to stay close to."""
+"""One teacher under the student's own prompt, as the reference of a KL penalty."""
 
 from __future__ import annotations
 

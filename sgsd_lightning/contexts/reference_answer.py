@@ -1,13 +1,14 @@
-"""One teacher that knows the answer: the context of OPSD."""
+"""One teacher that reads the reference solution or answer: the context of OPSD."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
 from sgsd_lightning.prompts.chat import fill
 from sgsd_lightning.types import Problem, TeacherContext
+from sgsd_lightning.types.arguments import require, require_choice
 
 Shown = Literal["solution", "answer"]
 
@@ -16,15 +17,13 @@ class ReferenceAnswer(ProblemContextBuilder):
     """Shows the problem's worked solution, or only its answer.
 
     Args:
-        show: which of the two.
+        show: ``solution`` or ``answer``.
         template: the text; must hold ``{reference}``.
     """
 
     def __init__(self, show: Shown = "solution", template: str = "Reference solution:\n{reference}") -> None:
-        if show not in get_args(Shown):
-            raise ValueError(f"contexts.show must be one of {get_args(Shown)}; got {show!r}")
-        if "{reference}" not in template:
-            raise ValueError(f"contexts.template must hold {{reference}}; got {template!r}")
+        require_choice(Shown, "contexts.show", show)
+        require("{reference}" in template, "contexts.template", "hold {reference}", template)
         self.show = show
         self.template = template
 

@@ -1,11 +1,10 @@
-"""SGSD's teachers: each is shown one skill and one mistake from the bank."""
+"""SGSD's teachers: each reads one skill and one mistake from the bank."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
 from sgsd_lightning.prompts.chat import fill
@@ -21,9 +20,11 @@ from sgsd_lightning.skills import (
     check_num_contexts,
     pair_by_rank,
 )
+from sgsd_lightning.text_damage import lost_backslashes
 from sgsd_lightning.types import Observation, Problem, TeacherContext
+from sgsd_lightning.types.arguments import require, require_at_least, require_choice
 
-PACKAGE_SCHEME = "package://"
+log = logging.getLogger(__name__)
 PLACEHOLDERS = ("title", "principle", "when_to_apply", "description", "why_it_happens", "how_to_avoid")
 TEMPLATE = (
     "Skill: {title}\n{principle}\nWhen to apply: {when_to_apply}\n\n"
@@ -35,13 +36,13 @@ class SkillPairs(ProblemContextBuilder):
     """K skill-mistake pairs per problem, paired by rank of similarity.
 
     Args:
-        bank: a bank's file; ``package://some.package/file.json`` names one that an installed package ships.
-        retriever: how items are ranked; by default by their words.
-        num_contexts: K, the pairs and so the teachers of a problem.
+        bank: the file of a bank; ``package://some.package/file.json`` names one that an installed package ships.
+        retriever: ranks items; None compares words.
+        num_contexts: K, the number of pairs, and so of teachers, per problem.
         weighting: ``softmax`` of the pairs' similarities (the paper's), or ``uniform``.
         template: the text of a pair; may hold ``{title}``, ``{principle}``, ``{when_to_apply}``, ``{description}``,
-            ``{why_it_happens}`` and ``{how_to_avoid}``. Other braces stand for themselves.
-        evidence: how the run's ledger counts in retrieval; by default not at all, as in the paper.
+            ``{why_it_happens}`` and ``{how_to_avoid}``. Other braces are literal.
+        evidence: how the run's ledger enters retrieval; by default not at all, as in the paper.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class SkillPairs(ProblemContextBuilder):
         template: str = TEMPLATE,
         evidence: EvidenceSettings | None = None,
     ) -> None:
-        if weighting not in get_args(Weighting):
-            raise ValueError(f"contexts.weighting must be one of {get_args(Weighting)}; got {weighting!r}")
-        _check_template(template)
+        require_choice(Weighting, "contexts.weighting", weighting)
+        require_at_least(1, "contexts.num_contexts", num_contexts)
+        shows_something = any("{" + name + "}" in template for name in PLACEHOLDERS)
+        known = ", ".join("{" + name + "}" for name in PLACEHOLDERS)
+        require(shows_something, "contexts.template", f"hold at least one of {known}", template)
         self.source = bank
         self.retriever = retriever or LexicalRetriever()
         self.num_contexts = num_contexts
@@ -63,7 +66,7 @@ class SkillPairs(ProblemContextBuilder):
         self.template = template
         self.evidence = evidence or EvidenceSettings()
         self.ledger = EvidenceLedger(self.evidence.half_life_steps, self.evidence.confidence)
-        """What the verifier made of every item so far."""
+        """The evidence on every item so far."""
         self.bank: SkillBank | None = None
         self._selection: Selection | None = None
 
@@ -75,12 +78,15 @@ class SkillPairs(ProblemContextBuilder):
             ValueError: if it is malformed or too small for ``num_contexts``.
         """
         if self.bank is None:
-            self.use(SkillBank.load(bank_path(self.source)))
+            bank = SkillBank.load(self.source)
+            _warn_of_damage(bank, self.source)
+            self.use(bank)
 
     def use(self, bank: SkillBank) -> None:
-        """Take another bank from now on; only what changed is indexed anew."""
+        """Replace the bank; only changed items are indexed again."""
         check_num_contexts(bank, self.num_contexts, self.source)
         self.retriever.index(bank)
+        self.ledger.describe(bank.items)
         self.bank = bank
         self._selection = None
 
@@ -88,7 +94,7 @@ class SkillPairs(ProblemContextBuilder):
         return [[self._context(pair) for pair in pairs] for pairs in self.pairs(problems)]
 
     def pairs(self, problems: Sequence[Problem]) -> list[list[Pair]]:
-        """The pairs behind :meth:`build`."""
+        """Return the pairs behind :meth:`build`, per problem."""
         self.prepare()
         assert self.bank is not None
         if not problems:
@@ -123,22 +129,14 @@ class SkillPairs(ProblemContextBuilder):
         return TeacherContext(text=text, weight=pair.weight, source_ids=(pair.skill.skill_id, pair.mistake.mistake_id))
 
 
-def bank_path(source: str) -> Path:
-    """The file behind a ``bank`` argument.
-
-    Raises:
-        FileNotFoundError: if ``package://`` names a package that is not installed.
-    """
-    if not source.startswith(PACKAGE_SCHEME):
-        return Path(source)
-    package, _, name = source.removeprefix(PACKAGE_SCHEME).partition("/")
-    try:
-        return Path(str(resources.files(package).joinpath(name)))
-    except ModuleNotFoundError as error:
-        raise FileNotFoundError(f"contexts.bank {source}: there is no package {package!r}") from error
-
-
-def _check_template(template: str) -> None:
-    if not any("{" + name + "}" in template for name in PLACEHOLDERS):
-        known = ", ".join("{" + name + "}" for name in PLACEHOLDERS)
-        raise ValueError(f"contexts.template must hold at least one of {known}; got {template!r}")
+def _warn_of_damage(bank: SkillBank, source: str) -> None:
+    """Published banks have such texts, so it is no error."""
+    damaged = [item.item_id for item in bank.items if lost_backslashes(item.text)]
+    if damaged:
+        log.warning(
+            "%s: LaTeX of %d items lost its backslashes, such as %s; sgsd skills validate %s lists them",
+            source,
+            len(damaged),
+            damaged[0],
+            source,
+        )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from sgsd_lightning.data.sources import ProblemSource
 from sgsd_lightning.types import Problem
+from sgsd_lightning.types.arguments import require_choice
+
+UnusableProblems = Literal["refuse", "drop"]
 
 
 class ProblemLoader:
@@ -117,6 +120,9 @@ class ProblemDataModule(LightningDataModule):
             step is the mean over as many rollouts. Off trains on it too, in a smaller batch.
         updates_per_batch: how often the problems of an optimizer step are handed out in a row, for a module that takes
             as many steps on their rollouts; must be its number.
+        unusable_problems: what becomes of problems whose answers the verifier cannot compare with, that stand twice
+            with different answers, or, in training, whose LaTeX lost its backslashes: ``refuse`` stops before the model
+            is loaded and lists the first five, ``drop`` leaves them out with a warning.
     """
 
     def __init__(
@@ -129,8 +135,10 @@ class ProblemDataModule(LightningDataModule):
         seed: int = 0,
         drop_last: bool = True,
         updates_per_batch: int = 1,
+        unusable_problems: UnusableProblems = "refuse",
     ) -> None:
         super().__init__()
+        require_choice(UnusableProblems, "data.unusable_problems", unusable_problems)
         at_least_one = {
             "batch_size": batch_size,
             "evaluation_batch_size": evaluation_batch_size,
@@ -145,6 +153,7 @@ class ProblemDataModule(LightningDataModule):
         self.seed = seed
         self.drop_last = drop_last
         self.updates_per_batch = updates_per_batch
+        self.unusable_problems: UnusableProblems = unusable_problems
         self.problems: dict[str, list[Problem]] = {}
 
     def setup(self, stage: str) -> None:

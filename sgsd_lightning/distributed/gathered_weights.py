@@ -1,4 +1,4 @@
-"""Generation from weights that FSDP2 has sharded: gathered once, so that no process waits for another."""
+"""Generation from FSDP2 weights that are gathered once, so that no process waits for another."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.distributed.fsdp import FSDPModule
 
 @contextmanager
 def gathered_weights(model: nn.Module) -> Iterator[None]:
-    """Within this, forward passes of an FSDP2 model need no other process; for any other model nothing happens.
+    """Gather an FSDP2 model, so that forward passes within need no other process; does nothing for other models.
 
     Entering gathers all weights and is a collective: every process enters, also one that has nothing to generate, and
-    holds the whole model meanwhile, in the dtype that its forward passes compute in. No gradient may be asked for
-    within. Leaving shards the weights again and puts back whether each module reshards after its forward pass.
+    holds the whole model meanwhile, in the dtype that its forward passes compute in. Gradients are not
+    allowed within. Leaving shards the weights again and restores whether each module reshards after its forward pass.
     """
     with sharding_state_restored(model) as modules:
         for module in modules:
@@ -28,9 +28,9 @@ def gathered_weights(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def sharding_state_restored(model: nn.Module) -> Iterator[list[FSDPModule]]:
-    """Gives the FSDP2 modules of a model; afterwards they are sharded and as they were, whatever ran without gradient.
+    """Yield a model's FSDP2 modules; afterwards restore their state, whatever ran without gradient.
 
-    For a model without any, the list is empty and nothing happens.
+    For other models the list is empty and nothing happens.
     """
     modules: list[FSDPModule] = [module for module in model.modules() if isinstance(module, FSDPModule)]
     _initialise_roots(model)
@@ -44,7 +44,7 @@ def sharding_state_restored(model: nn.Module) -> Iterator[list[FSDPModule]]:
 
 
 def _initialise_roots(module: nn.Module) -> None:
-    """What FSDP2 does in a first forward pass. It makes the root keep its weights, unless set otherwise before."""
+    """Do what FSDP2 does in a first forward pass, which makes the root keep its weights unless set otherwise before."""
     if isinstance(module, FSDPModule):
         module._get_fsdp_state()._lazy_init()
         return
@@ -54,7 +54,7 @@ def _initialise_roots(module: nn.Module) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What generation disturbs in one FSDP2 module. Torch lets these be set, but neither read nor put back."""
+    """State of one FSDP2 module that generation changes. Torch has no public way to read or restore it."""
 
     state: Any
     is_automatic: bool | None

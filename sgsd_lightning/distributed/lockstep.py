@@ -1,4 +1,4 @@
-"""Generation from sharded weights layer by layer: all processes take as many forward passes as the longest needs."""
+"""Generation from sharded weights layer by layer: all processes run as many forward passes as the slowest one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sgsd_lightning.distributed.processes import sum_over_processes
 
 @contextmanager
 def lockstep(model: PreTrainedModel) -> Iterator[None]:
-    """Within this, every forward pass of an FSDP2 model is one of all processes; nothing happens for another model.
+    """Align the forward passes of an FSDP2 model over all processes; does nothing for other models.
 
-    A process that has finished runs passes over one made-up token until all have. Weights are gathered a layer
+    A process that has finished runs passes over a dummy token until all have. Weights are gathered a layer
     at a time, so that no process holds the whole model; in return a step takes as long as the slowest process's.
     All processes enter, also those with nothing to generate. An error within ends the others by their time limit.
     """

@@ -1,4 +1,4 @@
-"""What the processes of a run tell one another: numbers and small objects, never tensors of the model."""
+"""Collectives over the processes of a run: numbers and small objects, never tensors of the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import distributed
 
 
 def num_processes() -> int:
-    """1 where no process group was set up."""
+    """Return the number of processes; 1 without a process group."""
     return distributed.get_world_size() if is_distributed() else 1
 
 
@@ -19,22 +19,22 @@ def is_distributed() -> bool:
 
 
 def process_index() -> int:
-    """The rank of this process; 0 where no process group was set up."""
+    """Return the rank of this process; 0 without a process group."""
     return distributed.get_rank() if is_distributed() else 0
 
 
 def sum_over_processes(value: float, device: torch.device) -> float:
-    """The sum of every process's value. All processes must call this, in the same order among their collectives."""
+    """Sum every process's value. All processes must call this, in the same order among their collectives."""
     return _reduced(value, device, distributed.ReduceOp.SUM) if num_processes() > 1 else value
 
 
 def largest_over_processes(value: float, device: torch.device) -> float:
-    """The largest of every process's value. All processes must call this."""
+    """Return the largest of every process's value. All processes must call this."""
     return _reduced(value, device, distributed.ReduceOp.MAX) if num_processes() > 1 else value
 
 
 def gather_from_processes(value: Any) -> list[Any]:
-    """Every process's value, in the order of their ranks, on every process. Values are pickled: keep them small."""
+    """Return every process's value by rank, on every process. Values are pickled: keep them small."""
     if num_processes() == 1:
         return [value]
     values: list[Any] = [None] * num_processes()
@@ -43,7 +43,7 @@ def gather_from_processes(value: Any) -> list[Any]:
 
 
 def broadcast_from_first(value: Any) -> Any:
-    """The first process's value, on every process; what the others pass is ignored. Values are pickled."""
+    """Return the first process's value on every process; the others' values are ignored. Values are pickled."""
     if num_processes() == 1:
         return value
     values = [value]

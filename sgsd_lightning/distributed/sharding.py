@@ -1,4 +1,4 @@
-"""Shards a policy's model over processes by FSDP2: one group a decoder layer, the rest with the root."""
+"""Shards a policy's model over processes by FSDP2: one group per decoder layer, the rest with the root."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ShardingSettings:
     """How weights are gathered for computing and gradients reduced."""
 
     param_dtype: ComputeDtype | None = None
-    """What gathered weights are cast to, and with them the computation; None computes in the weights' own dtype."""
+    """The dtype of gathered weights and of the computation; None keeps the weights' own dtype."""
     reduce_dtype: ComputeDtype = "float32"
-    """What gradients are summed over processes in."""
+    """The dtype in which gradients are summed over processes."""
     reshard_after_forward: bool = True
     """Free a layer's gathered weights after its forward pass; off keeps them for the backward pass, which is faster
     and takes the memory of a whole model."""
@@ -37,7 +37,7 @@ def shard_policy(model: PreTrainedModel, mesh: DeviceMesh, settings: ShardingSet
     Args:
         model: On the CPU or on the mesh's device; with or without adapters.
         mesh: One dimension.
-        settings: See there.
+        settings: Dtypes and resharding.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=None if settings.param_dtype is None else getattr(torch, settings.param_dtype),
@@ -56,7 +56,7 @@ def shard_policy(model: PreTrainedModel, mesh: DeviceMesh, settings: ShardingSet
 
 
 def num_missing_passes(model: PreTrainedModel, num_passes: int, device: torch.device) -> int:
-    """How many forward passes this process must add so that all run as many; 0 for a model that is not sharded.
+    """Return how many forward passes this process must add so that all run equally many; 0 if not sharded.
 
     Every pass of a sharded model gathers weights from all processes, so that one which runs fewer leaves the others
     waiting. A collective for sharded models.
@@ -67,7 +67,7 @@ def num_missing_passes(model: PreTrainedModel, num_passes: int, device: torch.de
 
 
 def gathered_dtype(model: PreTrainedModel) -> torch.dtype | None:
-    """What FSDP2 casts gathered weights to; None where it does not cast, or the model is not sharded."""
+    """Return the dtype that FSDP2 casts gathered weights to; None if it does not cast or the model is not sharded."""
     if not isinstance(model, FSDPModule):
         return None
     policy: MixedPrecisionPolicy = model._get_fsdp_state()._mp_policy

@@ -26,18 +26,18 @@ class GenerationRequest:
     """How many of the seed's random numbers were used before: a completion that is paused and continued with its ids
     in the prompt then equals one that was sampled at once."""
     label: str = ""
-    """Whose it is, for error messages: ``problem 'p3'``."""
+    """What the request is for, in error messages: ``problem 'p3'``."""
 
 
 class RolloutEngine(Part):
     """Samples completions from a policy."""
 
     is_reproducible: bool = True
-    """Whether the same request, weights and settings give the same ids. Where not, a resume and a run split over other
-    processes equal the original up to sampling only."""
+    """Whether the same request, weights and settings give the same ids. If not, a resumed run, or one on another number
+    of processes, samples other completions."""
 
     def sync(self, model: PreTrainedModel, version: int) -> None:
-        """Take the weights as they are now; called by every process before it samples from them.
+        """Take the current weights; called by every process before it samples from them.
 
         Completions carry ``version`` from now on. Engines that read the model in place have nothing to copy.
 
@@ -50,7 +50,7 @@ class RolloutEngine(Part):
     def generate(
         self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Completion]:
-        """One completion per request, in their order, without gradient.
+        """Sample one completion per request, in their order, without gradient.
 
         A completion depends on its own request, the weights and the settings alone (up to rounding): not on the
         batch it is sampled in.
@@ -58,15 +58,15 @@ class RolloutEngine(Part):
         Args:
             model: The policy; its weights of the last :meth:`sync` are sampled from.
             requests: What to sample; may be empty in a process that has no part in a batch.
-            sampling: How.
+            sampling: Length, temperature and filters.
         """
 
     def stream(
         self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> Iterator[tuple[int, Completion]]:
-        """The same as it comes, for work that is to survive a stop: the index of a request, and its completion.
+        """Yield (index of the request, completion) pairs as completions end, so that a stop loses little work.
 
-        Here some requests at a time; an engine that knows of each completion when it ends overrides this.
+        By default completions come in chunks of requests; an engine that decodes continuously overrides this.
         """
         for start in range(0, len(requests), STREAMED_AT_A_TIME):
             some = requests[start : start + STREAMED_AT_A_TIME]
@@ -77,7 +77,7 @@ class RolloutEngine(Part):
 
 
 def check_freshness(engine: RolloutEngine, completions: Sequence[Completion], version: int) -> None:
-    """An engine that holds a copy of the weights must have refreshed it.
+    """Refuse completions of outdated weights, from an engine that holds a copy of them.
 
     Raises:
         RuntimeError: naming the engine, if a completion is of other weights than those of step ``version``.

@@ -1,4 +1,4 @@
-"""Rows that are decoded together: their key-value cache, and how rows leave it, join it and lose their padding."""
+"""The key-value cache of rows that are decoded together; rows can leave it, join it and lose their padding."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transformers.cache_utils import DynamicLayer
 
 
 class CachedRows:
-    """B rows of at most W cached tokens, flush right: a row that is shorter begins with padding.
+    """B rows of at most W cached tokens; shorter rows are padded on the left.
 
     Args:
-        cache: Of B rows.
+        cache: The model's cache of B rows.
         mask: [B, W] int64, 1 where a token is cached and 0 where there is padding.
     """
 
@@ -31,11 +31,11 @@ class CachedRows:
 
     @property
     def can_be_cut(self) -> bool:
-        """Whether the cache is keys and values of all tokens and nothing else, so that columns can come and go."""
+        """Whether the cache holds only keys and values of all tokens, so that columns can be added and removed."""
         return isinstance(self.cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in self.cache.layers)
 
     def append(self, ids: Tensor) -> dict[str, Tensor]:
-        """Make room for one more token per row, [B] int64; returns what a forward pass over them needs."""
+        """Make room for one more token per row, [B] int64; return the inputs of a forward pass over them."""
         self.mask = pad(self.mask, (0, 1), value=1)
         inputs = {
             "input_ids": ids[:, None],
@@ -53,7 +53,7 @@ class CachedRows:
         self._next_position = self._next_position[index]
 
     def join(self, others: CachedRows) -> None:
-        """Take up the rows of others behind one's own. Both must be able to be cut."""
+        """Append the rows of ``others``. Both must satisfy `can_be_cut`."""
         width = max(self.width, others.width)
         for layer, other in zip(self.cache.layers, others.cache.layers, strict=True):
             layer.keys = torch.cat([_widened(layer.keys, width), _widened(other.keys, width)])
@@ -63,7 +63,7 @@ class CachedRows:
         self._next_position = torch.cat([self._next_position, others._next_position])
 
     def cut(self, width: int) -> None:
-        """Drop the columns before the last ``width``, in which no row has a token. Rows must be able to be cut."""
+        """Keep the last ``width`` columns; no row has a token before them. Requires `can_be_cut`."""
         if width >= self.width:
             return
         for layer in self.cache.layers:
@@ -73,5 +73,5 @@ class CachedRows:
 
 
 def _widened(states: Tensor, width: int) -> Tensor:
-    """[B, heads, width, head_dim], padded on the left."""
+    """Pad on the left to [B, heads, width, head_dim]."""
     return pad(states, (0, 0, width - states.shape[-2], 0))

@@ -19,22 +19,22 @@ from sgsd_lightning.types import SamplingSettings
 
 _NUMBERS_PER_TOKEN = 4
 _REFILL_FRAC = 0.25
-"""Waiting requests join when they would be this share of the batch: a forward pass over prompts costs one over rows."""
+"""Waiting requests join once they make up this share of the batch, since their prompts cost a forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchLimits:
-    """How much is decoded at a time."""
+    """The size of a batch."""
 
     batch_size: int
     max_batch_tokens: int
-    """Rows times the longest length that one of them may reach."""
+    """The most rows times the longest length that one of them may reach."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Row:
     place: int
-    """Among the requests."""
+    """Index into the requests."""
     request: GenerationRequest
     uniforms: array[float]
     """max_new_tokens of them in [0, 1)."""
@@ -64,7 +64,7 @@ class Decoder:
     Args:
         model: In evaluation mode.
         sampling: How tokens are chosen.
-        limits: Of the batch.
+        limits: The size of a batch.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Decoder:
         self._cached: CachedRows | None = None
 
     def run(self, requests: Sequence[GenerationRequest]) -> list[SampledTokens]:
-        """What was sampled for each request, [T] each on the CPU, its end-of-sequence token included."""
+        """Return the sampled tokens per request, [T] on the CPU, the end-of-sequence token included."""
         found = dict(self.finished(requests))
         return [found[place] for place in range(len(requests))]
 
     @torch.no_grad()
     def finished(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, SampledTokens]]:
-        """The same as it comes: the place of a request, and what was sampled for it."""
+        """Yield (index of the request, sampled tokens) as rows end."""
         rows = [
             _Row(place=place, request=request, uniforms=_uniforms(request, self._sampling.max_new_tokens))
             for place, request in enumerate(requests)
@@ -108,7 +108,7 @@ class Decoder:
             self._drop_finished()
 
     def _admit(self) -> list[_Row]:
-        """Takes from the waiting rows those whose prompts are computed next; none while the batch is full enough."""
+        """Return the waiting rows whose prompts are computed next; none while the batch is full enough."""
         if not self._waiting or (self._cached is not None and not self._cached.can_be_cut):
             return []
         longest = max((row.num_tokens_at_most for row in self._rows), default=0)
@@ -155,7 +155,7 @@ class Decoder:
         self._sample(logits, self._rows)
 
     def _forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, object]:
-        """The next token's logits [B, V], and the cache."""
+        """Return the next token's logits [B, V] and the cache."""
         if not self._takes_positions:
             inputs = {name: value for name, value in inputs.items() if name != "position_ids"}
         output = self._model(**inputs, **self._options)
@@ -193,7 +193,7 @@ class Decoder:
 
 
 def _uniforms(request: GenerationRequest, num_steps: int) -> array[float]:
-    """One number per step from the request's own seed; more steps begin as fewer do."""
+    """Draw one number per step from the request's seed; the first n numbers do not depend on ``num_steps``."""
     generator = torch.Generator().manual_seed(request.seed)
     uniforms = torch.rand(request.first_uniform + num_steps, generator=generator, dtype=torch.float64)
     return array("d", uniforms[request.first_uniform :].numpy().tobytes())

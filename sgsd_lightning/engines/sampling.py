@@ -1,4 +1,4 @@
-"""Choosing the next token: tempered, filtered, and by a given uniform number, so that a row's choice is its own."""
+"""Samples the next token from tempered and filtered logits, by a given uniform number per row."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from sgsd_lightning.types import SamplingSettings
 
 BLOCK_TOKENS = 512
-"""A large vocabulary is searched by blocks of this many tokens, then within one."""
+"""Cumulative masses are searched over blocks of this many tokens, then within one block."""
 LARGE_VOCABULARY = 8192
 LIKELY_TOKENS = (256, 4096)
-"""Top-p looks at so many most probable tokens first; only a flatter distribution is sorted as a whole."""
+"""Top-p tries these numbers of most probable tokens first; only a flatter distribution is sorted as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampledTokens:
-    """What was chosen at one step for each of B rows; all [B]."""
+    """The tokens chosen at one step for B rows; all fields are [B]."""
 
     ids: Tensor
     """int64."""
@@ -74,7 +74,7 @@ class TokenSampler:
         return self._top_k == 0 and self._top_p == 1
 
     def _among_all(self, tempered: _Masses, uniforms: Tensor) -> _Choice:
-        """Sample where at most min-p filters."""
+        """Sample without top-k and top-p; min-p may filter."""
         if self._log_min_p == -math.inf:
             return _Choice(ids=_search_all(tempered.masses, tempered.block_sums, uniforms), kept=tempered.total)
         masses = tempered.masses.masked_fill(tempered.logits < tempered.top + self._log_min_p, 0.0)
@@ -82,7 +82,7 @@ class TokenSampler:
         return _Choice(ids=_search_all(masses, block_sums, uniforms), kept=block_sums.sum(-1))
 
     def _among_few(self, tempered: _Masses, uniforms: Tensor) -> _Choice:
-        """Sample where top-k or top-p leaves few tokens: everything after them is about those alone."""
+        """Sample under top-k or top-p, which leave few tokens to work on."""
         values, ids = self._most_probable(tempered)
         masses = (values - tempered.top).double().exp()
         if self._top_p < 1:
@@ -94,7 +94,7 @@ class TokenSampler:
         return _Choice(ids=ids.gather(-1, place[:, None])[:, 0], kept=masses.sum(-1))
 
     def _most_probable(self, tempered: _Masses) -> tuple[Tensor, Tensor]:
-        """Logits in falling order and their ids, [B, n] each: what filters keep at least; -inf where top-k drops."""
+        """Return falling logits and their ids, [B, n] each, at least all that filters keep; -inf if dropped."""
         num_tokens = tempered.logits.shape[-1]
         if self._top_k:
             values, ids = tempered.logits.topk(min(self._top_k, num_tokens))
@@ -118,11 +118,11 @@ class _Choice:
     ids: Tensor
     """[B] int64."""
     kept: Tensor
-    """[B] float64: the mass of what was chosen from, in units of the most probable token's."""
+    """[B] float64: the mass of the kept tokens, in units of the most probable token's mass."""
 
 
 class _Masses:
-    """Probabilities of B rows in units of the most probable token's, and what they add up to."""
+    """Probabilities of B rows in units of the most probable token's, and their sums."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits  # [B, V] float32
@@ -137,7 +137,7 @@ class _Masses:
 
 
 def _in_token_order(ids: Tensor, masses: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
-    """Both [B, n], ids rising in every row."""
+    """Sort ids and masses, both [B, n], by id within each row."""
     if ids.shape[-1] < num_tokens:
         ids, order = ids.sort(-1)
         return ids, masses.gather(-1, order)
@@ -147,7 +147,7 @@ def _in_token_order(ids: Tensor, masses: Tensor, num_tokens: int) -> tuple[Tenso
 
 
 def _block_sums(masses: Tensor) -> Tensor:
-    """[B, blocks] float64: the last block is what does not fill one, possibly nothing."""
+    """Sum masses per block: [B, blocks] float64; the last block may be partial or empty."""
     if masses.shape[-1] < LARGE_VOCABULARY:
         return masses.sum(-1, keepdim=True, dtype=torch.float64)
     num_whole = masses.shape[-1] // BLOCK_TOKENS * BLOCK_TOKENS

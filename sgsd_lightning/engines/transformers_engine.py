@@ -13,6 +13,7 @@ from sgsd_lightning.engines.base import GenerationRequest, RolloutEngine
 from sgsd_lightning.engines.decoding import BatchLimits, Decoder
 from sgsd_lightning.engines.sampling import SampledTokens
 from sgsd_lightning.types import Completion, FinishReason, SamplingSettings
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class TransformersEngine(RolloutEngine):
@@ -31,16 +32,15 @@ class TransformersEngine(RolloutEngine):
     """
 
     def __init__(self, batch_size: int = 64, max_batch_tokens: int = 262_144, gather_weights: bool = True) -> None:
-        for name, value in (("batch_size", batch_size), ("max_batch_tokens", max_batch_tokens)):
-            if value < 1:
-                raise ValueError(f"engine.{name} must be at least 1; got {value}")
+        require_at_least(1, "engine.batch_size", batch_size)
+        require_at_least(1, "engine.max_batch_tokens", max_batch_tokens)
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
         self.gather_weights = gather_weights
         self._version = 0
 
     def sync(self, model: PreTrainedModel, version: int) -> None:
-        """Weights are read in place; only their version is noted."""
+        """Note the version; weights are read in place."""
         self._version = version
 
     def generate(
@@ -58,7 +58,7 @@ class TransformersEngine(RolloutEngine):
     def decode(
         self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Completion]:
-        """The same for a model that is whole on its device; no collective.
+        """Do as :meth:`generate` for a model that is whole on its device, without a collective.
 
         Raises:
             ValueError: as :meth:`generate`.
@@ -69,7 +69,7 @@ class TransformersEngine(RolloutEngine):
     def stream(
         self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> Iterator[tuple[int, Completion]]:
-        """Every completion as soon as it has ended, for a model that is whole on its device.
+        """Yield (index of the request, completion) as completions end, for a model that is whole on its device.
 
         Raises:
             ValueError: as :meth:`generate`.
@@ -82,7 +82,7 @@ class TransformersEngine(RolloutEngine):
 
 
 def end_of_sequence_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids that end a completion: the tokenizer's, and those of the model's generation settings."""
+    """Return the ids that end a completion: the tokenizer's and those of the model's generation settings, sorted."""
     settings = model.generation_config
     declared = None if settings is None else settings.eos_token_id
     ids = declared if isinstance(declared, list) else [declared]
@@ -117,7 +117,7 @@ def _completion(request: GenerationRequest, sampled: SampledTokens, version: int
 
 @contextmanager
 def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """In training mode, gradient checkpointing drops the key-value cache without a word."""
+    """Evaluate the model: in training mode gradient checkpointing silently drops the key-value cache."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,1 +1,1 @@
-"""Evaluation by many samples that are kept: collecting, scoring, comparing."""
+"""Evaluation on samples that are kept in files: collecting, scoring, comparing."""

@@ -1,4 +1,4 @@
-"""Evaluation of many samples: problems in, judged samples out, each kept as soon as it is made."""
+"""Collects the samples of an evaluation; each is judged and written as soon as it ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sgsd_lightning.rollouts.base import Wanted
 from sgsd_lightning.types import Problem
 
 REQUESTS_AT_A_TIME = 1024
-"""A request's randomness is drawn ahead, 8 bytes per token that it may have."""
+"""Bounds memory: a request's random numbers are drawn ahead, 8 bytes per possible token."""
 
 
 class WantedSample(NamedTuple):
-    """A sample that is to be made."""
+    """A sample to collect."""
 
     problem_set: str
     problem: Problem
@@ -28,7 +28,7 @@ class WantedSample(NamedTuple):
 def wanted_samples(
     sets: Mapping[str, Sequence[Problem]], num_samples: int, shard: tuple[int, int]
 ) -> list[WantedSample]:
-    """The first sample of every problem, then the second and so on, so that what is there early is of all problems.
+    """List the first sample of every problem, then the second and so on, so that early results cover all problems.
 
     Args:
         sets: Problems by the name of their set.
@@ -41,12 +41,12 @@ def wanted_samples(
 
 
 def samples_so_far(folder: Path) -> list[Sample]:
-    """What earlier calls, and other shards, have made."""
+    """Read the samples that earlier calls and other shards have written."""
     return load_samples(folder) if any(folder.glob(SAMPLE_FILES)) else []
 
 
 def missing_samples(wanted: Sequence[WantedSample], done: Sequence[Sample]) -> list[WantedSample]:
-    """Those that are still to be made."""
+    """Return the samples that are still to collect."""
     keys = {sample.key for sample in done}
     return [entry for entry in wanted if (entry.problem_set, entry.problem.problem_id, entry.number) not in keys]
 
@@ -57,16 +57,16 @@ def collect_samples(
     path: Path,
     on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> None:
-    """Append samples to ``path``, each as soon as its completion has ended; the module's model is where it is to run.
+    """Append samples to ``path`` as their completions end; the module's model is on its device already.
 
-    A sample depends on the seed, the problem and its index alone (and on rounding): not on which others are made with
-    it, nor on whether the evaluation was stopped in between.
+    A sample depends on the seed, the problem and its index alone (up to rounding): not on the other samples, nor on
+    whether the evaluation was stopped in between.
 
     Args:
         module: Policy, prompts, evaluation settings and verifier.
-        wanted: What to sample.
+        wanted: The samples to collect.
         path: JSON Lines.
-        on_sample: Told of each.
+        on_sample: Called with each sample.
     """
     if path.exists():  # this process's own file: another shard may be in the middle of a line of its
         keep_whole_lines(path)

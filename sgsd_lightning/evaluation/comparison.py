@@ -1,4 +1,4 @@
-"""Two evaluations of the same problems: the difference, how sure it is, and which problems changed."""
+"""Compares two evaluations of the same problems: the difference, its interval, and the problems that changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sgsd_lightning.metrics.intervals import Interval, bootstrap_mean
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """The second evaluation against the first, on the problems that both have."""
+    """The second evaluation compared with the first, on their common problems."""
 
     problem_set: str
     num_problems: int
@@ -23,10 +23,10 @@ class Comparison:
     difference: float
     """Second minus first."""
     interval: Interval
-    """Of the difference, 95 %: a bootstrap over problems, each with both of its scores, so that what makes a problem
-    hard for both does not count as doubt."""
+    """The 95 % interval of the difference: a paired bootstrap over problems, so that a problem's difficulty for both
+    adds no variance."""
     num_better: int
-    """Problems of which the second has more samples right, in share."""
+    """Problems with a larger share of correct samples in the second."""
     num_worse: int
     num_gained: int
     """Problems whose most frequent answer became right."""
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def compare(first: Sequence[Sample], second: Sequence[Sample]) -> list[Comparison]:
-    """A comparison each problem set, and of all together where there are several.
+    """Compare per problem set, and over all together if there are several.
 
     Raises:
         ValueError: if they have no problem in common.
@@ -55,7 +55,7 @@ def compare(first: Sequence[Sample], second: Sequence[Sample]) -> list[Compariso
 
 
 def changed_problems(first: Sequence[Sample], second: Sequence[Sample]) -> list[tuple[ProblemScore, ProblemScore]]:
-    """The problems that both have and whose accuracy differs, those that changed most first."""
+    """Return the common problems whose accuracy differs, those that changed most first."""
     theirs = {_key(score): score for score in score_problems(second)}
     pairs = [(score, theirs[_key(score)]) for score in score_problems(first) if _key(score) in theirs]
     changed = [(mine, other) for mine, other in pairs if mine.accuracy != other.accuracy]

@@ -1,4 +1,4 @@
-"""A policy as evaluation and export want it: tokenizer and weights, nothing of training."""
+"""Loads a policy for evaluation and export: tokenizer and weights, nothing of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sgsd_lightning.module import SelfDistillation
 
 
 def load_policy(model: SelfDistillation, ckpt_path: str | None) -> None:
-    """Tokenizer and weights, those of a checkpoint if one is named, and nothing of the training contexts."""
+    """Load tokenizer and weights, those of a checkpoint if one is named, without the training contexts."""
     for learner in model.learners.values():
         learner.load_tokenizer()
     model.configure_model()

@@ -1,4 +1,4 @@
-"""Cold start: trajectories of a policy on training problems, judged, as memories that a bank is written from."""
+"""Cold start: collects judged completions of training problems as memories, from which a bank is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLLOUTS_AT_A_TIME = 64
 
 
 def without_evaluation_problems(problems: Sequence[Problem], evaluation: Iterable[Problem]) -> list[Problem]:
-    """Training problems that are none of these, whatever their spelling.
+    """Remove evaluation problems from training problems, whatever their spelling.
 
     Raises:
         ValueError: if none is left.
@@ -33,12 +33,12 @@ def without_evaluation_problems(problems: Sequence[Problem], evaluation: Iterabl
 
 
 def memory_id(problem: Problem, index: int) -> str:
-    """Of a problem's ``index``-th trajectory."""
+    """Return the id of a problem's ``index``-th memory."""
     return f"{problem.problem_id}#{index}"
 
 
 def num_missing(problems: Sequence[Problem], path: Path, samples: int) -> int:
-    """Trajectories that are still to be sampled."""
+    """Count the completions that are still to sample."""
     return len(_missing(problems, path, samples))
 
 
@@ -49,20 +49,20 @@ def collect_memories(
     samples: int,
     on_rollouts: Callable[[int], None] = lambda num: None,
 ) -> None:
-    """Append the memories that ``path`` does not hold yet; the module's model is where it is to run.
+    """Append the memories that ``path`` lacks; the module's model is on its device already.
 
-    A trajectory depends on the run's seed, the problem and its index alone, so that a collection that was interrupted
-    comes to the same file. Trajectories that the verifier judges neither right nor wrong leave no memory.
+    A completion depends on the run's seed, the problem and its index alone, so that an interrupted collection gives the
+    same file. Completions that the verifier judges neither right nor wrong leave no memory.
 
     Args:
         module: Policy, prompts, sampling and verifier.
         problems: Without those of any evaluation.
         path: JSON Lines, written batch by batch.
-        samples: Trajectories of each problem.
-        on_rollouts: Told how many more are done.
+        samples: Completions per problem.
+        on_rollouts: Called with the number of further completions.
 
     Raises:
-        ValueError: if ``path`` holds something else than memories.
+        ValueError: if ``path`` is no file of memories.
     """
     missing = _missing(problems, path, samples)
     trained = module.learner.rollouter
@@ -82,7 +82,7 @@ def collect_memories(
 
 
 def _missing(problems: Sequence[Problem], path: Path, samples: int) -> list[tuple[Problem, int]]:
-    """What comes after the last memory of the file, in order: before it, what is not there was not judged."""
+    """Return the completions after the last memory of the file; missing ones before it had no judgement."""
     wanted = [(problem, index) for problem in problems for index in range(samples)]
     if not path.exists():
         return wanted

@@ -1,4 +1,4 @@
-"""Samples of an evaluation, written one per line as they are made."""
+"""Samples of an evaluation, written one per line as they end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import whole_records
+from sgsd_lightning.strict_json import shorten
 from sgsd_lightning.types import JudgedRollout
 
 SAMPLE_FILES = "samples*.jsonl"
@@ -32,17 +33,26 @@ class Sample:
     completion_tokens: int
     finish_reason: str
     sources: tuple[str, ...]
-    """Ids of what the prompt showed beside the problem."""
+    """Ids of the items that the prompt showed beside the problem."""
     completion: str
 
     @property
     def key(self) -> SampleKey:
-        """What tells it from the others."""
+        """Problem set, problem and index, which identify a sample."""
         return (self.problem_set, self.problem_id, self.index)
 
 
+SAMPLE_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("problem_set", "problem_id", "reference_answer", "finish_reason", "completion"), (str, "a text")),
+    **dict.fromkeys(("index", "completion_tokens"), (int, "a whole number")),
+    "is_correct": (bool, "true or false"),
+    "answer": ((str, type(None)), "a text or null"),
+    "sources": (list, "a list of ids"),
+}
+
+
 def to_sample(problem_set: str, judged: JudgedRollout, sources: Sequence[str]) -> Sample:
-    """Of a judged rollout."""
+    """Make a sample from a judged rollout."""
     rollout, verdict = judged.rollout, judged.verdict
     return Sample(
         problem_set=problem_set,
@@ -59,12 +69,12 @@ def to_sample(problem_set: str, judged: JudgedRollout, sources: Sequence[str]) -
 
 
 def sample_line(sample: Sample) -> str:
-    """One line of a file of samples, its line break included."""
+    """Return one line of a file of samples, its line break included."""
     return json.dumps(asdict(sample), ensure_ascii=False) + "\n"
 
 
 def load_samples(folder: Path) -> list[Sample]:
-    """All samples of an evaluation, of every file in its folder, each once.
+    """Read all samples of an evaluation from all files of its folder, each once.
 
     Raises:
         FileNotFoundError: if there is no file of samples.
@@ -76,15 +86,18 @@ def load_samples(folder: Path) -> list[Sample]:
     samples: dict[SampleKey, Sample] = {}
     for path in paths:
         for number, record in whole_records(path):
-            sample = _sample(record, f"{path}:{number}")
+            sample = _parse_sample(record, f"{path}:{number}")
             samples.setdefault(sample.key, sample)
     return list(samples.values())
 
 
-def _sample(record: Any, where: str) -> Sample:
+def _parse_sample(record: Any, where: str) -> Sample:
     names = {entry.name for entry in fields(Sample)}
     if not isinstance(record, dict) or names - record.keys():
         missing = ", ".join(sorted(names - record.keys())) if isinstance(record, dict) else "everything"
         raise ValueError(f"{where}: not a sample of an evaluation; missing: {missing}")
+    for name, (kinds, what) in SAMPLE_KINDS.items():
+        if not isinstance(record[name], kinds) or (isinstance(record[name], bool) and kinds is int):
+            raise ValueError(f"{where}: the field {name!r} must be {what}; got {shorten(record[name])}")
     values: dict[str, Any] = {name: record[name] for name in names}
     return Sample(**{**values, "sources": tuple(values["sources"])})

@@ -1,4 +1,4 @@
-"""What the samples of an evaluation come to: accuracies with intervals, and a line each problem."""
+"""Scores the samples of an evaluation: accuracies with intervals, per problem set and per problem."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ProblemScore:
     majority: float
     """1 where the most frequent answer, by value, is right, 0 where it is not, between where answers tie."""
     most_frequent_answer: str | None
-    """As most of those spell it that gave it."""
+    """In its most frequent spelling."""
     mean_tokens: float
 
 
@@ -45,9 +45,9 @@ class SetScore:
     samples_per_problem: int
     """k: the fewest samples that a problem has."""
     average: float
-    """avg@k over all samples that there are."""
+    """avg@k over all samples."""
     interval: Interval
-    """Of ``average``, 95 %, by bootstrap over problems."""
+    """The 95 % interval of ``average``, by bootstrap over problems."""
     pass_at: dict[int, float]
     """pass@j, unbiased, for j = 1, 2, 4 .. and k."""
     majority: float
@@ -57,12 +57,12 @@ class SetScore:
 
 
 def score_problems(samples: Sequence[Sample]) -> list[ProblemScore]:
-    """In the order in which problems first come."""
+    """Score problems, in the order of their first samples."""
     return [_problem_score(of_problem) for of_problem in _by_problem(samples)]
 
 
 def score_sets(samples: Sequence[Sample]) -> list[SetScore]:
-    """A score each set, in the order in which sets first come, and of all together where there are several."""
+    """Score problem sets, in the order of their first samples, and all together if there are several."""
     by_set: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_set[sample.problem_set].append(sample)
@@ -127,5 +127,5 @@ def _majority(problems: Sequence[Sequence[Sample]]) -> float:
 
 
 def _powers_of_two(k: int) -> list[int]:
-    """1, 2, 4 .. below k, and k."""
+    """Return 1, 2, 4 .. below k, and k."""
     return [*(2**i for i in range(k.bit_length()) if 2**i < k), k]

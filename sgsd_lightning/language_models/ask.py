@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from sgsd_lightning.language_models.base import Answer, LanguageModel, ModelUnavailableError
 from sgsd_lightning.language_models.tally import CallTally, Outcome, QuestionRecord
 from sgsd_lightning.types import Messages
+from sgsd_lightning.types.arguments import require
 
 T = TypeVar("T")
 
@@ -51,8 +52,8 @@ def ask(
     Args:
         model: Who is asked.
         chats: What is asked.
-        deadline_seconds: For the batch; its retries have as long again, so that one call that hangs does not take the
-            time of those that could be repeated.
+        deadline_seconds: For the first round over the batch; the retries get the same again, so that a call that hangs
+            does not use up the time of those that could be repeated.
         retries_with_other_seed: How often a chat is asked again.
         parse: Reads a reply; None takes any text.
         tally: Where questions are counted, kept from batch to batch; None counts this batch alone.
@@ -112,10 +113,10 @@ def ask_in_rounds(
 def answer_all(
     model: LanguageModel, seconds: float, may_be_unavailable: bool, chats: Sequence[Messages], attempt: int
 ) -> list[Answer]:
-    """Return one answer per chat, in their order, after so many seconds at the latest.
+    """Return one answer per chat, in their order, within ``seconds``.
 
     Raises:
-        ModelUnavailableError: when nothing can be answered, unless that may be; then it is the error of each chat.
+        ModelUnavailableError: when nothing can be answered. With ``may_be_unavailable`` it becomes each chat's error.
     """
     found: dict[int, Answer] = {}
     error = "no answer came"
@@ -131,14 +132,12 @@ def answer_all(
 
 def check_settings(seconds: float, num_retries: int) -> None:
     """Raise a ValueError that names the setting which is out of range."""
-    if seconds <= 0:
-        raise ValueError(f"deadline_seconds must be above 0; got {seconds}")
-    if num_retries < 0:
-        raise ValueError(f"retries_with_other_seed must be 0 or more; got {num_retries}")
+    require(seconds > 0, "deadline_seconds", "be above 0", seconds)
+    require(num_retries >= 0, "retries_with_other_seed", "be 0 or more", num_retries)
 
 
 class _Question(Generic[T]):
-    """One chat on its way to a reply."""
+    """The state of one chat: its answers so far, and the reply once there is one."""
 
     def __init__(self, index: int) -> None:
         self.index = index

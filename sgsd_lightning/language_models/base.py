@@ -11,7 +11,7 @@ from typing import Any
 from sgsd_lightning.types import Messages
 
 TOO_LATE = "not answered before the deadline"
-"""The error of a chat for which no time was left."""
+"""The error of a chat that was not answered before the deadline."""
 
 
 class ModelUnavailableError(RuntimeError):
@@ -35,7 +35,7 @@ class Answer:
 
 
 class LanguageModel(ABC):
-    """Answers chats, one by one or many at a time."""
+    """A model that answers chats, one at a time or many at once."""
 
     computes_here: bool = False
     """Whether its calls compute in this process and wait for nobody, so that they cannot hang. Such calls are not
@@ -45,7 +45,7 @@ class LanguageModel(ABC):
     def answers(
         self, chats: Sequence[Messages], deadline: float | None = None, *, attempt: int = 0
     ) -> Iterator[tuple[int, Answer]]:
-        """Yield the index of each chat with its answer, each as soon as it is there, in any order.
+        """Yield (index of the chat, answer) pairs as answers arrive, in any order.
 
         Args:
             chats: What to answer.
@@ -80,5 +80,5 @@ class LanguageModel(ABC):
         """Receive the policy that is being trained, for language models that are this policy."""
 
     def session(self) -> AbstractContextManager[None]:
-        """Return what every process enters around the calls above, which only the first process makes: collectives."""
+        """Return a context, for collectives, that all processes enter while the first one makes the calls above."""
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Answers on disk: a call that was paid for is not made again, whatever ended the run that made it."""
+"""A cache of answers on disk: no call is paid for twice, however the run that made it ended."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 class AnswerCache:
     """A file of JSON Lines: one reply per line, as it was received, under the key of its call.
 
-    The file can be read by people, grows at its end alone, and may be shared by processes and runs on one file system:
-    appending takes a lock, and a key that is not known yet is looked for among the lines that others have added. Of two
-    lines with one key the first counts. A line that a killed process left half-written is cut off; a line that is not
-    ours otherwise is skipped with a warning. The file is opened at the first use.
+    The file is readable, append-only, and may be shared by processes and runs on one file system: appending takes a
+    lock, and an unknown key is looked up among the lines that others have added since. Of two lines with the same key
+    the first counts. A line that a killed process left half-written is cut off; any other malformed line is skipped
+    with a warning. The file is opened at the first use.
 
     Args:
         path: the file; its folder is created.
@@ -31,8 +31,10 @@ class AnswerCache:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._places: dict[str, int] = {}
-        """Where the line of each key begins. Replies stay on disk: a run may have asked for very many."""
+        """Byte offset of the line of each key. Replies stay on disk, since there may be very many."""
         self._num_read = 0
+        """Bytes."""
+        self._num_lines = 0
         self._is_writable = True
 
     def find(self, key: str) -> str | None:
@@ -52,7 +54,7 @@ class AnswerCache:
         return text
 
     def add(self, key: str, reply: str, about: Mapping[str, Any]) -> None:
-        """Append a reply, with what readers of the file want to know of its call.
+        """Append a reply, with ``about`` describing its call for people who read the file.
 
         A disk that is full ends no run here: the reply is used and not kept, which is logged once.
         """
@@ -77,25 +79,32 @@ class AnswerCache:
     def _read_new_lines(self) -> None:
         if not self.path.exists():
             return
-        num_bad = 0
+        num_bad, first_bad = 0, 0
         with self.path.open("rb") as file:
             file.seek(self._num_read)
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # under way, or cut off
-                key = _key_of(line)
+                key = _parse_key(line)
                 if key is None:
+                    first_bad = first_bad or self._num_lines + 1
                     num_bad += 1
                 else:
                     self._places.setdefault(key, self._num_read)
                 self._num_read += len(line)
+                self._num_lines += 1
         if num_bad:
-            log.warning("%s: %d lines are no cached answers and were skipped", self.path, num_bad)
+            log.warning(
+                "%s:%d: %d lines are no cached answers and were skipped; remove the file to begin anew",
+                self.path,
+                first_bad,
+                num_bad,
+            )
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """Give the file, created where it is missing, to one process at a time; a killed process lets it go."""
+    """Lock the file, creating it if missing; the lock of a killed process is released."""
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
@@ -109,10 +118,10 @@ def _ends_whole(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def _key_of(line: bytes) -> str | None:
+def _parse_key(line: bytes) -> str | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_ours = isinstance(record, dict) and isinstance(record.get("key"), str) and isinstance(record.get("reply"), str)
     return record["key"] if is_ours else None

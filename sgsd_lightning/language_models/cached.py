@@ -15,7 +15,7 @@ from sgsd_lightning.types import Messages
 
 
 class CachedModel(LanguageModel):
-    """Another language model whose replies are kept in a file and read from there the next time.
+    """Wraps a language model: replies are stored in a file, and read from it when the same call is made again.
 
     The key of a reply is a digest of the model's identity (weights, sampling settings, seed), the whole chat, the
     attempt and the prompt files (`for_prompts`). Replies are kept as they were received, also those that a judge cannot
@@ -51,7 +51,7 @@ class CachedModel(LanguageModel):
                 continue
             self._counts["cache_hits"] += len(indices)
             yield from ((index, Answer(text=reply, is_cached=True)) for index in indices)
-        yield from self._asked(missing, places, chats, deadline, attempt, model)
+        yield from self._ask_missing(missing, places, chats, deadline, attempt, model)
 
     def counts(self) -> dict[str, int]:
         """Return how many chats were answered from the file, and how many calls were made."""
@@ -61,7 +61,7 @@ class CachedModel(LanguageModel):
         return self.model.identity()
 
     def for_prompts(self, digest: str) -> CachedModel:
-        """Return a view of this model, with the same file and the same counts, for one set of prompt files."""
+        """Return a view of this model for one set of prompt files, sharing its file and its counts."""
         view = copy.copy(self)
         view._prompts_digest = digest
         return view
@@ -75,7 +75,7 @@ class CachedModel(LanguageModel):
     def _key(self, model: Mapping[str, Any], chat: Messages, attempt: int) -> str:
         return digest([model, [dict(message) for message in chat], attempt, self._prompts_digest])
 
-    def _asked(
+    def _ask_missing(
         self,
         keys: Sequence[str],
         places: Mapping[str, Sequence[int]],
@@ -84,7 +84,7 @@ class CachedModel(LanguageModel):
         attempt: int,
         model: Mapping[str, Any],
     ) -> Iterator[tuple[int, Answer]]:
-        """Ask for the replies under these keys; each is on disk before it is yielded."""
+        """Ask the model for the replies that the file lacks; each is on disk before it is yielded."""
         if not keys:
             return
         self._counts["cache_misses"] += len(keys)

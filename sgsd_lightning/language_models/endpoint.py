@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -13,34 +14,35 @@ from typing import Any, NamedTuple
 
 from sgsd_lightning.language_models.base import TOO_LATE, Answer, LanguageModel, ModelUnavailableError
 from sgsd_lightning.types import Messages
+from sgsd_lightning.types.arguments import require, require_at_least
 
 NO_KEY = "no-key"
-"""What is sent where there is no key: local servers want none, and the client insists on one."""
+"""Sent when no key is set: local servers need none, but the client requires one."""
 
 
 class _Found(NamedTuple):
     place: int
     answer: Answer
     refusal: str | None = None
-    """Why no chat at all can be answered, as far as this call shows."""
+    """Why this call suggests that no chat at all can be answered."""
 
 
 class EndpointModel(LanguageModel):
     """Chat completions over HTTP; needs the extra ``skills``.
 
-    Many calls are under way at a time. Calls that are refused for a moment (429, 5xx, a broken connection) are made
-    again, waiting longer each time, or as long as the server asks.
+    Up to ``max_concurrent`` calls run at once. Temporary failures (429, 5xx, a broken connection) are retried with
+    exponential backoff, or after the time that the server asks for.
 
     Args:
-        base_url: up to and including the version, such as ``http://localhost:8000/v1``.
-        model_name: the model, as the endpoint calls it.
-        api_key_env: the environment variable that holds the key; it need not be set for servers that want none.
-        max_new_tokens: of an answer; one that is longer is an error of that chat.
-        temperature: of the sampling.
-        max_concurrent: calls under way at a time.
-        max_retries: how often a call is made again.
-        timeout_seconds: for one try of a call.
-        seed: sent with each call, for servers that sample by it; null sends none. A second attempt sends the next one.
+        base_url: the endpoint including its version, such as ``http://localhost:8000/v1``.
+        model_name: the name under which the endpoint serves the model.
+        api_key_env: the environment variable that holds the key; may be unset for servers that need none.
+        max_new_tokens: the longest answer; a longer one is an error of its chat.
+        temperature: the sampling temperature; 0 is greedy.
+        max_concurrent: the most calls at once.
+        max_retries: how often a failed call is repeated.
+        timeout_seconds: per attempt of a call.
+        seed: sent with each call, for servers that support it; null sends none. A second attempt sends ``seed + 1``.
     """
 
     def __init__(
@@ -55,17 +57,14 @@ class EndpointModel(LanguageModel):
         timeout_seconds: float = 120.0,
         seed: int | None = None,
     ) -> None:
-        rules = {
-            "base_url": (base_url.startswith(("http://", "https://")), base_url, "begin with http:// or https://"),
-            "max_new_tokens": (max_new_tokens >= 1, max_new_tokens, "be at least 1"),
-            "temperature": (temperature >= 0, temperature, "be 0 or more"),
-            "max_concurrent": (max_concurrent >= 1, max_concurrent, "be at least 1"),
-            "max_retries": (max_retries >= 0, max_retries, "be 0 or more"),
-            "timeout_seconds": (timeout_seconds > 0, timeout_seconds, "be above 0"),
-        }
-        for name, (is_valid, value, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"language_model.{name} must {rule}; got {value}")
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"language_model.base_url must begin with http:// or https://; got {base_url}")
+        require(model_name.strip() != "", "language_model.model_name", "name a model", model_name)
+        require_at_least(1, "language_model.max_new_tokens", max_new_tokens)
+        require(0 <= temperature < math.inf, "language_model.temperature", "be 0 or more, and finite", temperature)
+        require_at_least(1, "language_model.max_concurrent", max_concurrent)
+        require(max_retries >= 0, "language_model.max_retries", "be 0 or more", max_retries)
+        require(timeout_seconds > 0, "language_model.timeout_seconds", "be above 0", timeout_seconds)
         self.base_url = base_url
         self.model_name = model_name
         self.api_key_env = api_key_env
@@ -93,7 +92,7 @@ class EndpointModel(LanguageModel):
         stop = asyncio.Event()
         loop = asyncio.new_event_loop()
         calls = self._calls(client, chats, deadline, attempt, found.put, stop)
-        # a thread: calls go on while whoever asked is busy with an answer, and the asker may be in an event loop itself
+        # a thread: calls continue while the caller handles an answer, and the caller may run an event loop itself
         thread = Thread(target=_run, args=(loop, calls, found.put), name="endpoint", daemon=True)
         thread.start()
         try:
@@ -112,7 +111,7 @@ class EndpointModel(LanguageModel):
         put: Callable[[_Found], None],
         stop: asyncio.Event,
     ) -> None:
-        """All calls, some at a time, until they are done or not wanted any more; none is left behind."""
+        """Make all calls, ``max_concurrent`` at once, and cancel the rest when the caller stops iterating."""
         places = asyncio.Semaphore(self.max_concurrent)
 
         async def call(index: int, chat: Messages) -> None:
@@ -209,7 +208,7 @@ class EndpointModel(LanguageModel):
 
 
 def _run(loop: asyncio.AbstractEventLoop, calls: Coroutine[Any, Any, None], put: Callable[[Any], None]) -> None:
-    """All calls on a loop of their own; ``put`` is given None at the end, or the error that ended them."""
+    """Run the calls on a loop of their own; ``put`` receives None at the end, or the error that ended them."""
     try:
         loop.run_until_complete(calls)
         put(None)
@@ -220,7 +219,7 @@ def _run(loop: asyncio.AbstractEventLoop, calls: Coroutine[Any, Any, None], put:
 
 
 def _until_refused(found: SimpleQueue[_Found | BaseException | None]) -> Iterator[tuple[int, Answer]]:
-    """The answers as they come; a refusal counts for all calls where nothing was heard from the endpoint before."""
+    """Yield answers as they come; a refusal ends all calls unless the endpoint has answered before."""
     is_reached = False
     while (item := found.get()) is not None:
         if isinstance(item, BaseException):

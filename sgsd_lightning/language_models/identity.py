@@ -1,4 +1,4 @@
-"""Digests of weights, tokenizers and texts: what tells the answers of one model from those of another."""
+"""Digests of weights, tokenizers and JSON values, which identify a model in the keys of a cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 NUM_SAMPLED = 64
-"""Values of each parameter that enter a digest as they are."""
+"""How many values of each parameter enter a digest unchanged."""
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -31,8 +31,8 @@ def digest(value: Any) -> str:
 def weights_digest(model: nn.Module) -> str:
     """Return a digest of all weights, in one pass over them, the same on any device.
 
-    Every parameter enters with its name, shape and dtype, with some of its values, and with the sum of its bits taken
-    as whole numbers, which any single change alters.
+    Every parameter enters with its name, shape and dtype, some of its values, and the sum of all its bit patterns read
+    as integers, which any single change alters.
 
     Raises:
         ValueError: if the weights are sharded: enter the model's session first.

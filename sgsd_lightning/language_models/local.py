@@ -18,19 +18,19 @@ from sgsd_lightning.language_models.identity import tokenizer_digest, weights_di
 from sgsd_lightning.policy import PolicySource
 from sgsd_lightning.seeding import derive_seed
 from sgsd_lightning.types import FinishReason, Messages, SamplingSettings
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class TransformersChat(LanguageModel):
-    """Answers by a loaded model. A chat's answer depends on that chat, the seed and the weights alone.
+    """Answers by a loaded model. An answer depends on its chat, the seed and the weights alone.
 
-    Its identity holds a digest of the weights as they are when it is asked for, so that a cache never serves the
-    answers of older weights.
+    Its identity holds a digest of the current weights, so that a cache never serves the answers of older ones.
 
     Args:
         sampling: how answers are sampled; None: at most 1024 tokens at temperature 0.7.
-        template_args: for the chat template, such as ``{enable_thinking: false}``.
-        batch_size: chats answered at a time; between batches the deadline is looked at.
-        seed: what the sampling derives from.
+        template_args: arguments of the chat template, such as ``{enable_thinking: false}``.
+        batch_size: chats per batch; the deadline is checked between batches.
+        seed: of the sampling.
     """
 
     computes_here = True
@@ -42,15 +42,14 @@ class TransformersChat(LanguageModel):
         batch_size: int = 16,
         seed: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"language_model.batch_size must be at least 1; got {batch_size}")
+        require_at_least(1, "language_model.batch_size", batch_size)
         self.sampling = sampling or SamplingSettings(max_new_tokens=1024, sampling_temperature=0.7)
         self.template_args: Mapping[str, Any] = template_args or {}
         self.batch_size = batch_size
         self.seed = seed
 
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model, where it is to run, and its tokenizer."""
+        """Return the model, on the device where it runs, and its tokenizer."""
         raise NotImplementedError
 
     def identity(self) -> Mapping[str, Any]:
@@ -82,7 +81,7 @@ class TransformersChat(LanguageModel):
             yield from zip(batch, map(self._answer, completions), strict=True)
 
     def _weights_digest(self, model: PreTrainedModel) -> str:
-        """Digest the weights as they are now: they may have changed since the last time."""
+        """Digest the current weights, which may have changed since the last call."""
         return weights_digest(model)
 
     def _answer(self, completion: _Completed) -> Answer:
@@ -108,7 +107,7 @@ class _Prompt(NamedTuple):
 class _Completed(NamedTuple):
     text: str
     is_whole: bool
-    """Whether the model ended it, rather than the limit on its length."""
+    """Whether it ended with an end-of-sequence token, not at ``max_new_tokens``."""
 
 
 def _complete(
@@ -117,7 +116,7 @@ def _complete(
     prompts: Sequence[_Prompt],
     sampling: SamplingSettings,
 ) -> list[_Completed]:
-    """Sample one completion per prompt; the only place here that knows of the rollout engine."""
+    """Sample one completion per prompt, by the rollout engine."""
     stop_ids = end_of_sequence_ids(model, tokenizer)
     requests = [
         GenerationRequest(prompt_ids=prompt.ids, seed=prompt.seed, stop_ids=stop_ids, label="a chat")
@@ -133,10 +132,10 @@ def _complete(
 
 
 class LocalModel(TransformersChat):
-    """A model of its own, loaded at its first answer.
+    """A model beside the policy, loaded when it is first asked.
 
     Args:
-        policy: where it comes from: any model, or the policy that is trained elsewhere.
+        policy: the source of model and tokenizer.
         device: where it runs; None: a GPU if there is one.
         sampling: as for `TransformersChat`.
         template_args: as for `TransformersChat`.
@@ -167,17 +166,17 @@ class LocalModel(TransformersChat):
         return self._loaded
 
     def _weights_digest(self, model: PreTrainedModel) -> str:
-        """Digest the weights once: nobody trains them."""
+        """Digest the weights once: they never change."""
         if self._digest is None:
             self._digest = weights_digest(model)
         return self._digest
 
 
 class TrainedPolicy(TransformersChat):
-    """The policy that is being trained, with its weights of the moment, as in the paper.
+    """The policy that is being trained, with its current weights, as in the paper.
 
-    The first process writes alone. Under FSDP2 it needs the whole model for that, which all processes gather in
-    :meth:`session`; no collective runs while it writes.
+    Only the first process generates. Under FSDP2 all processes gather the whole model for it in :meth:`session`; no
+    collective runs while it generates.
     """
 
     def __init__(

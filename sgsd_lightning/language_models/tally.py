@@ -1,4 +1,4 @@
-"""What became of the questions to a language model, and the share of failures above which a run stops."""
+"""Counts the outcomes of questions to a language model, and stops the run when too large a share fails."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from sgsd_lightning.distributed.processes import process_index
 from sgsd_lightning.language_models.base import ModelUnavailableError
+from sgsd_lightning.types.arguments import require, require_at_least
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class Outcome(StrEnum):
     LATE = "failed_late"
     """The deadline of its batch passed."""
     UNPARSABLE = "failed_parse"
-    """No reply to it could be read, also not with another seed."""
+    """None of its replies could be parsed, those under other seeds included."""
     NO_REPLY = "failed_call"
     """The call failed: refused, cut off, empty."""
 
@@ -43,30 +44,27 @@ class FailureLimit:
     """When failures of a language model end a run."""
 
     max_failed_frac: float = 0.2
-    """Of the questions in the window. 1 never ends the run."""
+    """The largest share of failed questions in the window. 1 never ends the run."""
     window: int = 200
-    """The latest questions, of all processes."""
+    """How many of the latest questions of all processes are counted."""
     min_questions: int = 20
-    """Before these have been asked, no share is looked at."""
+    """The share is checked only after this many questions."""
 
     def __post_init__(self) -> None:
-        rules = {
-            "max_failed_frac": (0 <= self.max_failed_frac <= 1, "be in [0, 1]"),
-            "window": (self.window >= 1, "be at least 1"),
-            "min_questions": (1 <= self.min_questions <= self.window, "be at least 1 and at most the window"),
-        }
-        for name, (is_valid, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"failure_limit.{name} must {rule}; got {getattr(self, name)}")
+        frac, least = self.max_failed_frac, self.min_questions
+        require(0 <= frac <= 1, "failure_limit.max_failed_frac", "be in [0, 1]", frac)
+        require_at_least(1, "failure_limit.window", self.window)
+        is_reached = 1 <= least <= self.window
+        require(is_reached, "failure_limit.min_questions", "be at least 1 and at most the window", least)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuestionRecord:
-    """What became of one question."""
+    """The outcome of one question."""
 
     outcome: Outcome
     num_calls: int
-    """Calls made for it, without those that a cache answered."""
+    """Calls that it took, without those answered from a cache."""
     num_cache_hits: int
     num_retries: int
     """Times that it was asked again with another seed."""
@@ -78,7 +76,7 @@ class CallTally:
     """Counts questions by their outcome, the same on every process, and stops the run when too many fail.
 
     Args:
-        name: Who asks, as in the settings: ``judge`` stands for ``judge.max_failed_frac``.
+        name: The part that asks, as in the settings: ``judge`` has ``judge.max_failed_frac``.
         limit: None takes the defaults.
     """
 
@@ -90,11 +88,11 @@ class CallTally:
 
     @property
     def has_answers(self) -> bool:
-        """Whether any question was answered so far, so that the settings of the model are right."""
+        """Whether any question was answered so far, which shows that the model's settings are right."""
         return self._counts[Outcome.ANSWERED] > 0
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers since the start of the run.
+        """Return counts since the start of the run.
 
         ``questions`` is what was asked; of these ``failed_late``, ``failed_parse`` and ``failed_call`` failed.
         ``calls`` are calls of the model with ``retries`` among them, ``cache_hits`` replies without a call.
@@ -132,16 +130,16 @@ class CallTally:
         if num_latest >= self.limit.min_questions and num_failed > self.limit.max_failed_frac * num_latest:
             raise TooManyFailuresError(
                 f"{num_failed} of the last {num_latest} questions to {self.name} failed "
-                f"({num_failed / num_latest:.0%}: {_kinds(self._latest)}), which is more than "
+                f"({num_failed / num_latest:.0%}: {_describe_failures(self._latest)}), which is more than "
                 f"{self.name}.max_failed_frac = {self.limit.max_failed_frac:g} allows; the last one: {last}"
             )
         if process_index() == 0:
-            kinds = _kinds(record.outcome for record in failed)
+            kinds = _describe_failures(record.outcome for record in failed)
             log.warning(
                 "%d of %d questions to %s failed (%s); the last one: %s", len(failed), num, self.name, kinds, last
             )
 
 
-def _kinds(outcomes: Any) -> str:
+def _describe_failures(outcomes: Any) -> str:
     found = Counter(outcomes)
     return ", ".join(f"{found[outcome]} {words}" for outcome, words in WORDS.items() if found[outcome])

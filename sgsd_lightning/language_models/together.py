@@ -1,4 +1,4 @@
-"""Questions of all processes to one language model: asked where the model is, read where they came from."""
+"""Questions of all processes to one language model: the first process asks, each process parses its own replies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """An error of one process, as the others are told of it."""
+    """An error of one process, in the form in which the others receive it."""
 
     message: str
     is_unavailable: bool

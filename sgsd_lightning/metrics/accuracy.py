@@ -1,4 +1,4 @@
-"""Accuracy over several samples of a problem, as torchmetrics that add up over processes."""
+"""Accuracy over several samples per problem, as torchmetrics that are summed over processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from sgsd_lightning.metrics.votes import Vote, group_by_value, leading
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class AverageAtK(Metric):
@@ -52,8 +53,7 @@ class PassAtK(Metric):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        if k < 1:
-            raise ValueError(f"k of pass@k must be at least 1; got {k}")
+        require_at_least(1, "k of pass@k", k)
         self.k = k
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_problems", torch.tensor(0), dist_reduce_fx="sum")
@@ -78,11 +78,11 @@ class MajorityAtK(Metric):
     """majority@k: whether the answer that most of a problem's k samples gave is correct, averaged over problems.
 
     Samples vote by the value of the answer found in them, however it is spelt; one without an answer does not vote.
-    Among answers with as many votes each is as likely to be taken, and a problem without a vote counts 0 (Wang et al.
-    2022, arXiv 2203.11171).
+    A tie counts its expectation under a uniform choice among the tied answers; a problem without a vote counts 0 (Wang
+    et al. 2022, arXiv 2203.11171).
 
     Args:
-        group: the groups of answers with one value, see :func:`sgsd_lightning.metrics.votes.group_by_value`.
+        group: puts votes for equal values together, see :func:`sgsd_lightning.metrics.votes.group_by_value`.
     """
 
     full_state_update = False

@@ -1,4 +1,4 @@
-"""Signs that a policy collapses, from what a run measures: plain numbers in, sentences out."""
+"""Detects that a policy collapses from a run's metrics: numbers in, sentences out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from sgsd_lightning.types.arguments import require, require_at_least
+
 Kind = Literal["shrinks", "rises", "falls"]
 ROUNDING = 1e-6
-"""Logged numbers are float32."""
+"""Tolerance of comparisons: logged numbers are float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseBounds:
-    """What counts as collapse; None turns a rule off. Windows are of optimizer steps."""
+    """What counts as collapse; None turns a rule off. Windows count optimizer steps."""
 
     length_frac: float | None = 0.5
-    """Of the length at the start. Accepted and rejected completions must both have shrunk: a policy that gets better
-    writes fewer long wrong answers, which shortens the mean over all."""
+    """The smallest fraction of the initial completion length. Accepted and rejected completions must both have shrunk:
+    a policy that improves writes fewer long wrong answers, which shortens the mean over all."""
     entropy_frac: float | None = 0.1
-    """Of the entropy at the start, most of which a policy that gets better loses too."""
+    """The smallest fraction of the initial entropy. A policy that improves loses most of it as well."""
     repetition_frac: float | None = 0.5
     """The largest share of n-grams that repeat earlier ones of their completion."""
     truncated_frac: float | None = 0.5
@@ -33,24 +35,23 @@ class CollapseBounds:
     """How far pass@k may be below its first evaluation: sharpening brings avg@k up to pass@k, collapse loses answers
     that were within reach. Not below its best, the luckiest of many."""
     baseline_steps: int = 10
-    """The start: the first so many steps."""
+    """How many of the first steps make up the start of the run."""
     window: int = 10
-    """What is compared with the start is the mean over the last so many steps."""
+    """How many of the last steps are averaged and compared with the start."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            name = f"collapse_guard.{field.name}"
             if field.name in ("baseline_steps", "window"):
-                is_valid, rule = value >= 1, "at least 1"
+                require_at_least(1, name, value)
             else:
-                is_valid, rule = value is None or 0 < value < 1, "between 0 and 1, or null"
-            if not is_valid:
-                raise ValueError(f"collapse_guard.{field.name} must be {rule}; got {value}")
+                require(value is None or 0 < value < 1, name, "be between 0 and 1, or null", value)
 
 
 @dataclass(frozen=True, slots=True)
 class StepRule:
-    """One sign in what training steps measure: it shows when it shows in every one of the metrics."""
+    """One sign of collapse in the metrics of training steps: it must show in each of ``metrics``."""
 
     setting: str
     kind: Kind
@@ -79,10 +80,9 @@ AVG_AT_K, PASS_AT_K = "val/avg@k", "val/pass@k"
 
 
 class CollapseWatch:
-    """Follows a run's numbers and says of each rule, once, that it tripped.
+    """Follows a run's metrics and reports each rule once, when it first trips.
 
-    A run that begins on the wrong side of a bound that is not relative to its start is not judged by it: it does not
-    get there by collapsing.
+    An absolute bound does not apply to a run that begins on the wrong side of it: such a run did not collapse.
 
     Args:
         bounds: what counts as collapse.
@@ -91,7 +91,7 @@ class CollapseWatch:
     def __init__(self, bounds: CollapseBounds) -> None:
         self.bounds = bounds
         self.tripped: dict[str, str] = {}
-        """The sentence of every rule that tripped, by the rule's setting."""
+        """The sentences of the rules that tripped, by the name of the setting."""
         self._num_steps = 0
         self._start: dict[str, list[float]] = {}
         self._recent: dict[str, list[float | None]] = {}
@@ -99,10 +99,10 @@ class CollapseWatch:
         self._first_pass: float | None = None
 
     def observe_step(self, step: int, metrics: Mapping[str, float]) -> list[str]:
-        """Take in what one optimizer step measured.
+        """Check the metrics of one optimizer step.
 
         Returns:
-            a sentence for each rule that trips for the first time.
+            One sentence per rule that trips for the first time.
         """
         self._num_steps += 1
         for name in (name for rule in STEP_RULES for name in rule.metrics):
@@ -114,28 +114,30 @@ class CollapseWatch:
                 self._start.setdefault(name, []).append(value)
         if self._num_steps <= max(self.bounds.baseline_steps, self.bounds.window):
             return []
-        return self._said(step, {rule.setting: self._symptom(rule) for rule in STEP_RULES})
+        return self._report_new(step, {rule.setting: self._describe_symptom(rule) for rule in STEP_RULES})
 
     def observe_evaluation(self, step: int, metrics: Mapping[str, float]) -> list[str]:
-        """Take in what an evaluation measured; as :meth:`observe_step`."""
+        """Check the metrics of an evaluation; as :meth:`observe_step`."""
         found: dict[str, str | None] = {}
         average, passed = metrics.get(AVG_AT_K), metrics.get(PASS_AT_K)
         if average is not None:
             self._best = average if self._best is None else max(self._best, average)
-            found["avg_at_k_drop"] = self._fall(self._best, average, "avg_at_k_drop", f"{AVG_AT_K} fell from its best")
+            found["avg_at_k_drop"] = self._describe_fall(
+                self._best, average, "avg_at_k_drop", f"{AVG_AT_K} fell from its best"
+            )
         if passed is not None:
             self._first_pass = passed if self._first_pass is None else self._first_pass
-            found["pass_at_k_drop"] = self._fall(
+            found["pass_at_k_drop"] = self._describe_fall(
                 self._first_pass, passed, "pass_at_k_drop", f"{PASS_AT_K} fell from its first"
             )
-        return self._said(step, found)
+        return self._report_new(step, found)
 
     def raise_best(self, average: float) -> None:
-        """An evaluation's avg@k that was not observed here."""
+        """Raise the best avg@k to one of an evaluation that was not observed here."""
         self._best = average if self._best is None else max(self._best, average)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: numbers and strings."""
+        """Return what a resumed run needs: numbers and strings."""
         return {
             "num_steps": self._num_steps,
             "start": {name: list(values) for name, values in self._start.items()},
@@ -146,14 +148,14 @@ class CollapseWatch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there; other bounds than before judge what comes."""
+        """Resume from a state; bounds may differ from those it was saved under."""
         self._num_steps = state["num_steps"]
         self._start = {name: list(values) for name, values in state["start"].items()}
         self._recent = {name: list(values) for name, values in state["recent"].items()}
         self._best, self._first_pass = state["best"], state["first_pass"]
         self.tripped = dict(state["tripped"])
 
-    def _symptom(self, rule: StepRule) -> str | None:
+    def _describe_symptom(self, rule: StepRule) -> str | None:
         bound = getattr(self.bounds, rule.setting)
         values = {
             name: (_mean(self._start[name]), _mean(recent))
@@ -166,13 +168,13 @@ class CollapseWatch:
         changes = ", ".join(f"{name} {start:.3g} -> {recent:.3g}" for name, (start, recent) in values.items())
         return f"{rule.symptom.format(percent=percent)} ({changes}, collapse_guard.{rule.setting} {bound:g})"
 
-    def _fall(self, high: float, now: float, setting: str, symptom: str) -> str | None:
+    def _describe_fall(self, high: float, now: float, setting: str, symptom: str) -> str | None:
         bound = getattr(self.bounds, setting)
         if bound is None or not high - now > bound + ROUNDING:
             return None
         return f"{symptom} by {high - now:.3g} ({high:.3g} -> {now:.3g}, collapse_guard.{setting} {bound:g})"
 
-    def _said(self, step: int, found: Mapping[str, str | None]) -> list[str]:
+    def _report_new(self, step: int, found: Mapping[str, str | None]) -> list[str]:
         new = {
             setting: f"collapse: {symptom} at step {step}"
             for setting, symptom in found.items()

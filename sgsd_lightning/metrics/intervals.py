@@ -15,14 +15,14 @@ NUM_RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
-    """Where the truth lies in 95 of 100 cases."""
+    """A 95 % confidence interval."""
 
     low: float
     high: float
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Of the 95 % interval of a mean over 2 to 10 independent runs, by Student's t; None for one run."""
+    """Return half the width of the 95 % interval of a mean over 2 to 10 runs, by Student's t; None for one run."""
     if len(values) < 2:
         return None
     if len(values) - 1 > len(STUDENT_T_975):
@@ -31,9 +31,9 @@ def half_width(values: Sequence[float]) -> float | None:
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Interval:
-    """The 95 % interval of a mean over things drawn at random, such as problems: percentiles of its resamples.
+    """Return the 95 % percentile bootstrap interval of a mean over independent values, such as one per problem.
 
-    The same for the same values and seed. Few problems (under about 20) make it too narrow.
+    Deterministic in values and seed. Too narrow for few values (under about 20).
 
     Raises:
         ValueError: without a value.
@@ -54,7 +54,9 @@ class WilsonInterval(NamedTuple):
 
 
 def wilson_interval(num_successes: float, num_trials: float, confidence: float = 0.95) -> WilsonInterval:
-    """Of a binomial share (Wilson, 1927); [0, 1] around 0.5 of nothing. Decayed counts need not be whole.
+    """Return a binomial share with its score interval (Wilson, 1927); 0.5 in [0, 1] without a trial.
+
+    Counts need not be whole, since evidence may be decayed.
 
     ::
 

@@ -1,4 +1,4 @@
-"""Numbers that can be put together: over micro-batches, over processes, whatever their sizes."""
+"""Measurements that combine exactly over micro-batches and processes of any size."""
 
 from __future__ import annotations
 
@@ -44,38 +44,38 @@ Measurement = Mean | Largest | Total
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """Of numbers."""
+    """Average numbers."""
     return Mean(float(sum(values)), float(len(values)))
 
 
 def mean_where(values: Tensor, where: Tensor) -> Mean:
-    """Of the elements where the mask holds; no device synchronisation."""
+    """Average the elements where the mask is True, without a device synchronisation."""
     return Mean(torch.where(where, values.detach().float(), 0.0).sum(), where.sum())
 
 
 def weighted(value: Number, weight: float) -> Mean:
-    """An average that somebody else took, of so many things."""
+    """Make a `Mean` from an average of ``weight`` things."""
     return Mean(value * weight, weight)
 
 
 def combine(window: Sequence[Mapping[str, Measurement]]) -> dict[str, float]:
-    """The measurements of several micro-batches of every process, put together; the same on every process.
+    """Combine the measurements of several micro-batches of all processes; the result is the same on every process.
 
     A collective: every process must call it. Names may differ between processes.
     """
-    gathered = gather_from_processes(_merged([_as_floats(measurements) for measurements in window]))
-    return {name: float(measurement.value) for name, measurement in _merged(gathered).items()}
+    gathered = gather_from_processes(_merge_all([_as_floats(measurements) for measurements in window]))
+    return {name: float(measurement.value) for name, measurement in _merge_all(gathered).items()}
 
 
-def _merged(parts: Sequence[Mapping[str, Measurement]]) -> dict[str, Measurement]:
+def _merge_all(parts: Sequence[Mapping[str, Measurement]]) -> dict[str, Measurement]:
     merged: dict[str, Measurement] = {}
     for part in parts:
         for name, measurement in part.items():
-            merged[name] = _together(merged[name], measurement) if name in merged else measurement
+            merged[name] = _merge_pair(merged[name], measurement) if name in merged else measurement
     return merged
 
 
-def _together(first: Measurement, second: Measurement) -> Measurement:
+def _merge_pair(first: Measurement, second: Measurement) -> Measurement:
     if isinstance(first, Mean) and isinstance(second, Mean):
         return Mean(first.total + second.total, first.num + second.num)
     if isinstance(first, Largest) and isinstance(second, Largest):
@@ -86,7 +86,7 @@ def _together(first: Measurement, second: Measurement) -> Measurement:
 
 
 def _as_floats(measurements: Mapping[str, Measurement]) -> dict[str, Measurement]:
-    """Numbers without a device, by one transfer."""
+    """Move all numbers to the CPU in one transfer."""
     numbers = [number for measurement in measurements.values() for number in measurement]
     tensors = [number.detach().double() for number in numbers if isinstance(number, Tensor)]
     moved = iter(torch.stack(tensors).tolist()) if tensors else iter(())

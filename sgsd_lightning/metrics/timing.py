@@ -10,7 +10,7 @@ import torch
 
 
 class PhaseTimer:
-    """Adds up milliseconds a phase; waits for the GPU at both ends of each, so that it is charged what it issued."""
+    """Adds up milliseconds per phase; synchronises the GPU at both ends, so that a phase pays for its own kernels."""
 
     def __init__(self) -> None:
         self.phase_ms: dict[str, float] = {}
@@ -30,14 +30,14 @@ class PhaseTimer:
         self._started[phase] = _now()
 
     def end(self, phase: str) -> None:
-        """Stop it; nothing if it was not started."""
+        """Stop the clock of a phase; does nothing if it was not started."""
         start = self._started.pop(phase, None)
         if start is not None:
             key = f"time/{phase}_ms"
             self.phase_ms[key] = self.phase_ms.get(key, 0.0) + 1000 * (_now() - start)
 
     def take(self) -> dict[str, float]:
-        """The times so far, starting anew."""
+        """Return the times so far, and reset them."""
         taken, self.phase_ms = self.phase_ms, {}
         return taken
 

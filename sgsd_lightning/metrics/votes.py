@@ -1,4 +1,4 @@
-"""Samples that vote for the value of their answer."""
+"""Majority votes: samples vote for the value of their answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sgsd_lightning.verifiers.math.equivalence import math_equal
 
 TIME_LIMIT_S = 5.0
-"""The longest that the comparisons of one problem's answers may take together, in seconds."""
+"""Time limit of all comparisons of one problem's answers together, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def group_by_value(votes: Sequence[Vote]) -> list[list[Vote]]:
 
 
 def leading(groups: Sequence[list[Vote]]) -> list[list[Vote]]:
-    """The groups with the most votes; none where there are no votes."""
+    """Return the groups with the most votes; an empty list without votes."""
     most = max(map(len, groups), default=0)
     return [group for group in groups if len(group) == most]
 

@@ -1,4 +1,4 @@
-"""Advantages: how much better a rollout, or a part of one, is than what it is compared with."""
+"""Advantages: how much better a rollout, or a part of one, is than its baseline."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STD_EPSILON = 1e-4
 
 
 class Advantages(ABC):
-    """From verdicts to one number per sampled token. Holds settings, no weights."""
+    """Computes one number per sampled token from verdicts. Holds settings, no weights."""
 
     @abstractmethod
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> Tensor:
-        """[B, T] float32, or [B, 1] where all tokens of a rollout share one; 0 for rollouts that were not judged.
+        """Return [B, T] float32, or [B, 1] if all tokens of a rollout share one; 0 for rollouts that were not judged.
 
         Rollouts that could not be judged (``verdict.reward`` None) must not change those of others.
         """
@@ -45,18 +45,18 @@ class GroupAdvantages(Advantages):
 
 
 def judged(verdicts: Sequence[Verdict], device: torch.device) -> Tensor:
-    """[B] bool: the rollouts that could be judged."""
+    """Return [B] bool: the rollouts that could be judged."""
     return torch.tensor([verdict.reward is not None for verdict in verdicts], dtype=torch.bool, device=device)
 
 
 def group_sums(values: Tensor, group: Tensor) -> Tensor:
-    """[B]: the sum over each value's group; ``group`` is [B] int64, counted from 0."""
+    """Return [B]: the sum over each value's group; ``group`` is [B] int64, counted from 0."""
     num_groups = int(group.max()) + 1 if len(group) else 0
     return values.new_zeros(num_groups).index_add(0, group, values)[group]
 
 
 def group_advantages(rewards: Tensor, group: Tensor, normalise: bool, is_judged: Tensor) -> Tensor:
-    """[B]: how much better than its group; 0 in a group of one or of equal rewards, and where nothing was judged."""
+    """Return [B] advantages; 0 in a group of one or of equal rewards, and for rollouts that were not judged."""
     counted = is_judged.to(rewards.dtype)
     sizes = group_sums(counted, group)
     mean = group_sums(rewards * counted, group) / sizes.clamp(min=1)

@@ -14,7 +14,7 @@ from sgsd_lightning.types import ScoreRequest, TeacherStances, TokenScores, Verd
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectiveResult:
-    """What an objective makes of one micro-batch of B rollouts and K contexts."""
+    """The result of an objective on one micro-batch of B rollouts and K contexts."""
 
     loss: Tensor
     """Scalar: the mean over all B rollouts, dropped and neutral ones included as 0."""
@@ -30,15 +30,15 @@ class Objective(ABC):
     @property
     @abstractmethod
     def score_request(self) -> ScoreRequest:
-        """What the scorer has to measure for this objective."""
+        """What the scorer must compute for this objective."""
 
     @abstractmethod
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
         """Evaluate on B rollouts; ``verdicts`` are in the order of the rows of ``scores``."""
 
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:
-        """How much a token's log-ratio may move the student, in [0, 1], of the shape of ``log_ratio``; for pictures.
+        """Return how much a log-ratio may move the student, in [0, 1], in the shape of ``log_ratio``; for pictures.
 
-        None, the default, where the objective gates nothing token by token.
+        None, the default, if the objective has no gate per token.
         """
         return None

@@ -1,7 +1,8 @@
-"""Distillation of whole distributions, as in OPSD, and of the sampled tokens alone."""
+"""Distillation over whole distributions, as in OPSD, and over the sampled tokens alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from sgsd_lightning.metrics.measurements import mean_where
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import DivergenceRequest, ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types.arguments import require
 
 
 class Divergence(Objective):
@@ -21,13 +23,13 @@ class Divergence(Objective):
 
         L = mean over rollouts of  sum_t m_t D(p_t, q_t) / n
 
-    Whether the rollout was right plays no part. A rollout without a teacher counts 0.
+    The verdict does not matter. A rollout without a teacher adds 0.
 
     Args:
         kind: ``forward_kl`` is KL(p || q), ``reverse_kl`` is KL(q || p), ``jsd`` lies between.
         beta: the teacher's share of the middle of ``jsd``, strictly between 0 and 1.
-        temperature: above 0, of both distributions; the loss is not scaled by it.
-        token_clip: the most that one entry of the vocabulary may add to a token; None is off.
+        temperature: of both distributions, above 0 and finite; the loss is not scaled by it.
+        token_clip: the most that one entry of the vocabulary may add to a token's loss; None is off.
         support_top_k: above 0, both distributions are restricted to the teacher's top-k tokens and renormalised (one
             teacher alone); -1 compares the whole vocabulary.
         support_tail: with ``support_top_k``, keep their probabilities as they are and count all other tokens as one
@@ -47,8 +49,7 @@ class Divergence(Objective):
             DivergenceRule(kind=kind, beta=beta, token_clip=token_clip)
         except ValueError as error:
             raise ValueError(f"objective.{error}") from None
-        if not temperature > 0:
-            raise ValueError(f"objective.temperature must be above 0; got {temperature}")
+        require(0 < temperature < math.inf, "objective.temperature", "be above 0 and finite", temperature)
         if support_top_k != -1 and support_top_k < 1:
             raise ValueError(f"objective.support_top_k must be -1 (off) or above 0; got {support_top_k}")
         if support_tail and support_top_k == -1:
@@ -91,8 +92,8 @@ class SampledDivergence(Objective):
     """
 
     def __init__(self, advantage_clip: float | None = None) -> None:
-        if advantage_clip is not None and not advantage_clip > 0:
-            raise ValueError(f"objective.advantage_clip must be above 0, or null; got {advantage_clip}")
+        is_clip = advantage_clip is None or advantage_clip > 0
+        require(is_clip, "objective.advantage_clip", "be above 0, or null", advantage_clip)
         self.advantage_clip = advantage_clip
 
     @property
@@ -120,5 +121,5 @@ class SampledDivergence(Objective):
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """[B]: of each row's tokens in the mask; 0 for none."""
+    """Return [B]: the mean over each row's tokens in the mask; 0 if there are none."""
     return torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""SGSD's objective: distil what helpful teachers say, reverse what misleading ones say, ignore the rest."""
+"""SGSD's objective: move towards helpful teachers, away from misleading ones, and ignore neutral ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GatedPolarity(Objective):
 
     Args:
         gate_temperature: tau > 0, in nats squared; smaller ignores strong disagreement sooner.
-        log_ratio_clip: C > 0, in nats; bounds one token's say in the stance.
+        log_ratio_clip: C > 0, in nats; bounds one token's effect on the stance.
         stance_threshold: theta >= 0, in nats per token; a weaker stance is neutral.
         support_top_k: -1 compares full-vocabulary log-probabilities (the paper's setting). Above 0, both
             distributions are restricted to the teacher's top-k tokens plus the sampled one, and the gate reads their
@@ -127,5 +127,5 @@ def _metrics(output: GatedPolarityOutput, scores: TokenScores) -> dict[str, Meas
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean, 0 where there is nothing to average."""
+    """Return the mean; 0 of nothing."""
     return values.sum() / max(1, values.numel())

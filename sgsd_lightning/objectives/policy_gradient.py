@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from sgsd_lightning.metrics.measurements import mean_where
 from sgsd_lightning.objectives.advantages import Advantages, GroupAdvantages, group_sums, judged
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types.arguments import require, require_at_least, require_choice
 
 LossLevel = Literal["sequence", "token", "constant"]
 
@@ -27,18 +29,18 @@ class PolicyGradient(Objective):
     All sampled tokens count, the end-of-sequence token included. GRPO: ``sequence`` and normalised; Dr. GRPO (arXiv
     2503.20783): ``constant`` and not normalised; DAPO (arXiv 2503.14476): ``token`` and ``clip_high`` 0.28.
 
-    A group is what a micro-batch holds of a problem: its ``rollouts.group_size`` rollouts but the dropped ones. Those
-    that could not be judged count 0 and change nothing of the others. With one update per batch of rollouts w is 1 up
+    A group is a problem's ``rollouts.group_size`` rollouts of one micro-batch without the dropped ones. Rollouts that
+    could not be judged add 0 and do not affect the others. With one update per batch of rollouts w is 1 up
     to rounding, and clipping does nothing.
 
     Args:
-        advantages: what a token is worth; None takes `GroupAdvantages`.
-        clip_low: how far below 1 the ratio w still counts.
-        clip_high: how far above.
-        loss_level: what n_i is: ``sequence`` the rollout's own tokens, ``token`` the mean number of tokens in its
+        advantages: computes A; None takes `GroupAdvantages`.
+        clip_low: the ratio w is clipped below 1 - clip_low; in (0, 1].
+        clip_high: the ratio w is clipped above 1 + clip_high; above 0.
+        loss_level: the divisor n_i: ``sequence`` the rollout's own tokens, ``token`` the mean number of tokens in its
             group, so that every token of a group weighs the same, ``constant`` the number ``max_completion_tokens``.
-        max_completion_tokens: of ``constant``.
-        kl_weight: of the divergence from the first teacher, which must be a `PlainPrompt` under frozen weights.
+        max_completion_tokens: the divisor under ``constant``.
+        kl_weight: weight of the divergence from the first teacher, which must be a `PlainPrompt` under frozen weights.
     """
 
     def __init__(
@@ -50,16 +52,11 @@ class PolicyGradient(Objective):
         max_completion_tokens: int = 1024,
         kl_weight: float = 0.0,
     ) -> None:
-        rules = {
-            "clip_low": (0 < clip_low <= 1, clip_low, "in (0, 1]"),
-            "clip_high": (clip_high > 0, clip_high, "above 0"),
-            "loss_level": (loss_level in get_args(LossLevel), loss_level, f"one of {get_args(LossLevel)}"),
-            "max_completion_tokens": (max_completion_tokens >= 1, max_completion_tokens, "at least 1"),
-            "kl_weight": (kl_weight >= 0, kl_weight, "0 or more"),
-        }
-        for name, (is_valid, value, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"objective.{name} must be {rule}; got {value!r}")
+        require(0 < clip_low <= 1, "objective.clip_low", "be in (0, 1]", clip_low)
+        require(clip_high > 0, "objective.clip_high", "be above 0", clip_high)
+        require_choice(LossLevel, "objective.loss_level", loss_level)
+        require_at_least(1, "objective.max_completion_tokens", max_completion_tokens)
+        require(0 <= kl_weight < math.inf, "objective.kl_weight", "be 0 or more, and finite", kl_weight)
         self.advantages = advantages or GroupAdvantages()
         self.clip_low = clip_low
         self.clip_high = clip_high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,16 +10,17 @@ from torch import Tensor
 
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
 from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types.arguments import require
 
 
 class WeightedSum(Objective):
-    """L = sum over objectives of weight * L_i. What is logged of each stands under ``objective_1/...`` and so on.
+    """L = sum over objectives of weight * L_i. The metrics of the i-th are logged under ``objective_i/``.
 
-    Evidence on the bank comes from the first objective that measures stances.
+    The first objective that measures stances gives the evidence on the bank.
 
     Args:
         objectives: at least one.
-        weights: one each.
+        weights: one finite number per objective.
     """
 
     def __init__(self, objectives: list[Objective], weights: list[float]) -> None:
@@ -27,9 +29,11 @@ class WeightedSum(Objective):
                 f"objective.weights must hold one number per objective; got {len(objectives)} objectives and "
                 f"{len(weights)} weights"
             )
+        is_finite = all(math.isfinite(weight) for weight in weights)
+        require(is_finite, "objective.weights", "be finite numbers", weights)
         self.objectives = objectives
         self.weights = weights
-        self._request = _united([objective.score_request for objective in objectives])
+        self._request = _unite([objective.score_request for objective in objectives])
 
     @property
     def score_request(self) -> ScoreRequest:
@@ -47,12 +51,12 @@ class WeightedSum(Objective):
         return ObjectiveResult(loss=loss, metrics=metrics, stances=stances)
 
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:
-        """Of the first objective that has one."""
+        """Return the gate of the first objective that has one."""
         gates = (objective.token_gate(log_ratio) for objective in self.objectives)
         return next((gate for gate in gates if gate is not None), None)
 
 
-def _united(requests: Sequence[ScoreRequest]) -> ScoreRequest:
+def _unite(requests: Sequence[ScoreRequest]) -> ScoreRequest:
     supports = {request.support_top_k for request in requests if request.support_top_k > 0}
     divergences = {request.divergence for request in requests if request.divergence is not None}
     if len(supports) > 1 or len(divergences) > 1:

@@ -6,7 +6,7 @@ Counted for a decoder of transformers in plain (not compiled) execution, operato
 * a trained matrix keeps its input, once for all matrices that read the same tensor, unless autocast or an adapter's own
   dtype makes a copy for each;
 * a frozen matrix keeps nothing, its adapter a copy of the input in the adapter's dtype and ``rank`` numbers;
-* attention keeps queries, keys, values, its output and one float32 a head and token: a kernel that never holds the
+* attention keeps queries, keys, values, its output and one float32 per head and token: a kernel that never holds the
   scores (flash-attention, torch's variable-length attention) is assumed;
 * the gated MLP keeps three tensors of its width.
 
@@ -22,7 +22,7 @@ from sgsd_lightning.planning.run_settings import RunSettings
 
 
 def saved_bytes_per_token(run: RunSettings) -> int:
-    """What one decoder layer keeps of one token for its backward pass."""
+    """Return the bytes that one decoder layer keeps per token for its backward pass."""
     shape = run.shape
     query, key = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     norms = 2 * _norm(run, shape.hidden_size, run.stream_bytes)
@@ -90,7 +90,7 @@ def _has_adapter_casts(run: RunSettings) -> bool:
 
 
 def _kept_inputs(run: RunSettings) -> Iterator[int]:
-    """Bytes a token, for each tensor that matrices read."""
+    """Yield bytes per token, for each tensor that matrices read."""
     groups: dict[str, list[LinearLayer]] = {}
     for layer in run.shape.linear_layers:
         groups.setdefault(_what_it_reads(layer), []).append(layer)

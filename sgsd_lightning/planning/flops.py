@@ -20,7 +20,7 @@ from sgsd_lightning.planning.model_shape import ModelShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flops:
-    """Of one or several passes through a model."""
+    """Operations of one or several passes through a model."""
 
     forward: int = 0
     backward: int = 0
@@ -156,7 +156,7 @@ def _attention_flops(shape: ModelShape, lengths: Sequence[int]) -> int:
     num_full_layers = shape.num_layers - shape.num_sliding_layers
     pairs = num_full_layers * sum(attended_pairs(length) for length in lengths)
     pairs += shape.num_sliding_layers * sum(attended_pairs(length, shape.sliding_window) for length in lengths)
-    # query by key and weight by value, 2 operations each an entry
+    # query by key and weight by value, 2 operations each per entry
     return 4 * pairs * shape.num_heads * shape.head_dim
 
 

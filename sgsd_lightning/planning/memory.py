@@ -7,7 +7,7 @@ What is approximate, and in which direction:
 * Activations are counted operator by operator for plain execution, see `sgsd_lightning.planning.activations`; on the
   CPU they agree with what torch's operators make to about a sixth (`tests/planning/test_activations.py`).
 * Prompts and completions are all as long as given; what several prompts share is counted with each.
-* While sampling, 52 bytes an entry of the logits of one step: the model's, their float32 copy, and 45 in the sampler
+* While sampling, 52 bytes per entry of the logits of one step: the model's, their float32 copy, and 45 in the sampler
   where top-p meets a flat distribution and sorts it; without that case under half as many.
 * The cache of generation grows by concatenation: one layer's exists twice for a moment.
 * FSDP2 holds two gathered layers (one computes, one is fetched), the root's group (embedding, final norm, head) from
@@ -227,7 +227,7 @@ def _head(run: RunSettings) -> dict[str, int]:
 
 
 def _teacher_tokens(run: RunSettings) -> int:
-    """Of one forward pass; a sequence longer than the budget gets a pass of its own."""
+    """Return the tokens of one forward pass; a sequence longer than the budget gets its own pass."""
     num_sequences = run.num_rollouts * run.num_contexts
     per_pass = max(1, run.teacher_tokens_per_forward // run.teacher_length)
     return min(num_sequences, per_pass) * run.teacher_length

@@ -42,7 +42,7 @@ class TextTable:
 
 
 def gib(num_bytes: float) -> str:
-    """In GiB to two digits after the point; a dot for nothing."""
+    """Format bytes in GiB with two decimals; a dot for 0."""
     if not num_bytes:
         return "·"
     return f"{num_bytes / GIB:.2f}" if num_bytes >= 0.005 * GIB else "<0.01"
@@ -101,7 +101,7 @@ def flops_table(run: RunSettings) -> TextTable:
 
 
 def summary_lines(read: ReadConfiguration) -> list[str]:
-    """What is planned for, in a few sentences."""
+    """Summarise the run in a few sentences."""
     run, shape = read.settings, read.settings.shape
     trained = f"{run.num_trained / 1e6:,.1f} million trained" + (" (LoRA)" if shape.has_adapters else "")
     precision = f"weights {run.dtype}" + (f", autocast to {run.autocast_dtype}" if run.autocast_dtype else "")
@@ -121,7 +121,7 @@ def summary_lines(read: ReadConfiguration) -> list[str]:
 
 
 def assumption_lines(read: ReadConfiguration) -> list[str]:
-    """What was assumed, the particular before the general."""
+    """List the assumptions, the particular before the general."""
     return [
         *read.assumptions,
         "what is approximate is listed in docs/memory.md and in sgsd_lightning/planning/memory.py",

@@ -1,4 +1,4 @@
-"""What of a run its memory and its operations depend on."""
+"""The settings of a run on which its memory and its operations depend."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from sgsd_kernels.dispatch import TABLE
 from sgsd_lightning.distributed.sharding import ComputeDtype
 from sgsd_lightning.planning.model_shape import ModelShape
 from sgsd_lightning.policy.loading import DtypeName
+from sgsd_lightning.types.arguments import require_at_least
 
 Strategy = Literal["single", "ddp", "fsdp2"]
 Teacher = Literal["live", "frozen", "ema", "periodic"]
 Accelerator = Literal["cpu", "gpu"]
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Of one number."""
+"""Bytes per number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,11 @@ class RunSettings:
     num_optimizer_moments: int = 2
     """Numbers that the optimizer keeps for each trained one, in its dtype."""
     is_optimizer_fused: bool = False
-    """A fused optimizer needs no temporaries."""
+    """Whether the optimizer is fused, and so needs no temporaries."""
 
     def __post_init__(self) -> None:
         for name in ("num_devices", "problems_per_batch", "group_size", "prompt_tokens", "completion_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+            require_at_least(1, name, getattr(self, name))
         if self.strategy == "single" and self.num_devices != 1:
             raise ValueError(f"strategy single runs on 1 device; got num_devices = {self.num_devices}")
 
@@ -117,7 +117,7 @@ class RunSettings:
 
     @property
     def num_shards(self) -> int:
-        """Over how many devices."""
+        """The number of devices over which weights are sharded."""
         return self.num_devices if self.is_sharded else 1
 
     @property

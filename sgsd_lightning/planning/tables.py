@@ -100,7 +100,7 @@ def tables() -> str:
     return "\n\n".join(table.markdown() for table in parts)
 
 
-def written_into(text: str) -> str:
+def write_tables_into(text: str) -> str:
     """``text`` with what is between the marks replaced by the tables.
 
     Raises:
@@ -138,7 +138,7 @@ def main() -> None:
     if path is None:
         print(tables())
     else:
-        path.write_text(written_into(path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(write_tables_into(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def byte_level_tokenizer(words: Sequence[str], pattern: str) -> PreTrainedTokeni
 
     Args:
         words: Texts that are one token each where ``pattern`` isolates them.
-        pattern: Regular expression whose matches are looked up as words; what is no word becomes bytes.
+        pattern: Regular expression whose matches are looked up as words; other text becomes bytes.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = dict.fromkeys([*alphabet, *map(_byte_level_spelling, words)])

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -26,6 +26,7 @@ from sgsd_lightning.scoring.check import check_score
 from sgsd_lightning.scoring.compilation import compile_layers
 from sgsd_lightning.seeding import seeded
 from sgsd_lightning.types import Completion, TokenSequence
+from sgsd_lightning.types.arguments import require, require_at_least, require_choice
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class PolicySource(ABC):
 
     @abstractmethod
     def load_model(self) -> PreTrainedModel:
-        """A causal LM on the CPU, in training mode, without dropout; what is to be trained requires gradients."""
+        """A causal LM on the CPU, in training mode, without dropout; trained parameters require gradients."""
 
     def sequences(self, prompt_ids: Sequence[int], completion: Completion) -> tuple[TokenSequence, ...]:
         """How this policy's model reads a completion after a prompt; the targets in order are the completion's ids."""
@@ -177,12 +178,19 @@ class RandomPolicy(PolicySource):
         compile: bool = False,
         lora: LoraSettings | None = None,
     ) -> None:
-        if hidden_size % (2 * num_heads):
-            raise ValueError(
-                f"policy.hidden_size must be a multiple of twice num_heads = {num_heads}; got {hidden_size}"
-            )
-        if num_heads % num_kv_heads:
-            raise ValueError(f"policy.num_kv_heads must divide num_heads = {num_heads}; got {num_kv_heads}")
+        sizes = {
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads,
+            "intermediate_size": intermediate_size,
+            "max_positions": max_positions,
+        }
+        for name, size in sizes.items():
+            require_at_least(1, f"policy.{name}", size)
+        is_multiple, divides = hidden_size % (2 * num_heads) == 0, num_heads % num_kv_heads == 0
+        require(is_multiple, "policy.hidden_size", f"be a multiple of twice num_heads = {num_heads}", hidden_size)
+        require(divides, "policy.num_kv_heads", f"divide num_heads = {num_heads}", num_kv_heads)
         self.config_arguments: dict[str, Any] = {
             "hidden_size": hidden_size,
             "head_dim": hidden_size // num_heads,
@@ -276,7 +284,6 @@ def _not_loadable(what: str, name: str, error: Exception) -> ValueError:
 
 
 def _torch_dtype(name: str) -> torch.dtype:
-    if name not in get_args(DtypeName):
-        raise ValueError(f"policy.dtype must be one of {', '.join(get_args(DtypeName))}; got {name!r}")
+    require_choice(DtypeName, "policy.dtype", name)
     dtype: torch.dtype = getattr(torch, name)
     return dtype

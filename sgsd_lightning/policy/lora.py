@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from sgsd_lightning.seeding import seeded
+from sgsd_lightning.types.arguments import require, require_at_least
 
 ADAPTER_NAME = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """LoRA as peft understands it, without dropout: a stochastic teacher or student would be noise in the log-ratio."""
+    """LoRA settings as in peft, without dropout, which would add noise to the log-ratios."""
 
     rank: int = 64
     alpha: float = 128
@@ -37,10 +39,8 @@ class LoraSettings:
     """Determines the adapters' initial values; the adapted model starts out equal to the plain one."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"policy.lora.rank must be at least 1; got {self.rank}")
-        if not self.alpha > 0:
-            raise ValueError(f"policy.lora.alpha must be above 0; got {self.alpha}")
+        require_at_least(1, "policy.lora.rank", self.rank)
+        require(0 < self.alpha < math.inf, "policy.lora.alpha", "be above 0 and finite", self.alpha)
         if not self.target_modules:
             raise ValueError("policy.lora.target_modules is empty; name at least one linear layer, such as q_proj")
         if "lm_head" in self.target_modules:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 
 class ShadowWeights(nn.Module):
-    """Values beside those of a model's trainable parameters, float32, each with the shape and the sharding of its own.
+    """A second set of float32 values for a model's trainable parameters, with their shapes and sharding.
 
     Starts as a copy. Frozen parameters have no second value: they are the same for both.
 

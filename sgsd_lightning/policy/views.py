@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from sgsd_lightning.policy.lora import adapter_layers, adapters_disabled
 from sgsd_lightning.policy.shadow_weights import ShadowWeights
+from sgsd_lightning.types.arguments import require, require_at_least
 
 
 class PolicyView(nn.Module, ABC):
@@ -62,7 +63,7 @@ class LiveTeacher(PolicyView):
 
 
 class ShadowTeacher(PolicyView):
-    """A teacher with values of its own for what the student trains, and the student's for all that is frozen.
+    """A teacher with its own values of the trained parameters that shares the student's frozen ones.
 
     The second values lie beside the student's, shard by shard, and are exchanged with them while the teachers run, so
     that there is one model, one sharding and one set of tied weights, whatever is trained.
@@ -122,10 +123,10 @@ class EmaTeacher(ShadowTeacher):
 
     def __init__(self, decay: float = 0.999, every_n_steps: int = 1) -> None:
         super().__init__()
-        if not 0 <= decay <= 1:
-            raise ValueError(f"teacher_weights.decay must be in [0, 1]; got {decay}")
+        require(0 <= decay <= 1, "teacher_weights.decay", "be in [0, 1]", decay)
+        require_at_least(1, "teacher_weights.every_n_steps", every_n_steps)
         self.decay = decay
-        self.every_n_steps = _checked_interval(every_n_steps)
+        self.every_n_steps = every_n_steps
 
     def update(self, student_model: PreTrainedModel, step: int) -> None:
         if step % self.every_n_steps == 0:
@@ -141,14 +142,9 @@ class PeriodicTeacher(ShadowTeacher):
 
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__()
-        self.every_n_steps = _checked_interval(every_n_steps)
+        require_at_least(1, "teacher_weights.every_n_steps", every_n_steps)
+        self.every_n_steps = every_n_steps
 
     def update(self, student_model: PreTrainedModel, step: int) -> None:
         if step % self.every_n_steps == 0:
             self._prepared().move_towards(student_model, 1.0)
-
-
-def _checked_interval(every_n_steps: int) -> int:
-    if every_n_steps < 1:
-        raise ValueError(f"teacher_weights.every_n_steps must be at least 1; got {every_n_steps}")
-    return every_n_steps

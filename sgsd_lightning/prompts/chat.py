@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any, Literal, get_args
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, get_args
 
 from transformers import PreTrainedTokenizerBase
 
+from sgsd_lightning.encoding import tokens_per_byte
 from sgsd_lightning.types import Messages, Problem, TeacherContext
 
 OverLongPrompts = Literal["refuse", "drop"]
@@ -20,6 +23,13 @@ class PromptRole(StrEnum):
     STUDENT = "student"
     TEACHER = "teacher"
     EVALUATION = "evaluation"
+
+
+class Prompt(NamedTuple):
+    """A chat before the template, and whose template arguments it is rendered with."""
+
+    messages: Messages
+    role: PromptRole
 
 
 class ChatPrompts:
@@ -87,7 +97,11 @@ class ChatPrompts:
         """The student's prompt ids, up to where its answer starts; with guidance, the teacher's text under the
         student's template arguments.
         """
-        return self.render(tokenizer, self.student_messages(problem, guidance), PromptRole.STUDENT)
+        return self.render(tokenizer, *self.student_prompt(problem, guidance))
+
+    def student_prompt(self, problem: Problem, guidance: TeacherContext | None = None) -> Prompt:
+        """What :meth:`student` renders."""
+        return Prompt(self.student_messages(problem, guidance), PromptRole.STUDENT)
 
     def student_messages(self, problem: Problem, guidance: TeacherContext | None = None) -> Messages:
         """The student's chat, before the template."""
@@ -104,19 +118,29 @@ class ChatPrompts:
 
         A teacher that is shown nothing of its own reads the student's prompt; one with a chat of its own reads that.
         """
+        return self.render(tokenizer, *self.teacher_prompt(problem, context, guidance))
+
+    def teacher_prompt(
+        self, problem: Problem, context: TeacherContext, guidance: TeacherContext | None = None
+    ) -> Prompt:
+        """What :meth:`teacher` renders."""
         if context.messages is not None:
-            return self.render(tokenizer, context.messages, PromptRole.TEACHER)
+            return Prompt(context.messages, PromptRole.TEACHER)
         if not context.text:
-            return self.student(tokenizer, problem, guidance)
+            return self.student_prompt(problem, guidance)
         shown = context if guidance is None else replace(context, text=f"{guidance.text}\n\n{context.text}")
-        return self.render(tokenizer, self.messages(PromptRole.TEACHER, problem, shown), PromptRole.TEACHER)
+        return Prompt(self.messages(PromptRole.TEACHER, problem, shown), PromptRole.TEACHER)
 
     def evaluation(
         self, tokenizer: PreTrainedTokenizerBase, problem: Problem, context: TeacherContext | None = None
     ) -> tuple[int, ...]:
         """The prompt ids at evaluation; with a context, the teacher's text under evaluation's template arguments."""
+        return self.render(tokenizer, *self.evaluation_prompt(problem, context))
+
+    def evaluation_prompt(self, problem: Problem, context: TeacherContext | None = None) -> Prompt:
+        """What :meth:`evaluation` renders."""
         role = PromptRole.EVALUATION if context is None else PromptRole.TEACHER
-        return self.render(tokenizer, self.messages(role, problem, context), PromptRole.EVALUATION)
+        return Prompt(self.messages(role, problem, context), PromptRole.EVALUATION)
 
     def messages(self, role: PromptRole, problem: Problem, context: TeacherContext | None = None) -> Messages:
         """The chat of a role, before the template."""
@@ -126,45 +150,62 @@ class ChatPrompts:
 
     def render(self, tokenizer: PreTrainedTokenizerBase, messages: Messages, role: PromptRole) -> tuple[int, ...]:
         """Apply the chat template and tokenize, once: the template's special tokens are the only ones added."""
-        encoding = tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=True,
-            add_generation_prompt=True,
-            return_dict=True,
-            **self.template_args[role],
-        )
-        return tuple(encoding["input_ids"])
+        (text,) = self._rendered(tokenizer, [Prompt(messages, role)])
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def is_over_long(self, prompt_ids: tuple[int, ...]) -> bool:
         """Whether a prompt exceeds ``max_prompt_tokens``."""
         return len(prompt_ids) > self.max_prompt_tokens
 
+    def over_long(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> dict[int, int]:
+        """Of those prompts that exceed ``max_prompt_tokens``, by their place among ``prompts``: how many tokens.
+
+        Makes ids only of texts whose length in bytes leaves room for doubt, and of equal ones that are near each other
+        once.
+        """
+        per_byte = tokens_per_byte(tokenizer)
+        found: dict[int, int] = {}
+        for start in range(0, len(prompts), _AT_A_TIME):
+            texts = self._rendered(tokenizer, prompts[start : start + _AT_A_TIME])
+            in_doubt = [
+                text
+                for text in dict.fromkeys(texts)
+                if per_byte is None or per_byte * len(text.encode()) > self.max_prompt_tokens
+            ]
+            ids = tokenizer(in_doubt, add_special_tokens=False)["input_ids"] if in_doubt else []
+            lengths = dict(zip(in_doubt, map(len, ids), strict=True))
+            found |= {place: lengths[text] for place, text in enumerate(texts, start) if text in lengths}
+        return {place: length for place, length in found.items() if length > self.max_prompt_tokens}
+
+    def _rendered(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[str]:
+        """The text of each prompt."""
+        texts: dict[int, str] = {}
+        for role in PromptRole:
+            mine = [place for place, prompt in enumerate(prompts) if prompt.role is role]
+            if not mine:
+                continue
+            args = self.template_args[role]
+            chats = [list(prompts[place].messages) for place in mine]
+            rendered = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True, **args)
+            texts |= zip(mine, rendered, strict=True)
+        return [texts[place] for place in range(len(prompts))]
+
+
+_AT_A_TIME = 1024
+"""Prompts rendered and encoded in one call; bounds how many texts are in memory."""
+
 
 def fill(text: str, **values: str) -> str:
-    """Put each value where ``{name}`` stands, in one pass: braces inside values and other braces stay as they are."""
-    parts = [text]
-    for name, value in values.items():
-        mark = "{" + name + "}"
-        parts = list(_spread(parts, mark, value))
-    return "".join(parts)
+    """Put each value where ``{name}`` stands, in one pass: braces inside values and other braces stand as they are."""
+    pieces = list(_pieces(text, tuple(values)))
+    pieces[1::2] = [values[name] for name in pieces[1::2]]
+    return "".join(pieces)
 
 
-class _Filled(str):
-    """A piece that came from a value and is not searched for placeholders again."""
-
-    __slots__ = ()
-
-
-def _spread(parts: Iterable[str], mark: str, value: str) -> Iterable[str]:
-    for part in parts:
-        if isinstance(part, _Filled):
-            yield part
-            continue
-        pieces = part.split(mark)
-        for index, piece in enumerate(pieces):
-            if index:
-                yield _Filled(value)
-            yield piece
+@lru_cache
+def _pieces(text: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands between placeholders, and their names: the two in turn, text first and last."""
+    return tuple(re.split(r"\{(" + "|".join(map(re.escape, names)) + r")\}", text))
 
 
 def _require_placeholders(name: str, text: str, placeholders: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A run's curves, one panel a question, all runs in each: as SVG for a page and as PNG for a paper."""
+"""A run's curves, one panel per question, all runs in each: as SVG for a page and as PNG for a paper."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ PANELS = (
 
 
 def answered_panels(runs: Sequence[RunLogs]) -> list[Panel]:
-    """Those for which at least one run has a metric."""
+    """Return the panels for which at least one run has a metric."""
     return [panel for panel in PANELS if any(name in run.curves for run in runs for name in panel.metrics)]
 
 

@@ -1,4 +1,4 @@
-"""What a run left in its folder, read for a report: curves, rollouts token by token, the ledger."""
+"""Reads a run's folder for a report: curves, rollouts token by token, and the ledger."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RunLogs:
     curves: Mapping[str, Curve]
     """By the name of the metric."""
     rollouts: Sequence[Mapping[str, Any]]
-    """Those that were written token by token, spread over the steps of the run."""
+    """Rollouts that were written token by token, evenly over the steps of the run."""
     num_token_rollouts: int
-    """How many of those the run has."""
+    """How many such rollouts the run has."""
     ledger: Sequence[AuditRow]
     """Items of the bank, most useful first; empty for a run without one."""
 
@@ -73,7 +73,7 @@ def read_curves(files: Sequence[Path]) -> dict[str, Curve]:
 
 
 def spread(rows: Sequence[Mapping[str, Any]], num: int) -> list[Mapping[str, Any]]:
-    """At most so many of the rows, evenly over all of them, the first and the last included."""
+    """Choose at most ``num`` rows, evenly over all of them, the first and the last included."""
     if len(rows) <= num:
         return list(rows)
     if num < 2:
@@ -85,7 +85,7 @@ def _token_rollouts(folder: Path) -> Iterator[Mapping[str, Any]]:
     """In the order of steps. A line that a running process has not finished yet is left out."""
     rows = []
     for path in sorted(folder.glob("rollouts*.jsonl")):
-        with path.open(encoding="utf-8", newline="\n") as lines:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
             rows += [row for line in lines if '"tokens"' in line and (row := _parsed(line)) is not None]
     yield from sorted(rows, key=lambda row: row["step"])
 
@@ -93,7 +93,7 @@ def _token_rollouts(folder: Path) -> Iterator[Mapping[str, Any]]:
 def _parsed(line: str) -> Mapping[str, Any] | None:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and {"step", "tokens", "teachers"} <= row.keys() else None
 
@@ -107,7 +107,7 @@ def _ledger(folder: Path) -> list[AuditRow]:
 
 
 def _number(text: str | None) -> float | None:
-    """None for an empty cell, for one that was torn, and for what is no finite number."""
+    """Parse a cell; None if it is empty, incomplete, or no finite number."""
     try:
         value = float(text or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""A study's picture: learning curves of the methods and ablations, and a panel each sweep."""
+"""A study's picture: learning curves of the methods and ablations, and one panel per sweep."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLORS = ("#1d4ed8", "#7ea6f8", "#0e9f6e", "#7fd6b4", "#dc2626", "#7c3aed", "#b4
 
 
 def draw_study(path: Path, summary: Mapping[str, Any]) -> None:
-    """A panel each group, in the order of the summary."""
+    """Draw one panel per group, in the order of the summary."""
     groups: dict[str, list[Row]] = {}
     for row in summary["rows"]:
         groups.setdefault(row["group"], []).append(row)

@@ -1,4 +1,4 @@
-"""A rollout token by token: what each teacher made of every token, as a page shows it and as a picture."""
+"""A rollout token by token with each teacher's log-ratios, for the report page and as a picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rollout = Mapping[str, Any]
 
 
 def viewed_rollout(row: Rollout) -> dict[str, Any]:
-    """What the page needs of a rollout; only plain values."""
+    """Return the data of a rollout that the page needs, as plain values."""
     keys = ("step", "problem_id", "problem", "reference_answer", "answer", "outcome", "finish_reason")
     return {
         **{key: row.get(key) for key in keys},
@@ -67,7 +67,7 @@ def net_pull(row: Rollout) -> list[float] | None:
 
 
 def draw_tokens(row: Rollout, path: Path) -> None:
-    """A PNG: tokens from left to right, a line each teacher, coloured by log-ratio."""
+    """Draw a PNG: tokens from left to right, one line per teacher, coloured by log-ratio."""
     tokens = [_shown(token) for token in row["tokens"][:MAX_PICTURED_TOKENS]]
     teachers = row["teachers"]
     values = [teacher["log_ratio"][: len(tokens)] for teacher in teachers]
@@ -89,13 +89,13 @@ def _label(teacher: Mapping[str, Any]) -> str:
 
 
 def _shown(token: str, width: int = 12) -> str:
-    """On one line."""
+    """Return a token on one line, cut to ``width``."""
     text = token.replace("\n", "↵").replace("\t", "⇥")
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _literal(text: str) -> str:
-    """A dollar sign would start mathematics."""
+    """Escape dollar signs, which would start mathematics."""
     return text.replace("$", r"\$")
 
 

@@ -22,7 +22,7 @@ class SamplingPolicy(Protocol):
 
     @property
     def version(self) -> int:
-        """The optimizer step of the weights as they are now."""
+        """The optimizer step of the current weights."""
 
     @property
     def model(self) -> PreTrainedModel: ...
@@ -32,7 +32,7 @@ class SamplingPolicy(Protocol):
 
 
 class Wanted(NamedTuple):
-    """A rollout that is to be sampled."""
+    """A rollout to sample."""
 
     problem: Problem
     sample_index: int
@@ -49,33 +49,33 @@ class Rollouter(Part):
     """What samples completions."""
 
     def guidance_for(self, problems: Sequence[Problem]) -> Mapping[str, TeacherContext | None]:
-        """By problem id, what the student's prompt shows beside the problem, for teachers that are to see it too."""
+        """Return by problem id what the student's prompt shows beside the problem, for teachers to read as well."""
         return {problem.problem_id: None for problem in problems}
 
     def sources(self, wanted: Sequence[Wanted]) -> list[tuple[str, ...]]:
-        """Per rollout, ids of what its prompt shows beside the problem."""
+        """Return per rollout the ids of what its prompt shows beside the problem."""
         return [() for _ in wanted]
 
     @abstractmethod
     def sample(
         self, policy: SamplingPolicy, wanted: Sequence[Wanted], *, stream: str, step: int | None = None
     ) -> list[Rollout]:
-        """Rollouts of the policy's weights as they are now, in the order of ``wanted``; a collective under FSDP2.
+        """Sample from the policy's current weights, in the order of ``wanted``; a collective under FSDP2.
 
         Args:
-            policy: Who is sampled.
-            wanted: Of which problems, and which of their samples; may be empty in a process without a part.
-            stream: What the rollouts are for (``rollout``, ``evaluation``): streams do not share random numbers.
-            step: The optimizer step that randomness also derives from; None gives the same noise at any step.
+            policy: The policy to sample.
+            wanted: The rollouts to sample; may be empty in a process without work.
+            stream: The purpose (``rollout``, ``evaluation``); streams do not share random numbers.
+            step: The optimizer step, from which the seed derives too; None gives the same noise at any step.
         """
 
     def rollouts(
         self, policy: SamplingPolicy, problems: Sequence[Problem], *, stream: str, step: int | None = None
     ) -> list[Rollout]:
-        """``group_size`` rollouts of each problem, one problem after the other."""
+        """Sample ``group_size`` rollouts per problem, one problem after the other."""
         wanted = [Wanted(problem, index) for problem in problems for index in range(self.group_size)]
         return self.sample(policy, wanted, stream=stream, step=step)
 
     def stream(self, policy: SamplingPolicy, wanted: Sequence[Wanted], *, stream: str) -> Iterator[tuple[int, Rollout]]:
-        """The same as they end, for work that is to survive a stop: the index into ``wanted``, and the rollout."""
+        """Yield (index into ``wanted``, rollout) as rollouts end, so that a stop loses little work."""
         yield from enumerate(self.sample(policy, wanted, stream=stream))

@@ -1,4 +1,4 @@
-"""Several optimizer steps on the same rollouts: they and their teachers are kept, and are in the checkpoint between."""
+"""Several optimizer steps on the same rollouts, which are kept with their teachers and saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from sgsd_lightning.types import (
     Turn,
     Verdict,
 )
+from sgsd_lightning.types.arguments import require_at_least
 
 log = logging.getLogger(__name__)
 
 Restore = Callable[[Sequence[JudgedRollout], Sequence[Sequence[TeacherContext]]], Taught]
-"""From judged rollouts, and the contexts of those that are not dropped, to what they were taught."""
+"""Restores a `Taught` from judged rollouts and the contexts of those that are not dropped."""
 
 
 class RolloutReuse:
-    """Keeps what each micro-batch of a step was taught until the last update on it.
+    """Keeps the `Taught` of each micro-batch of a step until its last update.
 
     The loader hands out a step's micro-batches ``updates_per_batch`` times in a row; those after the first time find
     their rollouts here, with the contexts that were built for them.
@@ -39,8 +40,7 @@ class RolloutReuse:
     """
 
     def __init__(self, updates_per_batch: int) -> None:
-        if updates_per_batch < 1:
-            raise ValueError(f"model.updates_per_batch must be at least 1; got {updates_per_batch}")
+        require_at_least(1, "model.updates_per_batch", updates_per_batch)
         self.updates_per_batch = updates_per_batch
         self._kept: dict[int, Mapping[str, Taught]] = {}
         self._loaded: Mapping[int, Mapping[str, Any]] = {}
@@ -48,13 +48,13 @@ class RolloutReuse:
     def find(
         self, problems: Sequence[Problem], batch_idx: int, micro_batches: int, restore: Mapping[str, Restore]
     ) -> Mapping[str, Taught] | None:
-        """By policy, what an earlier update on the same problems was taught; None where they are to be sampled.
+        """Return by policy what an earlier update on the same problems kept; None if they must be sampled.
 
         Args:
             problems: of the micro-batch.
             batch_idx: of the micro-batch in its epoch.
             micro_batches: in an optimizer step.
-            restore: by policy, how rollouts and contexts of a checkpoint become rows again.
+            restore: by policy, restores rows from a checkpoint's rollouts and contexts.
         """
         place = batch_idx % micro_batches
         if batch_idx // micro_batches % self.updates_per_batch == 0:
@@ -69,12 +69,12 @@ class RolloutReuse:
         return self._kept.get(place)
 
     def keep(self, taught: Mapping[str, Taught], batch_idx: int, micro_batches: int) -> None:
-        """For the updates that follow, if any do."""
+        """Keep a micro-batch for the next updates, if there are any."""
         if self.updates_per_batch > 1:
             self._kept[batch_idx % micro_batches] = taught
 
     def check_data(self, updates_per_batch: int) -> None:
-        """The data module must hand out a step's problems as often as there are updates on their rollouts.
+        """Check that the data module repeats a step's problems once per update.
 
         Raises:
             ValueError: if it does not.
@@ -87,7 +87,7 @@ class RolloutReuse:
             )
 
     def state_dict(self) -> dict[int, dict[str, Any]]:
-        """Of this process: by place in the step and policy, plain values and tensors; problems by id."""
+        """Return this process's state by index in the step and policy: plain values and tensors; problems by id."""
         kept = {
             place: {
                 name: {
@@ -103,8 +103,8 @@ class RolloutReuse:
     def load_state_dicts(self, states: Sequence[Mapping[int, Mapping[str, Any]]], rank: int) -> None:
         """Take this process's part of what :meth:`state_dict` gave on every process.
 
-        With another number of processes the problems of a step are split otherwise; the rollouts that the next
-        updates would have been on are then sampled anew.
+        On another number of processes a step's problems are split differently; kept rollouts that no longer fit are
+        sampled again.
         """
         self._kept, self._loaded = {}, {}
         if len(states) == num_processes():

@@ -1,4 +1,4 @@
-"""One prompt, one completion."""
+"""Rollouters of one prompt and one completion, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class _Prompt:
 
 
 class SingleTurn(Rollouter):
-    """A completion of each problem's student prompt.
+    """Samples completions of each problem's student prompt.
 
     Args:
-        engine: what samples completions; by default the policy itself through transformers.
-        sampling: how; by default the policy's own distribution.
+        engine: samples completions; by default the policy itself through transformers.
+        sampling: sampling settings; by default the policy's own distribution.
         group_size: rollouts of each problem in a batch.
-        guidance: what the student's prompts show beside the problem, all in one block (the +Skill variants); teachers
-            see it too. None, the default and the paper's, samples under plain prompts.
+        guidance: what the student's prompts show beside the problem, in one block (the +Skill variants); teachers read
+            it too. None, the default and the paper's, samples under plain prompts.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SingleTurn(Rollouter):
     def _prompts(
         self, policy: SamplingPolicy, problems: Sequence[Problem], sample_indices: Sequence[int]
     ) -> list[_Prompt]:
-        """One per wanted rollout; those of one problem share theirs."""
+        """Return one prompt per wanted rollout; rollouts of one problem share theirs."""
         distinct = list({problem.problem_id: problem for problem in problems}.values())
         guidance = self.guidance_for(distinct)
         rendered = {
@@ -117,7 +117,7 @@ class SingleTurn(Rollouter):
 
 
 class EvaluationTurn(SingleTurn):
-    """A completion of each problem's evaluation prompt: plain, or with one of its contexts per sample in turn.
+    """Samples completions of each problem's evaluation prompt: plain, or with one context per sample in turn.
 
     Args:
         engine: as for `SingleTurn`.
@@ -146,7 +146,7 @@ class EvaluationTurn(SingleTurn):
         return [_source_ids(context) for context in shown]
 
     def shown(self, problems: Sequence[Problem], sample_indices: Sequence[int]) -> list[TeacherContext | None]:
-        """What the prompt of each problem's sample shows beside the problem."""
+        """Return what the prompt of each sample shows beside its problem; None for a plain prompt."""
         if self.contexts is None:
             return [None] * len(problems)
         # sets may use one id for different problems

@@ -1,4 +1,4 @@
-"""Which attention a policy uses, and our own: variable-length attention over packed sequences on any device.
+"""Chooses a policy's attention, and implements variable-length attention over packed sequences on any device.
 
 The flash-attention packages and the CUDA branch of our own have not been run on a GPU.
 """
@@ -35,7 +35,7 @@ _is_packed_forward: ContextVar[bool] = ContextVar("is_packed_forward", default=F
 
 
 def resolve_attention(name: str, config: PreTrainedConfig, dtype: torch.dtype) -> str:
-    """The attention implementation to load a model with.
+    """Return the attention implementation to load a model with.
 
     ``auto`` prefers flash-attention 3, then 2, where the package, a GPU and a half-precision dtype are there, and our
     own ``sgsd_varlen`` otherwise. Architectures whose layers cannot be kept apart in a packed row (linear attention,
@@ -68,7 +68,7 @@ def _has_packable_layers(config: PreTrainedConfig) -> bool:
 
 
 def row_layout(config: PreTrainedConfig) -> RowLayout:
-    """How sequences are best laid out for a model and its attention implementation.
+    """Return the layout of sequences that suits a model and its attention implementation best.
 
     ``sdpa`` and ``eager`` also keep packed sequences apart, by a mask over the whole row, whose cost grows with the
     row's length squared: they are given padded rows. So are models with layers that know no segments.
@@ -92,7 +92,7 @@ def runs_on_cpu(implementation: str) -> bool:
 
 
 def segment_arguments(implementation: str, segments: Segments) -> dict[str, Any]:
-    """What tells the layers of a model where the segments of a packed row are.
+    """Return the arguments that tell a model's layers where the segments of a packed row are.
 
     The implementations of transformers other than flash attention find it in the position ids, which start again.
 
@@ -119,7 +119,7 @@ def segment_arguments(implementation: str, segments: Segments) -> dict[str, Any]
 
 
 def check_backward(model: PreTrainedModel) -> None:
-    """Say in time that torch's flex attention cannot be trained with on a CPU.
+    """Refuse to train with torch's flex attention on a CPU, where it has no backward pass.
 
     Raises:
         ValueError: in a forward pass that records gradients, there.
@@ -131,7 +131,7 @@ def check_backward(model: PreTrainedModel) -> None:
 
 @contextmanager
 def packed_forward() -> Iterator[None]:
-    """Within this, ``sgsd_varlen`` is given segment boundaries instead of a mask, and insists on them."""
+    """Make ``sgsd_varlen`` require segment boundaries in the place of a mask."""
     token = _is_packed_forward.set(True)
     try:
         yield
@@ -198,7 +198,7 @@ def varlen_attention(
 
 @functools.cache
 def _has_varlen_kernels() -> bool:
-    """Whether torch's variable-length attention takes all that we need to tell it; early versions do not."""
+    """Whether torch's variable-length attention has all arguments that we need; early versions lack some."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -213,9 +213,9 @@ def _parameters(function: Any) -> frozenset[str]:
 
 @functools.cache
 def _kernels_agree(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch's kernels do on this device what we take them to do, by a small case with a shared prefix.
+    """Test on a small case with a shared prefix whether torch's kernels compute on this device what we expect.
 
-    A wrong end of the causal diagonal, or a window that is off by one, would train on wrong scores without a sign.
+    A causal diagonal aligned at the wrong end, or a window off by one, would silently train on wrong scores.
     """
     # the second continues the first, with fewer queries than keys
     segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)

@@ -1,4 +1,4 @@
-"""A self-test at load time: the packed, scalar-only way through a model gives what its own logits give."""
+"""A self-test at load time: packed scoring must agree with the model's own logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
 @torch.no_grad()
 def check_score(model: PreTrainedModel) -> None:
-    """Compare ``score`` with the model's own logits on a few tokens, so that an unknown architecture is not misread.
+    """Compare ``score`` with the model's own logits on a few tokens, to catch unsupported architectures.
 
     Raises:
         ValueError: if the two differ by more than rounding.
@@ -51,7 +51,7 @@ def _own_logprob(model: PreTrainedModel, sequence: TokenSequence) -> Tensor:
 
 @contextmanager
 def _attention_for_cpu(model: PreTrainedModel) -> Iterator[None]:
-    """A model is loaded on the CPU, where what was chosen for a GPU may not run; the head is the same under SDPA."""
+    """Use SDPA while the model is on the CPU, where an attention chosen for a GPU may not run."""
     config = model.config
     chosen = config._attn_implementation
     if not runs_on_cpu(chosen) and model.device.type != "cuda":

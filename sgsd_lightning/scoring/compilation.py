@@ -16,10 +16,10 @@ _VARIANTS = 32
 
 
 def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
-    """Have ``score`` run every decoder layer compiled, once for all lengths and for all layers alike.
+    """Compile the decoder layers for ``score``, once for all layers and all lengths.
 
-    Names and weights stay as they are. Generation is left alone: with a growing cache every layer would be compiled by
-    itself, and for a cache of fixed size transformers has a way of its own.
+    Names and weights do not change. Generation is not compiled: with a growing cache every layer would be compiled
+    separately, and for a cache of fixed size transformers has its own mechanism.
 
     Args:
         model: Adapted and set up for checkpointing already: a layer is compiled as it is when it first runs.
@@ -39,7 +39,7 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
 
 @contextmanager
 def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
-    """Within this, the layers run compiled, if :func:`compile_layers` was asked for that."""
+    """Run the layers compiled, if :func:`compile_layers` was called on the model."""
     calls: list[tuple[nn.Module, Callable[..., Any]]] = getattr(model, _ATTRIBUTE, [])
     for layer, call in calls:
         layer._compiled_call_impl = call
@@ -51,7 +51,7 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _compile_within_checkpoint(layer: nn.Module, backend: str) -> None:
-    """What is checkpointed is compiled, so that it is also when it is computed again; the reverse breaks off in it."""
+    """Compile inside the checkpoint, so that recomputation runs compiled; a checkpoint inside would break the graph."""
     checkpoint: Callable[..., Any] = vars(layer)["_gradient_checkpointing_func"]
     run = torch.compile(_run, dynamic=True, backend=backend)
 

@@ -1,4 +1,4 @@
-"""The method ``score`` that a policy's model is given: trunk and head in one forward, scalars per token out."""
+"""The method ``score`` of a policy's model: trunk and head in one forward pass, scalars per token out."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class StudentSupport(NamedTuple):
 
 
 class StudentDivergence(NamedTuple):
-    """What a student's distributions are to be compared with, for N completion tokens."""
+    """The teachers' distributions to compare a student with, for N completion tokens."""
 
     hidden: Tensor
     """[K, N, D]: the teachers' last hidden states."""
     weight: Tensor | None
-    """[V, D]: the teachers' head; None where it is the student's."""
+    """[V, D]: the teachers' head; None if it is the student's."""
     mixture: Tensor
     """[N, K] float32, adding up to 1 over K."""
     mask: Tensor
@@ -44,7 +44,7 @@ class StudentDivergence(NamedTuple):
 
 
 class HeadScores(NamedTuple):
-    """What one forward pass says of its N completion tokens. A tuple of tensors, which FSDP can look into."""
+    """Scores of the N completion tokens of one forward pass. A tuple of tensors, which FSDP can traverse."""
 
     logprob: Tensor
     """[N] float32 nats."""

@@ -1,4 +1,4 @@
-"""What a causal LM does between its last hidden states and its logits, for the architectures that we know."""
+"""From a causal LM's last hidden states to its logits, for the supported architectures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sgsd_lightning.scoring.precision import product_dtype
 def head_arguments(model: PreTrainedModel, hidden: Tensor) -> dict[str, Any]:
     """``hidden``, ``weight``, ``bias``, ``temperature`` and ``softcap`` for the functions of `sgsd_kernels`.
 
-    Under autocast the factors of the head's product are cast as autocast would cast them, the accumulators stay
-    float32. Knows of capped logits (Gemma) and scaled ones (Granite, Cohere).
+    Under autocast the factors of the head's product are cast as autocast casts them; accumulators stay float32.
+    Supports capped logits (Gemma) and scaled ones (Granite, Cohere).
 
     Raises:
         ValueError: for a head that is no plain linear layer, such as one with an adapter.
@@ -39,7 +39,7 @@ def head_arguments(model: PreTrainedModel, hidden: Tensor) -> dict[str, Any]:
 
 
 def _temperature(model: PreTrainedModel) -> float:
-    """What the architecture itself divides its logits by."""
+    """Return the divisor that the architecture applies to its logits."""
     divisor = getattr(model.config.get_text_config(), "logits_scaling", None)
     factor = getattr(model, "logit_scale", None)
     return float(divisor or 1.0) / float(factor or 1.0)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from sgsd_lightning.scoring.segments import Segment, Segments, Span
 from sgsd_lightning.types import TokenSequence
+from sgsd_lightning.types.arguments import require_at_least
 
 RowLayout = Literal["padded", "packed", "shared"]
 """How sequences become model inputs; see :func:`pack`."""
 
 MIN_SHARED_TOKENS = 32
-"""Different prompts that begin with fewer tokens in common, such as a chat template's header, are kept apart."""
+"""Prompts with a shorter common prefix, such as a chat template's header, share nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,10 +54,10 @@ def pack(sequences: Sequence[TokenSequence], layout: RowLayout = "packed") -> Pa
 
     Args:
         sequences: At least one.
-        layout: ``packed``: one row, sequence after sequence. ``shared``: the same, but what several prompts begin with
-            is there once, with what follows it behind. ``padded``: one row a sequence, padded on the right, for
-            attention that cannot keep packed sequences apart; under a causal mask no real token sees the padding, so
-            that no attention mask is needed.
+        layout: ``packed``: one row, sequence after sequence. ``shared``: the same, but a common prefix of several
+            prompts is there once, followed by their continuations. ``padded``: one row per sequence, padded on the
+            right, for attention that cannot keep packed sequences apart; under a causal mask no real token sees the
+            padding, so that no attention mask is needed.
 
     Raises:
         ValueError: for no sequences, or for padded ones that are not causal: those would see the padding.
@@ -95,7 +96,7 @@ class _Row:
         self._last: tuple[Span, ...] = ()
 
     def add(self, member: _Member, sequence: TokenSequence) -> None:
-        """Append what a sequence does not share with the one that was added before it."""
+        """Append the tokens that a sequence does not share with the one added before it."""
         own_ids = sequence.input_ids[member.num_shared :]
         prefix = _first_tokens(self._last, member.num_shared)
         own = Span(len(self.input_ids), len(own_ids))
@@ -138,7 +139,7 @@ def _padded(sequences: Sequence[TokenSequence], targets: Tensor) -> PackedBatch:
 
 
 class _Member(NamedTuple):
-    """A sequence, and how many tokens it begins with that the one before it in its family also begins with."""
+    """A sequence, and the length of its common prefix with the previous one of its family."""
 
     place: int
     """Index into the sequences."""
@@ -146,7 +147,7 @@ class _Member(NamedTuple):
 
 
 def _families(sequences: Sequence[TokenSequence], layout: RowLayout) -> list[list[_Member]]:
-    """Sequences that begin alike, together; in the order of each family's first.
+    """Group sequences with a common prefix, in the order of each family's first.
 
     Only what comes before the first prediction is shared. In lexicographic order none shares more with any before it
     than with the one just before.
@@ -184,15 +185,14 @@ def forward_passes(
     others, which variable-length kernels could not run.
 
     Args:
-        sequences: What is to be scored.
+        sequences: The sequences to score.
         tokens_per_forward: The budget, at least 1. Padding counts; shared tokens count once.
-        layout: That of every pass.
+        layout: The layout of every pass.
 
     Returns:
         Indices into ``sequences``, pass by pass; every index once.
     """
-    if tokens_per_forward < 1:
-        raise ValueError(f"tokens_per_forward must be at least 1; got {tokens_per_forward}")
+    require_at_least(1, "tokens_per_forward", tokens_per_forward)
     families = _families(sequences, layout)
     kinds = {sequences[family[0].place].is_causal for family in families}
     return [
@@ -212,7 +212,7 @@ def forward_passes(
 
 
 def _filled(units: Sequence[tuple[int, list[int]]], tokens_per_forward: int, layout: RowLayout) -> list[list[int]]:
-    """Units of (tokens, indices), longest first, each pass filled before the next is begun."""
+    """Fill passes with units of (tokens, indices), longest first, one pass after the other."""
     passes: list[list[int]] = []
     num_tokens = first_cost = 0
     for cost, indices in sorted(units, key=lambda unit: (-unit[0], unit[1][0])):
@@ -227,7 +227,7 @@ def _filled(units: Sequence[tuple[int, list[int]]], tokens_per_forward: int, lay
 
 
 def _units(sequences: Sequence[TokenSequence], family: Sequence[_Member], budget: int) -> list[tuple[int, list[int]]]:
-    """Parts of a family that fit the budget, with the tokens that each comes to."""
+    """Split a family into parts that fit the budget, each with its number of tokens."""
     units: list[tuple[int, list[int]]] = []
     for index, num_shared in family:
         num_tokens = sequences[index].num_input_tokens

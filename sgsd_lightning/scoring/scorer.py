@@ -23,10 +23,11 @@ from sgsd_lightning.scoring.packing import PackedBatch, forward_passes, pack
 from sgsd_lightning.scoring.precision import product_dtype
 from sgsd_lightning.scoring.token_count import TokenCount
 from sgsd_lightning.types import ScoreRequest, ScoreRow, SupportScores, TokenScores, TokenSequence
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class TeacherModel(Protocol):
-    """What the scorer needs of a teacher; a `PolicyView` is one."""
+    """What the scorer needs of a teacher; `PolicyView` implements it."""
 
     def activate(self, model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]: ...
 
@@ -40,7 +41,7 @@ class Scorer:
         teacher_tokens_per_forward: The most tokens in one forward pass of the teachers; bounds their memory, whatever
             the number of contexts. A longer sequence gets a pass of its own.
         head_implementation: How log-probabilities are computed from hidden states.
-        timer: Receives how long the teachers and the student's forward pass took.
+        timer: Measures the teachers' and the student's forward passes.
     """
 
     def __init__(
@@ -49,19 +50,18 @@ class Scorer:
         head_implementation: Implementation = "auto",
         timer: PhaseTimer | None = None,
     ) -> None:
-        if teacher_tokens_per_forward < 1:
-            raise ValueError(f"scoring.teacher_tokens_per_forward must be at least 1; got {teacher_tokens_per_forward}")
+        require_at_least(1, "scoring.teacher_tokens_per_forward", teacher_tokens_per_forward)
         self.teacher_tokens_per_forward = teacher_tokens_per_forward
         self.head_implementation = head_implementation
         self.timer = timer or PhaseTimer()
         self.token_counts: dict[str, TokenCount] = {}
-        """What the last call sent through the model, for ``teachers`` and ``student``."""
+        """Token counts of the last call, for ``teachers`` and ``student``."""
 
     def resolve_head(self, model: PreTrainedModel) -> str:
-        """The implementation that log-probabilities of ``model`` will be computed by, under the current autocast.
+        """Return the implementation that computes log-probabilities of ``model`` under the current autocast.
 
         Raises:
-            ValueError: when the one asked for cannot run on the model's device or dtype.
+            ValueError: if the chosen one cannot run on the model's device or dtype.
         """
         weight = model.get_output_embeddings().weight
         dtype = gathered_dtype(model) or product_dtype(weight)
@@ -87,7 +87,7 @@ class Scorer:
         Args:
             student_model: The policy; runs once, on one packed row.
             teacher: Gives the model that teaches.
-            rows: What was sampled, and how student and teachers read it.
+            rows: The sampled ids, and the sequences of student and teachers.
             request: What the objective needs.
         """
         grid = PaddedLayout(rows, student_model.device)
@@ -145,7 +145,7 @@ class Scorer:
         return found
 
     def _score_teachers(self, model: PreTrainedModel, grid: PaddedLayout, request: ScoreRequest) -> TeacherScores:
-        """All teachers of all rows together, a bounded number of tokens at a time."""
+        """Score all teachers of all rows together, a bounded number of tokens per pass."""
         scores = TeacherScores(grid, request)
         pieces = grid.teacher_pieces()
         sequences = [piece.sequence for piece in pieces]
@@ -208,7 +208,7 @@ class Scorer:
     def _score_nothing(
         self, model: PreTrainedModel, grid: PaddedLayout, teachers: TeacherScores, request: ScoreRequest
     ) -> _StudentScores:
-        """No completion has a token: the graph of one made-up token, times zero."""
+        """Return scores for completions without a token: a graph over one dummy token, times zero."""
         nothing = 0.0 * model.score(_nothing(model), implementation=self.head_implementation).logprob.sum()
         zeros = grid.zeros()
         return _StudentScores(
@@ -233,10 +233,10 @@ class _StudentScores:
 
 
 def own_head(teacher: TeacherModel, model: PreTrainedModel) -> Tensor | None:
-    """[V, D]: a copy of the head that teaches, within `activate`; None where the student's is the same.
+    """Return a copy [V, D] of the teacher's head, within `activate`; None if the student's is the same.
 
     Raises:
-        ValueError: where it would have to be gathered.
+        ValueError: if it is sharded.
     """
     weight = model.get_output_embeddings().weight
     if teacher.shares_head(model):
@@ -254,5 +254,5 @@ def _batch(sequences: Sequence[TokenSequence], model: PreTrainedModel) -> Packed
 
 
 def _nothing(model: PreTrainedModel) -> PackedBatch:
-    """One made-up token, for a pass that only keeps step with other processes."""
+    """Return a batch of one dummy token, for a pass that only keeps step with other processes."""
     return _batch([TokenSequence.causal((0,), (0,))], model)

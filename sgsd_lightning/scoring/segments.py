@@ -1,4 +1,4 @@
-"""Which tokens of a packed row attend to which: each segment to itself, and to a prefix that it may share."""
+"""Segments of a packed row: each attends to itself and to a prefix that it may share with others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Segment:
     is_causal: bool = True
     """False: each token also sees what is after it in the segment."""
     prefix: tuple[Span, ...] = ()
-    """Earlier tokens that the segment continues, in their order; empty for one that sees itself alone."""
+    """Earlier tokens that the segment continues, in order; empty if it attends to itself alone."""
 
     @property
     def prefix_length(self) -> int:
@@ -48,7 +48,7 @@ class Segment:
 
 
 class Block(NamedTuple):
-    """Segments of one shape, which one call attends for."""
+    """Segments of one shape, which one attention call handles."""
 
     places: Tensor
     """[segments * own tokens] int64: where in the row."""
@@ -62,13 +62,13 @@ class Block(NamedTuple):
     is_causal: bool
     """Where there is no mask: whether a query sees only keys before it, or all of them."""
     num_dropped: int
-    """Queries of the prefix, whose output is not wanted again."""
+    """Queries of the prefix, whose output is dropped."""
 
 
 class Segments:
     """The segments that a packed row of L tokens is made of; they cover it in order.
 
-    What attention needs is worked out when it is first asked for, once for all layers.
+    Tensors for attention are computed on first use, once for all layers.
 
     Args:
         segments: At least one.

@@ -1,4 +1,4 @@
-"""How much went through the model."""
+"""Counts the tokens that went through the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgsd_lightning.types import TokenSequence
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenCount:
-    """What went through the model in one or several forward passes."""
+    """Token counts of one or several forward passes."""
 
     lengths: tuple[int, ...] = ()
     """Input tokens of each sequence, as if it ran alone."""

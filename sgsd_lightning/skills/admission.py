@@ -1,4 +1,4 @@
-"""What evidence decides about items that were written while training: admit, drop, or wait for more."""
+"""Decides by evidence about items that were written while training: admit, drop, or wait for more."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass, replace
 from sgsd_lightning.skills.bank import Item, is_dynamic
 from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.selection import STATUS, is_on_probation
+from sgsd_lightning.types.arguments import require
 
 ADMITTED = "admitted"
-"""The status, in an item's extra keys, of one that has proved itself."""
+"""The status, in an item's extra keys, of one that evidence has admitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdmissionSettings:
-    """When the evidence on a dynamic item is taken for enough. A use is a judged rollout that its teacher scored."""
+    """How much evidence a decision on a dynamic item needs. A use is a judged rollout that its teacher scored."""
 
     min_uses: int = 64
-    """Before these nothing is decided."""
+    """Nothing is decided before this many uses."""
     max_uses: int = 1024
-    """An item on probation that is still undecided after these is dropped: it makes no difference."""
+    """An item on probation that is undecided after this many uses is dropped: it makes no difference."""
     usefulness: float = 0.5
     """Admitted when usefulness is above this with confidence, dropped when it is below. 0.5: as often helpful as
     misleading."""
@@ -31,8 +32,7 @@ class AdmissionSettings:
                 "bank_maintenance.admission.min_uses must be at least 1 and at most max_uses; "
                 f"got {self.min_uses} and {self.max_uses}"
             )
-        if not 0 <= self.usefulness <= 1:
-            raise ValueError(f"bank_maintenance.admission.usefulness must lie in [0, 1]; got {self.usefulness}")
+        require(0 <= self.usefulness <= 1, "bank_maintenance.admission.usefulness", "lie in [0, 1]", self.usefulness)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +54,9 @@ class Judged:
 def judge(
     items: Sequence[Item], ledger: EvidenceLedger, settings: AdmissionSettings, max_dropped: int
 ) -> tuple[tuple[Item, ...], Judged]:
-    """The items of one kind after judgement, in their order, and what was decided. Static items are never touched.
+    """Judge the items of one kind; return those that stay, in their order, and the decisions. Static items always stay.
 
-    At most ``max_dropped`` items go, those that are worst first; the others wait for the next time.
+    At most ``max_dropped`` items are dropped, the worst first; the others are judged again next time.
     """
     verdicts = {item.item_id: _verdict(item.item_id, is_on_probation(item), ledger, settings) for item in items}
     unfit = [item_id for item_id, verdict in verdicts.items() if is_dynamic(item_id) and isinstance(verdict, Dropped)]
@@ -72,9 +72,9 @@ def judge(
 
 
 def over_capacity(items: Sequence[Item], ledger: EvidenceLedger, capacity: int) -> list[Dropped]:
-    """The least useful dynamic items beyond ``capacity``; of equally useful ones the most used, which had their chance.
+    """List the dynamic items to drop for a bank of ``capacity``: the least useful first, ties by the most uses.
 
-    Usefulness is taken in the middle of its interval, so that an item is not dropped for being new.
+    Usefulness is the middle of its interval, so that an item is not dropped for being new.
     """
     dynamic = [item.item_id for item in items if is_dynamic(item.item_id)]
     excess = max(0, len(dynamic) - capacity)
@@ -90,7 +90,7 @@ def over_capacity(items: Sequence[Item], ledger: EvidenceLedger, capacity: int) 
 
 
 def _verdict(item_id: str, on_probation: bool, ledger: EvidenceLedger, settings: AdmissionSettings) -> Dropped | str:
-    """``ADMITTED``, a reason to go, or nothing yet."""
+    """Return ``ADMITTED``, a reason to drop the item, or "" while undecided."""
     num_uses = ledger.num_uses(item_id)
     if num_uses < settings.min_uses:
         return ""

@@ -1,12 +1,14 @@
-"""The audit of a bank: what the verifier made of every item and pair, one row each, and what follows for the bank."""
+"""The audit of a bank: one row per item and per pair with its evidence, and a bank pruned by it."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,20 +27,22 @@ from sgsd_lightning.skills.evidence import (
 )
 from sgsd_lightning.skills.growth.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
+from sgsd_lightning.strict_json import read_json, read_text, shorten
+from sgsd_lightning.types.arguments import require, require_at_least
 
 Kind = Literal["skill", "mistake", "pair"]
 GONE = "gone"
-"""The status of an item that evidence is kept of, and that the bank no longer has."""
+"""The status of an item that has evidence but is no longer in the bank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditRow:
-    """One item or pair. Counts are rollouts; the three rates are of recent ones where evidence fades."""
+    """One item or pair. Counts are rollouts; rates weigh recent rollouts more where evidence fades."""
 
     item_id: str
     kind: Kind
     text: str
-    """A title, a description, or both of a pair."""
+    """A skill's title, a mistake's description, or both for a pair."""
     status: str
     """``static``, ``probation``, ``admitted`` or ``gone``."""
     num_uses: int
@@ -59,10 +63,12 @@ class AuditRow:
     """Nats per token."""
     mean_gated_loss: float
     """Nats per token."""
+    digest: str = ""
+    """Of what the item says; of a pair's two, joined by ``+``. "" in audits of earlier versions."""
 
     @property
     def polarity_counts(self) -> tuple[int, int, int]:
-        """Helpful, neutral and misleading, whatever the outcome."""
+        """(helpful, neutral, misleading), summed over both outcomes."""
         return (
             self.right_helpful + self.wrong_helpful,
             self.right_neutral + self.wrong_neutral,
@@ -71,7 +77,7 @@ class AuditRow:
 
 
 def audit_rows(bank: SkillBank, ledger: EvidenceLedger) -> list[AuditRow]:
-    """Items first, then pairs, each most useful first; items of the bank that were never used stand in the middle."""
+    """Make the rows: items, then pairs, each by falling usefulness; unused items, at 0.5, are in the middle."""
     items = {item.item_id: item for item in bank.items}
     known = [*items, *(item_id for item_id in ledger.items if item_id not in items)]
     gone = {entry["id"]: str(entry["text"]) for entry in bank.metadata.get(UNFIT, ())}
@@ -81,7 +87,7 @@ def audit_rows(bank: SkillBank, ledger: EvidenceLedger) -> list[AuditRow]:
 
 
 def save_audit(rows: Sequence[AuditRow], path: Path) -> None:
-    """As CSV or as JSON, by the file's name."""
+    """Write rows as CSV or JSON, by the suffix of the path."""
     if path.suffix == ".json":
         text = json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n"
     else:
@@ -103,35 +109,50 @@ def load_audit(path: Path) -> list[AuditRow]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"audit file {path} does not exist; sgsd skills audit RUN --out {path} writes one")
-    text = path.read_text(encoding="utf-8")
-    try:
-        records = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from error
+    records = read_json(path) if path.suffix == ".json" else _csv_records(path)
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         raise ValueError(f"{path}: an audit must be a list of rows")
-    return [_parsed(record, f"{path}: row {number}") for number, record in enumerate(records, start=1)]
+    return [_parse_row(record, f"{path}: row {number}") for number, record in enumerate(records, start=1)]
+
+
+def _csv_records(path: Path) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneRules:
-    """Which items an audit condemns; static ones too, since a person asks for it."""
+    """Which items to drop by an audit; static items too, since a person asks for it."""
 
     misleading_above: float | None = 0.5
-    """The rate of misleading is over this with confidence."""
+    """Drop items whose misleading rate is above this with confidence; None drops none for it."""
     usefulness_below: float | None = None
-    """Usefulness is under this with confidence."""
+    """Drop items whose usefulness is below this with confidence; None drops none for it."""
     min_uses: int = 30
-    """Items used less often stay."""
+    """Keep items with fewer uses."""
+
+    def __post_init__(self) -> None:
+        for name in ("misleading_above", "usefulness_below"):
+            bound = getattr(self, name)
+            require(bound is None or 0 <= bound <= 1, f"prune.{name}", "be in [0, 1]", bound)
+        require_at_least(0, "prune.min_uses", self.min_uses)
 
 
 def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple[SkillBank, list[Dropped]]:
-    """A smaller bank, and what went with the reason."""
-    by_id = {row.item_id: row for row in rows if row.kind != "pair"}
+    """A smaller bank, and what went with the reason. Rows are joined with items by what they say, not by their ids.
+
+    Raises:
+        ValueError: if the audit is of another bank: no row is of what an item of this bank says, or one has an item's
+            id and another text.
+    """
+    found = _rows_of_items(bank, [row for row in rows if row.kind != "pair"])
     dropped = [
         Dropped(item_id=item.item_id, reason=reason)
         for item in bank.items
-        if (row := by_id.get(item.item_id)) is not None and (reason := _reason_to_prune(row, rules)) is not None
+        if (row := found.get(item.item_id)) is not None and (reason := _reason_to_prune(row, rules)) is not None
     ]
     gone = {drop.item_id for drop in dropped}
 
@@ -139,6 +160,43 @@ def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple
         return tuple(item for item in items if item.item_id not in gone)
 
     return replace(bank, general_skills=kept(bank.general_skills), common_mistakes=kept(bank.common_mistakes)), dropped
+
+
+def _rows_of_items(bank: SkillBank, rows: Sequence[AuditRow]) -> dict[str, AuditRow]:
+    """By the id of the bank's item that says what the row is of."""
+    by_id = {item.item_id: item for item in bank.items}
+    by_digest = {item.digest: item.item_id for item in bank.items}
+    headlines = Counter(item.headline for item in bank.items)
+    by_headline = {item.headline: item.item_id for item in bank.items}
+    found: dict[str, AuditRow] = {}
+    for row in rows:
+        item = by_id.get(row.item_id)
+        if item is not None and (row.digest == item.digest if row.digest else row.text == item.headline):
+            found[row.item_id] = row
+            continue
+        elsewhere = by_digest.get(row.digest) if row.digest else by_headline.get(row.text)
+        if elsewhere is not None and (row.digest or headlines[row.text] == 1):
+            found.setdefault(elsewhere, row)
+        elif item is not None:
+            raise ValueError(
+                f"the audit is of another bank: its {row.item_id} is {_quoted(row.text)}, the bank's is "
+                f"{_quoted(item.headline)}{_same_headline(row, item)}. Audit a run with this bank, or prune the bank "
+                "of the audited run"
+            )
+    if rows and not found:
+        raise ValueError(
+            f"the audit is of another bank: none of its {len(rows)} items, such as {_quoted(rows[0].text)}, stands in "
+            "this one. Audit a run with this bank, or prune the bank of the audited run"
+        )
+    return found
+
+
+def _same_headline(row: AuditRow, item: Skill | Mistake) -> str:
+    return ", whose further text differs" if row.text == item.headline else ""
+
+
+def _quoted(text: str) -> str:
+    return shorten(text, 60)
 
 
 def _reason_to_prune(row: AuditRow, rules: PruneRules) -> str | None:
@@ -161,16 +219,25 @@ def _item_row(item_id: str, item: Skill | Mistake | None, said: str | None, ledg
     kind: Kind = "mistake" if isinstance(item, Mistake) or (item is None and item_id.startswith("err_")) else "skill"
     status = GONE if item is None else str(item.extra.get(STATUS, "static"))
     text = said if item is None and said else _headline(item)
-    return _row(item_id, kind, text, status, ledger.items.get(item_id, Tally()), ledger)
+    digest = ledger.digests.get(item_id, "") if item is None else item.digest
+    return _row(item_id, kind, text, status, ledger.items.get(item_id, Tally()), ledger, digest)
 
 
 def _pair_row(key: str, tally: Tally, items: Mapping[str, Skill | Mistake], ledger: EvidenceLedger) -> AuditRow:
-    members = [items.get(item_id) for item_id in key.split(PAIR_SEPARATOR)]
+    ids = key.split(PAIR_SEPARATOR)
+    members = [items.get(item_id) for item_id in ids]
     status = GONE if None in members else "static"
-    return _row(key, "pair", " | ".join(_headline(item) for item in members), status, tally, ledger)
+    digests = [
+        ledger.digests.get(item_id, "") if item is None else item.digest
+        for item_id, item in zip(ids, members, strict=True)
+    ]
+    text = " | ".join(_headline(item) for item in members)
+    return _row(key, "pair", text, status, tally, ledger, PAIR_SEPARATOR.join(digests))
 
 
-def _row(item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger: EvidenceLedger) -> AuditRow:
+def _row(
+    item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger: EvidenceLedger, digest: str
+) -> AuditRow:
     usefulness: WilsonInterval = tally.usefulness(ledger.confidence, ledger.fade(tally))
     misleading: WilsonInterval = tally.misleading(ledger.confidence, ledger.fade(tally))
     return AuditRow(
@@ -193,31 +260,41 @@ def _row(item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger:
         wrong_misleading=tally.count(MISLEADING, WRONG),
         mean_stance_score=tally.mean_stance_score,
         mean_gated_loss=tally.mean_gated_loss,
+        digest=digest,
     )
 
 
 def _headline(item: Skill | Mistake | None) -> str:
     if item is None:
         return "(no longer in the bank)"
-    return item.title if isinstance(item, Skill) else item.description
+    return item.headline
 
 
 def _worth(row: AuditRow) -> tuple[float, str]:
     return -row.usefulness, row.item_id
 
 
-def _parsed(record: Mapping[str, Any], where: str) -> AuditRow:
+def _parse_row(record: Mapping[str, Any], where: str) -> AuditRow:
     values: dict[str, Any] = {}
     for entry in fields(AuditRow):
-        if entry.name not in record:
+        if entry.name not in record and entry.default is MISSING:
             raise ValueError(
                 f"{where}: the field {entry.name!r} is missing; sgsd skills audit RUN --out FILE writes it"
             )
-        convert = {"int": int, "float": float}.get(str(entry.type), str)
+        found = record.get(entry.name)
         try:
-            values[entry.name] = convert(record[entry.name])
+            values[entry.name] = _converted(found, str(entry.type))
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{where}: the field {entry.name!r} must be a number; got {record[entry.name]!r}"
-            ) from None
+            raise ValueError(f"{where}: the field {entry.name!r} must be a number; got {shorten(found)}") from None
     return AuditRow(**values)
+
+
+def _converted(found: Any, kind: str) -> str | int | float:
+    if kind == "int":
+        return int(found)
+    if kind != "float":
+        return "" if found is None else str(found)
+    number = float(found)
+    if not math.isfinite(number):
+        raise ValueError
+    return number

@@ -1,4 +1,4 @@
-"""What changed between two banks."""
+"""The difference between two banks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FieldChange:
-    """One field of an item, or one key of its ``extra``; None where it was not, or no longer is."""
+    """One changed field of an item, or key of its ``extra``; None on the side that lacks it."""
 
     field: str
     old: Any
@@ -20,7 +20,7 @@ class FieldChange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemChange(Generic[Item]):
-    """An item that both banks have, but not with the same content."""
+    """An item that is in both banks with different content."""
 
     old: Item
     new: Item
@@ -29,7 +29,7 @@ class ItemChange(Generic[Item]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindDiff(Generic[Item]):
-    """What changed among the items of one kind, by their ids."""
+    """The changes among the items of one kind, matched by id."""
 
     added: tuple[Item, ...] = ()
     """In the new bank's order."""
@@ -38,7 +38,7 @@ class KindDiff(Generic[Item]):
     changed: tuple[ItemChange[Item], ...] = ()
     """In the new bank's order."""
     is_reordered: bool = False
-    """Whether items that both have stand in another order."""
+    """Whether the items in both banks have another order."""
 
     def __bool__(self) -> bool:
         """Whether anything changed."""
@@ -47,12 +47,12 @@ class KindDiff(Generic[Item]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BankDiff:
-    """What changed, per kind of item and around them."""
+    """The changes per kind of item, and of the other keys."""
 
     skills: KindDiff[Skill]
     mistakes: KindDiff[Mistake]
     other_keys: tuple[FieldChange, ...]
-    """Of the metadata, as ``metadata.<key>``, and the keys beside the items."""
+    """Top-level keys besides the items; those of the metadata as ``metadata.<key>``."""
 
     def __bool__(self) -> bool:
         """Whether anything changed."""
@@ -60,11 +60,11 @@ class BankDiff:
 
 
 def diff(old: SkillBank, new: SkillBank) -> BankDiff:
-    """What changed from one bank to the other; items are the same where their ids are."""
+    """Compare two banks; items are matched by id."""
     return BankDiff(
         skills=_kind_diff(old.general_skills, new.general_skills),
         mistakes=_kind_diff(old.common_mistakes, new.common_mistakes),
-        other_keys=_changes(_around(old), _around(new)),
+        other_keys=_find_changes(_outer_keys(old), _outer_keys(new)),
     )
 
 
@@ -72,7 +72,7 @@ def _kind_diff(old: Sequence[Item], new: Sequence[Item]) -> KindDiff[Item]:
     before = {item.item_id: item for item in old}
     after = {item.item_id: item for item in new}
     pairs = [(before[item_id], item) for item_id, item in after.items() if item_id in before]
-    changed = [ItemChange(old=was, new=now, fields=_changes(_flat(was), _flat(now))) for was, now in pairs]
+    changed = [ItemChange(old=was, new=now, fields=_find_changes(_flatten(was), _flatten(now))) for was, now in pairs]
     return KindDiff(
         added=tuple(item for item_id, item in after.items() if item_id not in before),
         removed=tuple(item for item_id, item in before.items() if item_id not in after),
@@ -81,18 +81,18 @@ def _kind_diff(old: Sequence[Item], new: Sequence[Item]) -> KindDiff[Item]:
     )
 
 
-def _flat(item: Skill | Mistake) -> dict[str, Any]:
+def _flatten(item: Skill | Mistake) -> dict[str, Any]:
     content = asdict(item)
     extra = content.pop("extra")
     return {**content, **extra}
 
 
-def _around(bank: SkillBank) -> dict[str, Any]:
+def _outer_keys(bank: SkillBank) -> dict[str, Any]:
     metadata = {f"metadata.{key}": value for key, value in bank.metadata.items()}
     return {"task_specific_skills": dict(bank.task_specific_skills), **metadata, **bank.extra}
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[FieldChange, ...]:
+def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[FieldChange, ...]:
     names = dict.fromkeys([*old, *new])
     return tuple(
         FieldChange(field=name, old=old.get(name), new=new.get(name))

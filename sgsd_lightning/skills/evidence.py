@@ -1,4 +1,4 @@
-"""The evidence ledger: what the verifier made of every item and every pair of the bank, over the whole of training."""
+"""The evidence ledger: polarity and outcome counts per item and per pair of the bank, over a whole training run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sgsd_lightning.metrics.intervals import WilsonInterval, wilson_interval
+from sgsd_lightning.skills.bank import Mistake, Skill
 from sgsd_lightning.types import Observation
 
 HELPFUL, NEUTRAL, MISLEADING = 1, 0, -1
@@ -21,12 +22,12 @@ _CELLS = tuple((outcome, polarity) for outcome in OUTCOMES for polarity in POLAR
 
 @dataclass(kw_only=True, slots=True)
 class Tally:
-    """What is known of one item or pair. ``counts`` never fade; ``recent`` fade with every optimizer step."""
+    """The counts of one item or pair. ``counts`` never fade; ``recent`` fades with every optimizer step."""
 
     counts: list[int] = field(default_factory=lambda: [0] * len(_CELLS))
     """Rollouts, by outcome and polarity: right helpful, right neutral, right misleading, then wrong ones."""
     recent: list[float] = field(default_factory=lambda: [0.0] * len(_CELLS))
-    """The same as of ``step``, older ones weighing less."""
+    """The same counts decayed to ``step``, so that older rollouts weigh less."""
     stance_score_sum: float = 0.0
     """Nats per token."""
     gated_loss_sum: float = 0.0
@@ -50,20 +51,20 @@ class Tally:
         return self.gated_loss_sum / max(1, self.num_uses)
 
     def count(self, polarity: int, outcome: int | None = None) -> int:
-        """Rollouts of a polarity, of one outcome or of both."""
+        """Count rollouts of a polarity; ``outcome`` None counts both outcomes."""
         return int(self._sum(self.counts, polarity, outcome))
 
     def usefulness(self, confidence: float, fade: float = 1.0) -> WilsonInterval:
-        """How often its teacher was helpful, a neutral one counting half: 1 always, 0 always misleading."""
+        """Estimate the helpful rate of its teacher, neutral counting half: 1 always helpful, 0 always misleading."""
         helpful, neutral = (fade * self._sum(self.recent, polarity) for polarity in (HELPFUL, NEUTRAL))
         return wilson_interval(helpful + neutral / 2, fade * sum(self.recent), confidence)
 
     def misleading(self, confidence: float, fade: float = 1.0) -> WilsonInterval:
-        """How often its teacher was misleading."""
+        """Estimate the misleading rate of its teacher."""
         return wilson_interval(fade * self._sum(self.recent, MISLEADING), fade * sum(self.recent), confidence)
 
     def add(self, observation: Observation) -> None:
-        """Take up one judged rollout."""
+        """Count one judged rollout."""
         cell = _CELLS.index((observation.outcome, observation.polarity))
         self.counts[cell] += 1
         self.recent[cell] += 1.0
@@ -80,10 +81,10 @@ class Tally:
 
 
 class EvidenceLedger:
-    """Tallies of items and of pairs.
+    """One tally per item and per pair.
 
     An observation of a pair counts for the pair, for its skill and for its mistake. Rollouts that the verifier did not
-    judge, and those whose scores are not finite, say nothing and are left out.
+    judge, and those whose scores are not finite, are ignored.
 
     Args:
         half_life_steps: Optimizer steps after which an observation weighs half in ``recent``; None: it never fades.
@@ -96,6 +97,12 @@ class EvidenceLedger:
         self.step = 0
         self.items: dict[str, Tally] = {}
         self.pairs: dict[str, Tally] = {}
+        self.digests: dict[str, str] = {}
+        """What the items of every bank so far said, by id: evidence is of a text, and ids may be given out anew."""
+
+    def describe(self, items: Iterable[Skill | Mistake]) -> None:
+        """Note what the items say that observations are to come of."""
+        self.digests.update({item.item_id: item.digest for item in items})
 
     def observe(self, step: int, observations: Iterable[Observation]) -> None:
         """Receive one optimizer step's observations."""
@@ -108,28 +115,28 @@ class EvidenceLedger:
                 tally.add(observation)
 
     def usefulness(self, item_id: str) -> WilsonInterval:
-        """Of an item, as of the last step; [0, 1] around 0.5 for one that was never used."""
+        """Estimate an item's usefulness as of the last step; 0.5 in [0, 1] for an unused one."""
         tally = self.items.get(item_id)
         return WilsonInterval(0.0, 0.5, 1.0) if tally is None else tally.usefulness(self.confidence, self.fade(tally))
 
     def misleading(self, item_id: str) -> WilsonInterval:
-        """How often an item's teachers were misleading, as of the last step."""
+        """Estimate an item's misleading rate as of the last step."""
         tally = self.items.get(item_id)
         return WilsonInterval(0.0, 0.5, 1.0) if tally is None else tally.misleading(self.confidence, self.fade(tally))
 
     def num_uses(self, item_id: str) -> int:
-        """Judged rollouts that an item's teachers scored."""
+        """Count the judged rollouts that an item's teachers scored."""
         tally = self.items.get(item_id)
         return 0 if tally is None else tally.num_uses
 
     def fade(self, tally: Tally) -> float:
-        """What ``recent`` has lost since the tally's last observation."""
+        """Return the factor, at most 1, by which ``recent`` has decayed since the tally's last observation."""
         if self.half_life_steps is None:
             return 1.0
         return float(0.5 ** ((self.step - tally.step) / self.half_life_steps))
 
     def to_json(self) -> str:
-        """For a checkpoint."""
+        """Serialise for a checkpoint."""
         return json.dumps(
             {
                 "step": self.step,
@@ -137,23 +144,26 @@ class EvidenceLedger:
                 "confidence": self.confidence,
                 "items": {key: _row(tally) for key, tally in self.items.items()},
                 "pairs": {key: _row(tally) for key, tally in self.pairs.items()},
+                "digests": self.digests,
             }
         )
 
     @classmethod
     def from_json(cls, text: str) -> EvidenceLedger:
-        """The ledger that :meth:`to_json` wrote, with its settings."""
+        """Read a ledger that :meth:`to_json` wrote, settings included."""
         content = json.loads(text)
         ledger = cls(content["half_life_steps"], content["confidence"])
         ledger.load_json(text)
         return ledger
 
     def load_json(self, text: str) -> None:
-        """Take up what :meth:`to_json` wrote; the settings stay."""
+        """Load tallies that :meth:`to_json` wrote; keep this ledger's settings."""
         content = json.loads(text)
         self.step = content["step"]
         self.items = {key: _tally(row) for key, row in content["items"].items()}
         self.pairs = {key: _tally(row) for key, row in content["pairs"].items()}
+        # checkpoints of earlier versions have none
+        self.digests.update(content.get("digests", {}))
 
     def _tallies(self, source_ids: Sequence[str]) -> Iterator[Tally]:
         for item_id in source_ids:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from sgsd_lightning.skills.bank import DYNAMIC_PREFIX
+from sgsd_lightning.types.arguments import require
 
 SKILL_PREFIX = "gen_"
 MISTAKE_PREFIX = "err_"
@@ -13,22 +14,19 @@ __all__ = ["DYNAMIC_PREFIX", "MISTAKE_PREFIX", "SKILL_PREFIX", "ItemIds"]
 
 
 class ItemIds:
-    """Hands out ``gen_001``, ``gen_002``, …, never the same one twice.
+    """Generates ``gen_001``, ``gen_002``, …, each once.
 
     Args:
         prefix: what the ids begin with.
-        used: ids that stand in the bank; only those with the prefix count.
-        last_number: the highest number that was ever given out, also to items that were dropped since. Whoever keeps
-            a bank over time keeps `last_number` with it: an id that comes back with another text would inherit the
-            evidence of the old one.
-        num_digits: of a number, at least.
+        used: ids in the bank; only those with the prefix count.
+        last_number: the highest number ever used, dropped items included. Keep it with the bank: an id that is used
+            again for another text would inherit the evidence of the old one.
+        num_digits: the least number of digits.
     """
 
     def __init__(self, prefix: str, used: Iterable[str] = (), last_number: int = 0, num_digits: int = 3) -> None:
-        if not prefix:
-            raise ValueError("the prefix of item ids must not be empty")
-        if last_number < 0:
-            raise ValueError(f"last_number must be 0 or more; got {last_number}")
+        require(prefix != "", "the prefix of item ids", "not be empty", prefix)
+        require(last_number >= 0, "last_number", "be 0 or more", last_number)
         self.prefix = prefix
         self.num_digits = num_digits
         pattern = re.compile(rf"{re.escape(prefix)}([0-9]{{1,18}})")
@@ -37,10 +35,10 @@ class ItemIds:
 
     @property
     def last_number(self) -> int:
-        """The highest number given out so far, or found in use; 0 for none."""
+        """The highest number used so far; 0 for none."""
         return self._last_number
 
     def next(self) -> str:
-        """A new id."""
+        """Return a new id."""
         self._last_number += 1
         return f"{self.prefix}{self._last_number:0{self.num_digits}d}"

@@ -1,4 +1,4 @@
-"""Pairs of a skill and a mistake: the k-th best skill with the k-th best mistake, one pair a teacher."""
+"""Pairs of a skill and a mistake: the k-th best skill with the k-th best mistake, one pair per teacher."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy as np
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.retrieval import Ranking
+from sgsd_lightning.types.arguments import require_at_least
 
 Weighting = Literal["softmax", "uniform"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """What one teacher reads."""
+    """One skill and one mistake, which one teacher reads."""
 
     skill: Skill
     mistake: Mistake
     score: float
-    """Mean of the two items' scores for the problem: similarity, and evidence where it counts."""
+    """Mean of the two items' scores for the problem: similarity, plus evidence if it is used."""
     weight: float
     """context_weight; the weights of a problem's pairs add up to 1."""
 
@@ -30,11 +31,10 @@ def check_num_contexts(bank: SkillBank, num_contexts: int, where: str) -> None:
     """Refuse to ask a bank for more pairs than it can make.
 
     Raises:
-        ValueError: naming what the bank has.
+        ValueError: naming the numbers of skills and mistakes.
     """
     num_skills, num_mistakes = len(bank.general_skills), len(bank.common_mistakes)
-    if num_contexts < 1:
-        raise ValueError(f"contexts.num_contexts must be at least 1; got {num_contexts}")
+    require_at_least(1, "contexts.num_contexts", num_contexts)
     if num_contexts > min(num_skills, num_mistakes):
         raise ValueError(
             f"contexts.num_contexts = {num_contexts}, but {where} has {num_skills} skills and {num_mistakes} mistakes, "
@@ -43,7 +43,7 @@ def check_num_contexts(bank: SkillBank, num_contexts: int, where: str) -> None:
 
 
 def pair_by_rank(bank: SkillBank, skills: Ranking, mistakes: Ranking, weighting: Weighting) -> list[Pair]:
-    """Pair the rankings of one problem; as many pairs as the shorter ranking has items."""
+    """Pair the rankings of one problem by rank; the shorter ranking decides how many pairs there are."""
     ranked = list(zip(skills.indices, mistakes.indices, skills.scores, mistakes.scores, strict=False))
     if not ranked:
         return []

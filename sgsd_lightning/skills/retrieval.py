@@ -1,4 +1,4 @@
-"""Which items of the bank fit a problem: by meaning, by words, or at random."""
+"""Retrieval: ranks a bank's items for a problem, by meaning, by words, or at random."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sgsd_lightning.skills.bank import SkillBank
 from sgsd_lightning.types import Problem
+from sgsd_lightning.types.arguments import require_at_least
 
 Similarity = NDArray[np.float32]
 """[problems, items], larger is closer."""
@@ -20,10 +21,10 @@ Similarity = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
-    """The items of one kind that fit one problem best, best first; ties stand in the bank's order."""
+    """The items of one kind that fit one problem best, best first; ties are in the bank's order."""
 
     indices: tuple[int, ...]
-    """Places in the bank's list."""
+    """Indices into the bank's list."""
     scores: tuple[float, ...]
     """Similarities, as the retriever measures them."""
 
@@ -35,14 +36,14 @@ class Retriever(ABC):
         self._indexed: str | None = None
 
     def index(self, bank: SkillBank) -> None:
-        """Prepare for a bank; does nothing if its content is the one that is indexed."""
+        """Index a bank; does nothing if the same content is indexed already."""
         content_hash = bank.content_hash
         if content_hash != self._indexed:
             self._index([skill.text for skill in bank.general_skills], [m.text for m in bank.common_mistakes])
             self._indexed = content_hash
 
     def rank(self, problems: Sequence[Problem], num: int) -> list[tuple[Ranking, Ranking]]:
-        """Per problem the best ``num`` skills and the best ``num`` mistakes (fewer where the bank has fewer).
+        """Return per problem the best ``num`` skills and the best ``num`` mistakes, or all if the bank has fewer.
 
         The result for a problem does not depend on the other problems.
         """
@@ -50,22 +51,22 @@ class Retriever(ABC):
         return [(best(skills[row], num), best(mistakes[row], num)) for row in range(len(problems))]
 
     def similarity(self, problems: Sequence[Problem]) -> tuple[Similarity, Similarity]:
-        """[problems, skills] and [problems, mistakes] of the indexed bank."""
+        """Return [problems, skills] and [problems, mistakes] similarities with the indexed bank."""
         if self._indexed is None:
             raise RuntimeError("a retriever was asked before index was called")
         return self._similarity(problems)
 
     @abstractmethod
     def _index(self, skill_texts: Sequence[str], mistake_texts: Sequence[str]) -> None:
-        """Prepare for these texts."""
+        """Index these texts."""
 
     @abstractmethod
     def _similarity(self, problems: Sequence[Problem]) -> tuple[Similarity, Similarity]:
-        """[problems, skills] and [problems, mistakes]."""
+        """Return [problems, skills] and [problems, mistakes]."""
 
 
 def best(scores: Similarity, num: int) -> Ranking:
-    """The ``num`` largest of ``scores`` [items]; equal ones in order. Infinitely bad ones are left out."""
+    """Rank the ``num`` largest of ``scores`` [items]; ties in order, -inf left out."""
     order = np.argsort(-scores, kind="stable")[:num]
     order = order[scores[order] > -np.inf]
     return Ranking(indices=tuple(order.tolist()), scores=tuple(scores[order].tolist()))
@@ -88,7 +89,7 @@ class LexicalRetriever(Retriever):
         return _dense(queries @ self._skills.T), _dense(queries @ self._mistakes.T)
 
     def _transform(self, texts: Sequence[str]) -> Any:
-        """Sparse unit vectors, one row a text; no rows for no texts."""
+        """Return sparse unit vectors, one row per text; no rows for no texts."""
         return self._vectorizer.transform(texts) if len(texts) else self._vectorizer.transform(["x"])[:0]
 
 
@@ -99,7 +100,7 @@ def _dense(similarity: Any) -> Similarity:
 class EmbeddingRetriever(Retriever):
     """Cosine similarity of sentence embeddings; needs the extra ``retrieval``.
 
-    Every text is embedded once: when the bank changes, only what is new in it.
+    Every text is embedded once; when the bank changes, only its new texts are.
 
     Args:
         model_name: a sentence-transformers model by name or local path; the paper's is Qwen/Qwen3-Embedding-0.6B.
@@ -118,6 +119,7 @@ class EmbeddingRetriever(Retriever):
         super().__init__()
         self.model_name = model_name
         self.device = device
+        require_at_least(1, "retriever.batch_size", batch_size)
         self.batch_size = batch_size
         self.query_prompt_name = query_prompt_name
         self._encoder: Any = None
@@ -129,8 +131,8 @@ class EmbeddingRetriever(Retriever):
         new = [text for text in texts if text not in self._items]
         embedded = {**self._items, **dict(zip(new, self._encode(new), strict=True))}
         self._items = {text: embedded[text] for text in texts}
-        self._skills = _stacked([embedded[text] for text in skill_texts])
-        self._mistakes = _stacked([embedded[text] for text in mistake_texts])
+        self._skills = _stack([embedded[text] for text in skill_texts])
+        self._mistakes = _stack([embedded[text] for text in mistake_texts])
 
     def _similarity(self, problems: Sequence[Problem]) -> tuple[Similarity, Similarity]:
         new = list({problem.text: None for problem in problems if problem.text not in self._queries})
@@ -150,13 +152,13 @@ class EmbeddingRetriever(Retriever):
         return np.asarray(vectors, dtype=np.float32)
 
 
-def _stacked(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _stack(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """[texts, width]; [0, 1] for no texts."""
     return np.stack(vectors) if vectors else np.zeros((0, 1), dtype=np.float32)
 
 
 def load_encoder(model_name: str, device: str | None) -> Any:
-    """A sentence-transformers model.
+    """Load a sentence-transformers model.
 
     Raises:
         ImportError: naming the extra, if sentence-transformers is not installed.
@@ -178,10 +180,10 @@ def load_encoder(model_name: str, device: str | None) -> Any:
 
 
 class RandomRetriever(Retriever):
-    """A random order a problem: the baseline that says what similarity is worth.
+    """A random order per problem: the baseline that shows what similarity is worth.
 
     Args:
-        seed: with the problem's id, what the order derives from.
+        seed: the order derives from it and the problem's id.
     """
 
     def __init__(self, seed: int = 0) -> None:

@@ -1,7 +1,8 @@
-"""Which items serve a problem: similarity, what evidence says of them, and a share for those on probation."""
+"""Selects the items for a problem by similarity and evidence, with a share for items on probation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,57 +13,51 @@ from sgsd_lightning.metrics.intervals import WilsonInterval
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.retrieval import Ranking, Similarity, best
+from sgsd_lightning.types.arguments import require
 
 STATUS = "status"
 PROBATION = "probation"
-"""The status, in an item's extra keys, of one that evidence has not judged yet."""
+"""The status, in an item's extra keys, of one without enough evidence yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceSettings:
-    """How evidence takes part in retrieval. By default it does not: the paper's retrieval."""
+    """How evidence enters retrieval. By default it does not, as in the paper."""
 
     weight: float = 0.0
-    """Lambda: an item is ranked by its similarity plus so many times its usefulness, a number in [0, 1] of which
-    0.5 says nothing. The weights of a problem's pairs are the softmax of these sums."""
+    """Lambda: items are ranked by similarity + lambda * usefulness, which lies in [0, 1] with 0.5 for no evidence. The
+    weights of a problem's pairs are the softmax of these sums."""
     exploration: float = 0.5
-    """Where in its confidence interval an item's usefulness is taken: 0 the lower bound, 1 the upper one. Items that
-    were hardly used have wide intervals, so that more than 0 is their bonus."""
+    """Which point of its confidence interval counts as an item's usefulness: 0 the lower bound, 1 the upper one. Rarely
+    used items have wide intervals, so that a value near 1 favours them."""
     half_life_steps: float | None = None
-    """Optimizer steps after which an observation weighs half; None: it never fades."""
+    """Optimizer steps after which an observation weighs half; None keeps full weight for ever."""
     confidence: float = 0.95
-    """Of the intervals."""
+    """Confidence level of the intervals."""
     prune_misleading_above: float | None = None
-    """Leave out items whose rate of misleading is over this with confidence; None leaves out none. Where all items of a
-    kind are out, the problem has no teachers."""
+    """Leave out items whose misleading rate is above this with confidence; None leaves out none. If all items of a kind
+    are left out, the problem has no teachers."""
     probation_frac: float = 0.25
-    """The share of a problem's pairs that goes to items on probation, at least one of two or more pairs, at the last
-    ranks. 0 keeps them from teaching, and so from ever being judged."""
+    """The share of a problem's pairs, at the last ranks, that goes to items on probation; at least one pair of two or
+    more. 0 keeps such items from teaching, and so from ever being judged."""
 
     def __post_init__(self) -> None:
-        rules = {
-            "weight": (self.weight >= 0, "0 (off) or more"),
-            "exploration": (0 <= self.exploration <= 1, "in [0, 1]"),
-            "half_life_steps": (self.half_life_steps is None or self.half_life_steps > 0, "above 0, or null"),
-            "confidence": (0 < self.confidence < 1, "in (0, 1)"),
-            "prune_misleading_above": (
-                self.prune_misleading_above is None or 0 < self.prune_misleading_above < 1,
-                "in (0, 1), or null",
-            ),
-            "probation_frac": (0 <= self.probation_frac <= 1, "in [0, 1]"),
-        }
-        for name, (is_valid, rule) in rules.items():
-            if not is_valid:
-                raise ValueError(f"contexts.evidence.{name} must be {rule}; got {getattr(self, name)}")
+        where, half_life, bound = "contexts.evidence", self.half_life_steps, self.prune_misleading_above
+        require(0 <= self.weight < math.inf, f"{where}.weight", "be 0 (off) or more, and finite", self.weight)
+        require(0 <= self.exploration <= 1, f"{where}.exploration", "be in [0, 1]", self.exploration)
+        require(half_life is None or half_life > 0, f"{where}.half_life_steps", "be above 0, or null", half_life)
+        require(0 < self.confidence < 1, f"{where}.confidence", "be in (0, 1)", self.confidence)
+        require(bound is None or 0 < bound < 1, f"{where}.prune_misleading_above", "be in (0, 1), or null", bound)
+        require(0 <= self.probation_frac <= 1, f"{where}.probation_frac", "be in [0, 1]", self.probation_frac)
 
 
 def is_on_probation(item: Skill | Mistake) -> bool:
-    """Whether an item still has to prove itself."""
+    """Whether an item still waits for enough evidence."""
     return item.extra.get(STATUS) == PROBATION
 
 
 class Selection:
-    """Ranks a bank's items by similarity and evidence, as the ledger stands when it is made."""
+    """Ranks a bank's items by similarity and by the evidence in the ledger at construction."""
 
     def __init__(self, bank: SkillBank, ledger: EvidenceLedger, settings: EvidenceSettings) -> None:
         self.settings = settings
@@ -70,7 +65,7 @@ class Selection:
         self._mistakes = self._standing(bank.common_mistakes, ledger)
 
     def rank(self, skills: Similarity, mistakes: Similarity, num: int) -> tuple[Ranking, Ranking]:
-        """The best items for one problem, from its similarities [skills] and [mistakes]."""
+        """Rank the items for one problem from its similarities, [skills] and [mistakes]."""
         return self._skills.rank(skills, num), self._mistakes.rank(mistakes, num)
 
     def _standing(self, items: Sequence[Skill | Mistake], ledger: EvidenceLedger) -> _Standing:
@@ -95,12 +90,12 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Standing:
-    """Of all items of one kind."""
+    """The bonus and probation of all items of one kind."""
 
     bonus: NDArray[np.float32]
-    """[items], added to the similarity; -inf for one that is out."""
+    """[items], added to the similarity; -inf for items that are left out."""
     on_probation: NDArray[np.bool_]
-    """[items]."""
+    """[items] bool."""
     probation_frac: float
 
     def rank(self, similarity: Similarity, num: int) -> Ranking:

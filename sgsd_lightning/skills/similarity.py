@@ -1,4 +1,4 @@
-"""How much two items say the same, from 0 to 1: by their words, or by the meaning that an encoder sees."""
+"""Similarity of two items' texts from 0 to 1, by words or by sentence embeddings."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgsd_lightning.skills.retrieval import load_encoder
+from sgsd_lightning.types.arguments import require, require_at_least
 
 ROWS_PER_BLOCK = 512
-"""Texts whose similarities to all others are in memory at once: 20 MB of float32 for 10,000 texts."""
+"""Texts per block of the similarity matrix: 20 MB of float32 for 10,000 texts."""
 
 
 class TextSimilarity(ABC):
-    """Cosine of two texts' vectors, and where on that scale "the same" begins.
+    """Cosine similarity of two texts' vectors, and the threshold from which they count as duplicates.
 
-    The similarity of two texts must not depend on the other texts: then the threshold means the same for eight new
-    candidates as for a bank of hundreds, and what was merged is not merged differently the next time.
+    The similarity of two texts must not depend on other texts: then the threshold means the same for eight candidates
+    as for a bank of hundreds, and merging twice gives the same result.
 
     Args:
-        threshold: from which similarity on two texts count as saying the same, over 0 and up to 1.
+        threshold: two texts are duplicates at this similarity or above; in (0, 1].
     """
 
     def __init__(self, threshold: float) -> None:
-        if not 0 < threshold <= 1:
-            raise ValueError(f"similarity.threshold must be over 0 and at most 1; got {threshold}")
+        require(0 < threshold <= 1, "similarity.threshold", "be over 0 and at most 1", threshold)
         self.threshold = threshold
 
     @abstractmethod
     def vectors(self, texts: Sequence[str]) -> Any:
-        """[texts, width] rows of length 1 (or 0, for texts that say nothing): dense, or scipy's sparse rows."""
+        """Return [texts, width] rows of norm 1 (0 for texts without a feature), dense or scipy sparse."""
 
     def neighbours(self, texts: Sequence[str]) -> list[dict[int, float]]:
-        """Per text the places of those others that say the same, and how similar they are; as symmetric as likeness."""
+        """Return per text the indices of its duplicates with their similarities; symmetric."""
         found: list[dict[int, float]] = [{} for _ in texts]
         vectors: Any = self.vectors(texts) if len(texts) else None
         for first in range(0, len(texts), ROWS_PER_BLOCK):
@@ -47,30 +47,29 @@ class TextSimilarity(ABC):
 
 
 def cosines(rows: Any, columns: Any) -> NDArray[np.float32]:
-    """[rows, columns] dense float32 products of two sets of `TextSimilarity.vectors`."""
+    """Multiply two sets of `TextSimilarity.vectors`: [rows, columns], dense float32."""
     product = rows @ columns.T
     return np.asarray(product if isinstance(product, np.ndarray) else product.toarray(), dtype=np.float32)
 
 
 class LexicalSimilarity(TextSimilarity):
-    """Cosine of damped counts of words (scikit-learn), English function words left out: no download, no GPU.
+    """Cosine of damped word counts (scikit-learn) without English stop words: no download, no GPU.
 
-    Unlike retrieval, no inverse document frequencies: they make a similarity depend on the other texts. Between all
-    505 published candidates and random eight of them, similarities with them shift by up to 0.13; without, by nothing.
-    Runs of characters instead of words look past inflection, but rate two formulas, or two notions of geometry, too
-    high; on the published candidates words agree better with a reader.
+    Unlike retrieval it uses no inverse document frequencies, which make a similarity depend on the other texts:
+    between all 505 published candidates and random eight of them similarities would shift by up to 0.13. Character
+    n-grams see past inflection, but rate two formulas, or two notions of geometry, too high; on the published
+    candidates words agree better with a reader.
 
     Args:
-        threshold: from which similarity on two texts count as saying the same. Of the pairs that 0.65 puts together in
-            the published banks a reader finds all 10 the same; from 0.60 to 0.65 12 of 17, from 0.55 to 0.60 14 of 19.
-            What is left at each: benchmarks/merge_banks.py.
+        threshold: as for `TextSimilarity`. In the published banks a reader agrees with all 10 pairs at 0.65 or above,
+            with 12 of 17 from 0.60 to 0.65, and with 14 of 19 from 0.55 to 0.60 (benchmarks/merge_banks.py).
     """
 
     def __init__(self, threshold: float = 0.65) -> None:
         super().__init__(threshold)
 
     def vectors(self, texts: Sequence[str]) -> Any:
-        """[texts, words] sparse float32."""
+        """Return [texts, words] sparse float32."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectorizer = TfidfVectorizer(
@@ -78,7 +77,7 @@ class LexicalSimilarity(TextSimilarity):
         )
         try:
             return vectorizer.fit_transform(texts)
-        except ValueError:  # not one word in any text: nothing is similar to anything
+        except ValueError:  # no text has a word, so none is similar to another
             return np.zeros((len(texts), 1), dtype=np.float32)
 
 
@@ -87,8 +86,7 @@ class EmbeddingSimilarity(TextSimilarity):
 
     Args:
         model_name: a sentence-transformers model by name or local path.
-        threshold: from which similarity on two texts count as saying the same; models differ in their scale, so look
-            at what yours puts together.
+        threshold: as for `TextSimilarity`; the scale differs between models, so check which pairs yours finds.
         device: where it runs; None lets sentence-transformers choose.
         batch_size: texts in one forward pass.
     """
@@ -101,6 +99,7 @@ class EmbeddingSimilarity(TextSimilarity):
         batch_size: int = 32,
     ) -> None:
         super().__init__(threshold)
+        require_at_least(1, "similarity.batch_size", batch_size)
         self.model_name = model_name
         self.device = device
         self.batch_size = batch_size
@@ -108,7 +107,7 @@ class EmbeddingSimilarity(TextSimilarity):
         self._embedded: dict[str, NDArray[np.float32]] = {}
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[texts, width] float32."""
+        """Return [texts, width] float32."""
         new = [text for text in dict.fromkeys(texts) if text not in self._embedded]
         if new:
             if self._encoder is None:

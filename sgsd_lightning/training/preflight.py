@@ -1,4 +1,4 @@
-"""What is checked before the first step, so that bad input stops a run before any work is lost."""
+"""Checks before the first step, so that bad input stops a run before any work is lost."""
 
 from __future__ import annotations
 
@@ -12,45 +12,29 @@ from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter
 from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.training.usable_problems import keep_usable_problems, shorten_list
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import Verifier
 
 log = logging.getLogger(__name__)
-NUM_SHOWN = 5
 
 
 def check_problems(
     data: ProblemDataModule, splits: Sequence[str], learner: Learner, evaluation_verifier: Verifier
 ) -> None:
-    """All of the checks below on the splits that ``data`` has, which keeps the problems whose prompts fit.
+    """All checks on the splits that ``data`` has, which keeps the problems that can be used and whose prompts fit.
 
     Raises:
         ValueError: naming the first problems that cannot be used, and why.
     """
     for split in (split for split in splits if split in data.problems):
         is_training = split == "train"
-        check_answers(data.problems[split], learner.verifier if is_training else evaluation_verifier)
+        verifier = learner.verifier if is_training else evaluation_verifier
+        usable = keep_usable_problems(data.problems[split], verifier, split, data.unusable_problems)
         rollouter = learner.rollouter if is_training else None
-        data.keep(
-            split, keep_fitting_problems(data.problems[split], learner.prompts, learner.tokenizer, split, rollouter)
-        )
+        data.keep(split, keep_fitting_problems(usable, learner.prompts, learner.tokenizer, split, rollouter))
         if is_training:
             check_teacher_prompts(data.problems[split], learner)
-
-
-def check_answers(problems: Sequence[Problem], verifier: Verifier) -> None:
-    """Every published answer must be something that the verifier can compare with.
-
-    Raises:
-        ValueError: naming the first problems whose answers cannot be used, and why.
-    """
-    complaints = [(problem, verifier.check_answer(problem.answer)) for problem in problems]
-    wrong = [f"{problem.problem_id} ({problem.answer!r}: {why})" for problem, why in complaints if why is not None]
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} of {len(problems)} problems have an answer that the verifier cannot parse: "
-            f"{_shortened(wrong)}. Correct or remove them, or take another verifier"
-        )
 
 
 def keep_fitting_problems(
@@ -68,23 +52,25 @@ def keep_fitting_problems(
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
     guidance = {} if rollouter is None else rollouter.guidance_for(problems)
-    lengths = {
-        problem.problem_id: max(
-            len(prompts.student(tokenizer, problem, guidance.get(problem.problem_id))),
-            len(prompts.evaluation(tokenizer, problem)),
-        )
+    shown = [
+        prompt
         for problem in problems
-    }
-    fitting = [problem for problem in problems if lengths[problem.problem_id] <= prompts.max_prompt_tokens]
-    too_long = [
-        f"{problem_id} ({length} tokens)"
-        for problem_id, length in lengths.items()
-        if length > prompts.max_prompt_tokens
+        for prompt in (
+            prompts.student_prompt(problem, guidance.get(problem.problem_id)),
+            prompts.evaluation_prompt(problem),
+        )
     ]
+    over_long = prompts.over_long(tokenizer, shown)
+    # two prompts of each problem, one after the other
+    lengths: dict[int, int] = {}
+    for place, length in over_long.items():
+        lengths[place // 2] = max(length, lengths.get(place // 2, 0))
+    fitting = [problem for place, problem in enumerate(problems) if place not in lengths]
+    too_long = [f"{problems[place].problem_id} ({lengths[place]} tokens)" for place in sorted(lengths)]
     if too_long and (prompts.over_long_prompts == "refuse" or not fitting):
         raise ValueError(
             f"{len(too_long)} of {len(problems)} {split} prompts exceed prompts.max_prompt_tokens = "
-            f"{prompts.max_prompt_tokens}: {_shortened(too_long)}. Raise the limit, or set "
+            f"{prompts.max_prompt_tokens}: {shorten_list(too_long)}. Raise the limit, or set "
             "prompts.over_long_prompts to drop"
         )
     if too_long:
@@ -93,7 +79,7 @@ def keep_fitting_problems(
             len(too_long),
             len(problems),
             split,
-            _shortened(too_long),
+            shorten_list(too_long),
         )
     return fitting
 
@@ -107,20 +93,23 @@ def check_teacher_prompts(problems: Sequence[Problem], learner: Learner) -> None
     prompts, builder = learner.prompts, learner.contexts
     if prompts.over_long_prompts == "drop" or not isinstance(builder, ProblemContextBuilder):
         return
-    too_long: list[str] = []
     guidance = learner.rollouter.guidance_for(problems)
-    for problem, contexts in zip(problems, builder.build(problems), strict=True):
-        for context in contexts:
-            length = len(prompts.teacher(learner.tokenizer, problem, context, guidance[problem.problem_id]))
-            if length > prompts.max_prompt_tokens:
-                too_long.append(f"{problem.problem_id} with {'+'.join(context.source_ids)} ({length} tokens)")
+    shown = [
+        (problem, context)
+        for problem, contexts in zip(problems, builder.build(problems), strict=True)
+        for context in contexts
+    ]
+    over_long = prompts.over_long(
+        learner.tokenizer,
+        [prompts.teacher_prompt(problem, context, guidance[problem.problem_id]) for problem, context in shown],
+    )
+    too_long = [
+        f"{problem.problem_id} with {'+'.join(context.source_ids)} ({over_long[place]} tokens)"
+        for place, (problem, context) in enumerate(shown)
+        if place in over_long
+    ]
     if too_long:
         raise ValueError(
             f"{len(too_long)} teacher prompts exceed prompts.max_prompt_tokens = {prompts.max_prompt_tokens}: "
-            f"{_shortened(too_long)}. Raise the limit, or set prompts.over_long_prompts to drop"
+            f"{shorten_list(too_long)}. Raise the limit, or set prompts.over_long_prompts to drop"
         )
-
-
-def _shortened(items: Sequence[str]) -> str:
-    more = f" and {len(items) - NUM_SHOWN} more" if len(items) > NUM_SHOWN else ""
-    return ", ".join(items[:NUM_SHOWN]) + more

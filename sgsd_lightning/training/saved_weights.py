@@ -1,4 +1,4 @@
-"""Which weights a checkpoint holds: what is trained, and what a teacher keeps of its own."""
+"""The weights in a checkpoint: trained parameters, and a teacher's own values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one micro-batch of training went through, in plain numbers for callbacks and for the contexts' evidence."""
+"""Records a micro-batch of training in plain numbers, for callbacks and for the contexts' evidence."""
 
 from __future__ import annotations
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from sgsd_lightning.types import FinishReason, JudgedRollout, Part, RewardSpan, Rollout, Verdict
+from sgsd_lightning.types.arguments import require_choice
 
 TruncatedRollouts = Literal["failure", "neutral", "dropped"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grade:
-    """What a verifier found in one completion."""
+    """A verifier's grade of one completion."""
 
     reward: float | None
     """None: this completion could not be judged, which is no signal and not a zero."""
     answer: str | None
-    """The answer as the completion spells it; None where there is none."""
+    """The answer as the completion spells it; None if it has none."""
     accepted: bool | None = None
     """Whether the completion counts as right; None takes a reward above 0 for right."""
     spans: tuple[RewardSpan, ...] = ()
@@ -27,17 +28,17 @@ class Grade:
 
     @property
     def is_accepted(self) -> bool | None:
-        """None where it could not be judged."""
+        """Whether the completion counts as right; None if it could not be judged."""
         if self.reward is None or self.accepted is not None:
             return self.accepted if self.reward is not None else None
         return self.reward > 0
 
 
 class Verifier(Part):
-    """Judges rollouts. Subclasses grade one; what a truncated rollout means is settled here, for all of them.
+    """Judges rollouts. Subclasses grade one rollout; this class decides what a truncated rollout counts as.
 
     Args:
-        truncated_rollouts: what a rollout counts as that ran out of tokens without an accepted answer.
+        truncated_rollouts: what a rollout counts as if it ran out of tokens without an accepted answer.
             ``failure``: outcome -1 (the authors' choice; it reverses every teacher that liked the unfinished text).
             ``neutral``: outcome 0, still scored and reported.
             ``dropped``: outcome 0 and not scored. The loss equals that of ``neutral``, since the mean is always
@@ -45,10 +46,7 @@ class Verifier(Part):
     """
 
     def __init__(self, truncated_rollouts: TruncatedRollouts = "neutral") -> None:
-        if truncated_rollouts not in get_args(TruncatedRollouts):
-            raise ValueError(
-                f"verifier.truncated_rollouts must be one of {get_args(TruncatedRollouts)}; got {truncated_rollouts!r}"
-            )
+        require_choice(TruncatedRollouts, "verifier.truncated_rollouts", truncated_rollouts)
         self.truncated_rollouts = truncated_rollouts
 
     @abstractmethod
@@ -56,7 +54,7 @@ class Verifier(Part):
         """Compare the completion's answer with the problem's. Must not raise for any completion text."""
 
     def check_answer(self, answer: str) -> str | None:
-        """Say what is wrong with a problem's published answer; None if it can be compared with."""
+        """Return what is wrong with a problem's published answer; None if completions can be compared with it."""
         return None if answer.strip() else "the answer is empty"
 
     def grade_all(self, rollouts: Sequence[Rollout]) -> list[Grade]:

@@ -1,4 +1,4 @@
-"""A verifier that errs on purpose, to see how a method copes with one."""
+"""A verifier that errs on purpose, to measure how robust a method is."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sgsd_lightning.types import Rollout
+from sgsd_lightning.types.arguments import require
 from sgsd_lightning.verifiers.base import Grade, Verifier
 
 
 class NoisyVerifier(Verifier):
     """Flips a fraction of another verifier's verdicts: accepted to rejected, and rejected to accepted.
 
-    Which ones depends on the seed, the problem and the completion alone, so that a verdict given twice is the same.
+    Which verdicts are flipped depends on the seed, the problem and the completion alone, and so is reproducible.
 
     Args:
-        verifier: the one that is right; it settles what truncated rollouts count as.
+        verifier: the verifier whose verdicts are flipped; it decides what truncated rollouts count as.
         flip_frac: the fraction of verdicts that are flipped, in [0, 1].
-        seed: which ones.
+        seed: decides which verdicts are flipped.
     """
 
     def __init__(self, verifier: Verifier, flip_frac: float, seed: int = 0) -> None:
-        if not 0 <= flip_frac <= 1:
-            raise ValueError(f"verifier.flip_frac must be in [0, 1]; got {flip_frac}")
+        require(0 <= flip_frac <= 1, "verifier.flip_frac", "be in [0, 1]", flip_frac)
         super().__init__(verifier.truncated_rollouts)
         self.verifier = verifier
         self.flip_frac = flip_frac
@@ -35,7 +35,7 @@ class NoisyVerifier(Verifier):
     def grade_all(self, rollouts: Sequence[Rollout]) -> list[Grade]:
         grades = self.verifier.grade_all(rollouts)
         return [
-            _flipped(grade) if self._is_flipped(rollout) else grade
+            _flip(grade) if self._is_flipped(rollout) else grade
             for rollout, grade in zip(rollouts, grades, strict=True)
         ]
 
@@ -50,8 +50,8 @@ class NoisyVerifier(Verifier):
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < self.flip_frac * 2**64
 
 
-def _flipped(grade: Grade) -> Grade:
-    """What could not be judged stays so."""
+def _flip(grade: Grade) -> Grade:
+    """Flip a grade; one without a judgement stays as it is."""
     if grade.is_accepted is None:
         return grade
     return replace(grade, reward=0.0 if grade.is_accepted else 1.0, accepted=None)

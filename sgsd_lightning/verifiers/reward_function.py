@@ -6,9 +6,10 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sgsd_lightning.types import Problem, Rollout
+from sgsd_lightning.types.arguments import require, require_choice
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 
 CompletionForm = Literal["messages", "text"]
@@ -32,7 +33,7 @@ class RewardFunction(Verifier):
         truncated_rollouts: see `Verifier`.
 
     Raises:
-        ValueError: for an import path that leads nowhere, or to something that cannot be called so.
+        ValueError: for an import path without a plain function, or an ``accept_above`` that is not finite.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class RewardFunction(Verifier):
         truncated_rollouts: TruncatedRollouts = "neutral",
     ) -> None:
         super().__init__(truncated_rollouts)
-        if completions not in get_args(CompletionForm):
-            raise ValueError(f"verifier.completions must be one of {get_args(CompletionForm)}; got {completions!r}")
+        require_choice(CompletionForm, "verifier.completions", completions)
+        require(math.isfinite(accept_above), "verifier.accept_above", "be a finite number", accept_above)
         self.path = function
-        self.function = _imported(function)
+        self.function = _import_function(function)
         self.columns = columns or {}
         self.completions = completions
         self.accept_above = accept_above
@@ -64,7 +65,7 @@ class RewardFunction(Verifier):
         """
         if not rollouts:
             return []
-        arguments = _accepted(self.function, self._arguments(rollouts))
+        arguments = _keep_accepted(self.function, self._arguments(rollouts))
         try:
             rewards = self.function(**arguments)
         except Exception as error:
@@ -75,7 +76,7 @@ class RewardFunction(Verifier):
                 answer=None,
                 accepted=None if reward is None else reward > self.accept_above,
             )
-            for reward in self._checked(rewards, len(rollouts))
+            for reward in self._check_rewards(rewards, len(rollouts))
         ]
 
     def _arguments(self, rollouts: Sequence[Rollout]) -> dict[str, list[Any]]:
@@ -98,16 +99,16 @@ class RewardFunction(Verifier):
             "completion_ids": [list(rollout.completion_ids) for rollout in rollouts],
         }
 
-    def _checked(self, rewards: Any, num_completions: int) -> list[float | None]:
+    def _check_rewards(self, rewards: Any, num_completions: int) -> list[float | None]:
         if not isinstance(rewards, Sequence) or len(rewards) != num_completions:
             found = f"{len(rewards)} values" if isinstance(rewards, Sequence) else type(rewards).__name__
             raise ValueError(
                 f"verifier.function {self.path} must return a list of one number or None per completion; got {found} "
                 f"for {num_completions} completions"
             )
-        return [self._number(reward) for reward in rewards]
+        return [self._to_number(reward) for reward in rewards]
 
-    def _number(self, reward: Any) -> float | None:
+    def _to_number(self, reward: Any) -> float | None:
         if reward is None:
             return None
         try:
@@ -119,7 +120,7 @@ class RewardFunction(Verifier):
         return number
 
 
-def _imported(path: str) -> Callable[..., Any]:
+def _import_function(path: str) -> Callable[..., Any]:
     module_name, _, name = path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module_name), name)
@@ -130,8 +131,8 @@ def _imported(path: str) -> Callable[..., Any]:
     return function
 
 
-def _accepted(function: Callable[..., Any], arguments: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """The arguments that the function has parameters for; all of them where it takes any."""
+def _keep_accepted(function: Callable[..., Any], arguments: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the arguments that the function has parameters for; all of them if it takes ``**kwargs``."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         return dict(arguments)

@@ -10,7 +10,8 @@ from sgsd_lightning.callbacks.alignment_audit import audit
 from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
-from sgsd_lightning.training.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
+from sgsd_lightning.training.preflight import check_teacher_prompts, keep_fitting_problems
+from sgsd_lightning.training.usable_problems import keep_usable_problems
 from sgsd_lightning.types import JudgedRollout, Problem, TeacherContext, Verdict
 from tests.support.tiny import PROBLEMS, EvenSum, NumberedContexts, judged, loaded_module, tiny_rollout
 
@@ -68,7 +69,7 @@ def test_a_method_without_teachers_is_audited_too() -> None:
 def test_an_answer_that_cannot_be_compared_with_stops_the_run() -> None:
     bad = Problem(problem_id="q", text="?", answer="  ")
     with pytest.raises(ValueError, match=r"1 of 2 problems have an answer .* q \('  ': the answer is empty\)"):
-        check_answers([PROBLEMS[0], bad], EvenSum())
+        keep_usable_problems([PROBLEMS[0], bad], EvenSum(), "train")
 
 
 def test_over_long_problems_are_refused_with_their_ids_or_dropped_and_never_cut() -> None:

@@ -10,10 +10,11 @@ import pytest
 from sgsd_lightning.callbacks import BankMaintenance
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.data import ProblemDataModule, ProblemSource
+from sgsd_lightning.skills import EvidenceLedger, SkillBank
 from sgsd_lightning.toy import ConventionWriter
 from sgsd_lightning.toy.world import TOY_BANK
 from sgsd_lightning.types import Problem
-from tests.support.tiny import tiny_module
+from tests.support.tiny import NumberedContexts, tiny_module
 
 
 class Asked(ProblemSource):
@@ -47,6 +48,19 @@ def test_contexts_without_a_bank_are_refused_unless_there_is_no_writer() -> None
     with pytest.raises(ValueError, match=r"needs model.init_args.contexts of class SkillPairs.*got NumberedContexts"):
         BankMaintenance(ConventionWriter()).setup(trainer(), tiny_module(), "fit")
     BankMaintenance().setup(trainer(), tiny_module(), "fit")
+
+
+class OwnBank(NumberedContexts):
+    """Contexts with a bank that are no `SkillPairs`."""
+
+    bank: SkillBank | None = None
+    ledger = EvidenceLedger()
+
+    def use(self, bank: SkillBank) -> None: ...
+
+
+def test_contexts_of_ones_own_may_have_the_bank() -> None:
+    BankMaintenance(ConventionWriter()).setup(trainer(), tiny_module(contexts=OwnBank()), "fit")
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,7 @@ def test_a_run_is_not_stopped_in_the_middle_of_a_step(tmp_path: Path) -> None:
 
 
 def _trips_at_2(self: CollapseWatch, step: int, metrics: Mapping[str, float]) -> list[str]:
-    return self._said(step, {"entropy_frac": "so it is" if step == 2 else None})
+    return self._report_new(step, {"entropy_frac": "so it is" if step == 2 else None})
 
 
 def test_a_run_is_taken_back_to_its_best_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +25,33 @@ from sgsd_lightning.cli.configs import (
 METHODS, SCALES = overlay_configs("method"), overlay_configs("scale")
 
 
-def printed(name: str, capsys: pytest.CaptureFixture[str], *others: str) -> dict:
-    with pytest.raises(SystemExit) as exit_info:
-        main(["fit", "--config", name, *[f"--config={other}" for other in others], "--print_config"])
+@lru_cache
+def printed(*names: str) -> str:
+    """What configurations laid over one another come to, as YAML; parsed once, since several tests ask for the same."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit) as exit_info:
+        main(["fit", *[f"--config={name}" for name in names], "--print_config"])
     assert exit_info.value.code == 0
-    content: dict = yaml.safe_load(capsys.readouterr().out)
+    return text.getvalue()
+
+
+def settings_of(*names: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(printed(*names))
     return content
 
 
 @pytest.mark.parametrize("name", sorted([*shipped_configs(), *LAYERED]))
 def test_a_shipped_configuration_parses_from_any_folder(
-    name: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
-    assert printed(name, capsys)["model"]["class_path"] == "sgsd_lightning.module.SelfDistillation"
+    content = yaml.safe_load(printed.__wrapped__(name))  # not what another folder gave
+    assert content["model"]["class_path"] == "sgsd_lightning.module.SelfDistillation"
 
 
 @pytest.mark.parametrize(("name", "size"), [("1.7b", "1.7B"), ("4b", "4B"), ("8b", "8B")])
-def test_the_papers_numbers_stand_in_its_configuration(
-    name: str, size: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = printed(f"sgsd_qwen3_{name}", capsys)
+def test_the_papers_numbers_stand_in_its_configuration(name: str, size: str) -> None:
+    config = settings_of(f"sgsd_qwen3_{name}")
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
     policy, contexts = model["policy"]["init_args"], model["contexts"]["init_args"]
     assert policy["model_name_or_path"] == f"Qwen/Qwen3-{size}"
@@ -74,9 +83,9 @@ def test_the_papers_numbers_stand_in_its_configuration(
 
 
 @pytest.mark.parametrize("scale", sorted(SCALES))
-def test_the_number_of_processes_is_a_matter_of_trainer_keys(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_processes_is_a_matter_of_trainer_keys(scale: str) -> None:
     assert set(yaml.safe_load(SCALES[scale].read_text())) == {"trainer"}
-    alone, laid_over = printed("sgsd_qwen3_1.7b", capsys), printed("sgsd_qwen3_1.7b", capsys, scale)
+    alone, laid_over = settings_of("sgsd_qwen3_1.7b"), settings_of("sgsd_qwen3_1.7b", scale)
     trainer = laid_over.pop("trainer")
     alone.pop("trainer")
     assert laid_over == alone
@@ -99,10 +108,10 @@ def assert_says(found: Any, said: Any, where: str) -> None:
 
 
 @pytest.mark.parametrize("place", range(len(METHODS)))
-def test_a_method_is_laid_over_a_configuration(place: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_is_laid_over_a_configuration(place: int) -> None:
     method = sorted(METHODS)[place]
     base = ("sgsd_toy", "sgsd_paper")[place % 2]
-    alone, laid_over = yaml.safe_load(shipped_configs()[base].read_text()), printed(base, capsys, method)
+    alone, laid_over = yaml.safe_load(shipped_configs()[base].read_text()), settings_of(base, method)
     said = yaml.safe_load(METHODS[method].read_text())
     # a name of its own for the run folder is all that a method may say of the trainer
     assert set(said) <= {"model", "bank_maintenance", "trainer"}
@@ -139,9 +148,7 @@ def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.Mon
         resolve_config("elsewhere/sgsd_toy.yaml")
 
 
-def test_a_short_name_stands_for_files_laid_over_one_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_short_name_stands_for_files_laid_over_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, parts in LAYERED.items():
         paths = [str(all_configs()[part]) for part in parts]
@@ -151,8 +158,8 @@ def test_a_short_name_stands_for_files_laid_over_one_another(
             assert [argument.partition("=")[2] for argument in found] == [*paths, "1"]
     with pytest.raises(ValueError, match=r"sgsd_toy_growing stands for 2 configurations, one laid over the other: "):
         resolve_config("sgsd_toy_growing")
-    assert printed("sgsd_toy_growing", capsys) == printed("sgsd_toy", capsys, "method/growing_bank")
-    assert printed("sgsd_qwen3_8b", capsys) == printed("sgsd_paper", capsys, "model/qwen3_8b")
+    assert settings_of("sgsd_toy_growing") == settings_of("sgsd_toy", "method/growing_bank")
+    assert settings_of("sgsd_qwen3_8b") == settings_of("sgsd_paper", "model/qwen3_8b")
     # a file of that name in the working folder wins
     Path("sgsd_qwen3_8b").write_text("{}")
     assert resolve_configs("sgsd_qwen3_8b") == ["sgsd_qwen3_8b"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from sgsd_lightning.cli import main
 from sgsd_lightning.skills import SkillBank
 from sgsd_lightning.skills.growth.memories import load_memories
 from tests.support.misbehaving_server import serving
+from tests.support.tiny_runs import start_command
 
 BANK = {
     "general_skills": [
@@ -203,21 +202,17 @@ def test_an_endpoint_that_is_not_there_is_told(folder: Path, capsys: pytest.Capt
 
 def test_an_interrupted_extraction_keeps_what_was_answered(folder: Path) -> None:
     memories_file(folder, 30)
-    # a shell's background job, such as a CI's, begins with SIGINT ignored, and its children with it
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    program = f"{heed}; from sgsd_lightning.cli import main; raise SystemExit(main())"
-    command = [sys.executable, "-c", program, "skills", "extract"]
-    command += ["--memories=memories.jsonl", "--out=candidates.json", "--writer=tests.support.slow_writer.SlowWriter"]
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.PIPE)
+    command = ["skills", "extract", "--memories=memories.jsonl", "--out=candidates.json"]
+    started = start_command(folder, [*command, "--writer=tests.support.slow_writer.SlowWriter"])
+    (process,) = started.processes
     progress = folder / "candidates.json.progress.jsonl"
     end = time.monotonic() + 60
     while time.monotonic() < end and (not progress.exists() or progress.read_text().count("\n") < 3):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert b"Traceback" not in said
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert started.wait() == [130], started.said()
+    assert "Traceback" not in started.said()
     num_done = progress.read_text().count("\n")
     assert 3 <= num_done < 30
     assert not (folder / "candidates.json").exists()

@@ -110,10 +110,7 @@ def test_the_readme_shows_the_quickstart() -> None:
 
 
 def test_public_names_are_loaded_when_they_are_used() -> None:
-    code = (
-        "import sys, time; start = time.perf_counter(); import sgsd_lightning; seconds = time.perf_counter() - start; "
-        "assert 'torch' not in sys.modules and seconds < 0.2, seconds"
-    )
+    code = "import sys, sgsd_lightning; assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert set(sgsd_lightning.__all__) == set(sgsd_lightning._PLACES) <= set(dir(sgsd_lightning))
     for name in sgsd_lightning.__all__:

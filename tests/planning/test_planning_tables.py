@@ -9,14 +9,14 @@ import pytest
 
 from sgsd_lightning.planning.memory import fits, plan_memory
 from sgsd_lightning.planning.report import GIB
-from sgsd_lightning.planning.tables import BEGIN, END, fitting_table, lora_run, written_into
+from sgsd_lightning.planning.tables import BEGIN, END, fitting_table, lora_run, write_tables_into
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
 
 
 def test_the_committed_tables_are_what_the_code_writes() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert written_into(text) == text, "run: python -m sgsd_lightning.planning.tables --write docs/memory.md"
+    assert write_tables_into(text) == text, "run: python -m sgsd_lightning.planning.tables --write docs/memory.md"
 
 
 def test_the_document_says_what_was_not_measured() -> None:
@@ -51,5 +51,5 @@ def test_every_model_and_training_has_a_row() -> None:
 
 def test_a_file_without_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="needs the marks"):
-        written_into(f"{BEGIN} and no end")
-    assert written_into(f"a{BEGIN}old{END}b").startswith(f"a{BEGIN}\n\n**")
+        write_tables_into(f"{BEGIN} and no end")
+    assert write_tables_into(f"a{BEGIN}old{END}b").startswith(f"a{BEGIN}\n\n**")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgsd_lightning.skills import SkillBank, is_dynamic
+from sgsd_lightning.skills import Skill, SkillBank, is_dynamic
+from tests.support.forked import forkserver
 
 SKILL = {"skill_id": "gen_001", "title": "T", "principle": "P", "when_to_apply": "W"}
 MISTAKE = {"mistake_id": "err_001", "description": "D", "why_it_happens": "Y", "how_to_avoid": "H"}
@@ -126,25 +127,27 @@ def test_dynamic_items_are_told_by_their_id() -> None:
     assert not is_dynamic("gen_004")
 
 
+def write_for_ever(path: Path, begun: Connection) -> None:
+    """Save a bank of 200 long skills again and again."""
+    begun.send(True)
+    for n in itertools.count(1):
+        texts = {"title": f"{n}", "principle": "p" * 2000, "when_to_apply": "w"}
+        skills = tuple(Skill(skill_id=f"gen_{i}", **texts) for i in range(200))
+        SkillBank(general_skills=skills, common_mistakes=()).save(path)
+
+
 def test_a_writer_that_is_killed_at_any_moment_leaves_a_bank_that_loads(tmp_path: Path) -> None:
     path = tmp_path / "bank.json"
     path.write_text(json.dumps({"general_skills": [], "common_mistakes": []}))
-    script = (
-        "import itertools, sys\n"
-        "from sgsd_lightning.skills.bank import Skill, SkillBank\n"
-        "print('ready', flush=True)\n"
-        "for n in itertools.count(1):\n"
-        "    said = {'title': f'{n}', 'principle': 'p' * 2000, 'when_to_apply': 'w'}\n"
-        "    items = [Skill(skill_id=f'gen_{i}', **said) for i in range(200)]\n"
-        "    SkillBank(general_skills=tuple(items), common_mistakes=()).save(sys.argv[1])\n"
-    )
+    context = forkserver()
     seen = set()
     for attempt in range(6):
-        process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
+        receiving, sending = context.Pipe(duplex=False)
+        process = context.Process(target=write_for_ever, args=(path, sending))
+        process.start()
+        assert receiving.poll(60)
         time.sleep(0.05 + 0.037 * attempt)
         process.kill()
-        process.communicate()
+        process.join()
         seen.add(len(SkillBank.load(path).general_skills))
     assert seen == {200}

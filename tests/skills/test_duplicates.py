@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgsd_lightning.skills.bank import Skill
-from sgsd_lightning.skills.growth.duplicates import clusters_of, without_duplicates
-from sgsd_lightning.skills.growth.groups import groups_of_similar
+from sgsd_lightning.skills.growth.duplicates import find_clusters, without_duplicates
+from sgsd_lightning.skills.growth.groups import group_similar
 from sgsd_lightning.skills.item_ids import ItemIds
-from sgsd_lightning.skills.provenance import sources_of, union_of_sources, with_sources
+from sgsd_lightning.skills.provenance import list_sources, unite_sources, with_sources
 from sgsd_lightning.skills.similarity import EmbeddingSimilarity, LexicalSimilarity, TextSimilarity
 from tests.skills.bank_items import skill
 
@@ -67,14 +67,14 @@ def test_a_similarity_does_not_depend_on_the_other_texts() -> None:
 def test_small_steps_do_not_chain_unlike_items_together() -> None:
     items = [skill(f"gen_{angle:03d}", str(angle)) for angle in (0, 20, 40, 60, 80)]
     threshold = float(np.cos(np.deg2rad(25)))
-    clusters = clusters_of(items, Angles(threshold))
+    clusters = find_clusters(items, Angles(threshold))
     together = [[c.representative.item_id, *ids_of(c.duplicates)] for c in clusters]
     assert together == [["gen_020", "gen_000", "gen_040"], ["gen_060", "gen_080"]]
 
 
 def test_a_member_goes_to_the_most_similar_representative() -> None:
     items = [skill(f"gen_{angle:03d}", str(angle)) for angle in (0, 2, 20, 30, 31)]
-    clusters = clusters_of(items, Angles(float(np.cos(np.deg2rad(19)))))
+    clusters = find_clusters(items, Angles(float(np.cos(np.deg2rad(19)))))
     together = {c.representative.item_id: ids_of(c.duplicates) for c in clusters}
     assert together == {"gen_000": ["gen_002"], "gen_020": ["gen_030", "gen_031"]}
 
@@ -84,7 +84,7 @@ def test_exact_copies_go_whatever_their_spaces_and_case_and_static_items_stay() 
     left = without_duplicates(items, LexicalSimilarity(1.0))
     assert ids_of(left) == ["gen_001", "dyn_002"]
     assert left[0].title == "prime DIVISOR"
-    assert sources_of(left[0]) == ("gen_001", "dyn_001")
+    assert list_sources(left[0]) == ("gen_001", "dyn_001")
     assert left[1] is items[2]
 
 
@@ -103,12 +103,12 @@ def test_nothing_loses_its_sources_and_a_second_time_changes_nothing(
     items = [skill(f"{'dyn' if dynamic[n] else 'gen'}_{n:03d}", text) for n, text in enumerate(texts)]
     similarity = LexicalSimilarity(threshold)
     left = without_duplicates(items, similarity)
-    assert set(union_of_sources(left)) == set(ids_of(items))
+    assert set(unite_sources(left)) == set(ids_of(items))
     assert without_duplicates(left, similarity) == left
     assert ids_of(left) == [item_id for item_id in ids_of(items) if item_id in set(ids_of(left))]
     by_id = {item.item_id: item.title for item in items}
-    for item in left if len(left) == len(clusters_of(items, similarity)) else ():
-        for source in sources_of(item):
+    for item in left if len(left) == len(find_clusters(items, similarity)) else ():
+        for source in list_sources(item):
             assert by_hand(item.title, by_id[source]) >= threshold - 1e-5
 
 
@@ -124,7 +124,7 @@ def test_many_items_need_no_square_matrix() -> None:
     texts = [" ".join(row) for row in words[np.random.default_rng(0).integers(0, 3000, (num_items, 8))]]
     items = [skill(f"gen_{n:05d}", text) for n, text in enumerate([*texts[:-10], *texts[:10]])]
     tracemalloc.start()
-    clusters = clusters_of(items, LexicalSimilarity())
+    clusters = find_clusters(items, LexicalSimilarity())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [len(cluster.duplicates) for cluster in clusters] == [1] * 10 + [0] * (num_items - 20)
@@ -177,7 +177,7 @@ def test_an_impossible_threshold_is_refused(threshold: float) -> None:
 @given(st.lists(TEXTS, max_size=30), st.integers(2, 7), st.integers(0, 5))
 def test_groups_hold_every_item_once_and_differ_in_size_by_one(texts: list[str], size: int, turn: int) -> None:
     items = [skill(f"gen_{n}", text) for n, text in enumerate(texts)]
-    groups = groups_of_similar(items, size, LexicalSimilarity(), turn)
+    groups = group_similar(items, size, LexicalSimilarity(), turn)
     assert sorted(ids_of([item for group in groups for item in group])) == sorted(ids_of(items))
     sizes = [len(group) for group in groups]
     assert len(groups) == -(-len(items) // size)
@@ -187,7 +187,7 @@ def test_groups_hold_every_item_once_and_differ_in_size_by_one(texts: list[str],
 
 def test_similar_items_stand_in_one_group() -> None:
     items = [skill(f"gen_{n}", f"{WORDS[n % 3]} {WORDS[n % 3 + 3]} case{n}") for n in range(12)]
-    groups = groups_of_similar(items, 4, LexicalSimilarity())
+    groups = group_similar(items, 4, LexicalSimilarity())
     assert sorted(sorted({int(item.item_id[4:]) % 3 for item in group}) for group in groups) == [[0], [1], [2]]
 
 
@@ -202,9 +202,9 @@ def test_ids_are_never_given_twice() -> None:
 
 def test_sources_are_the_own_id_until_there_are_others() -> None:
     plain, merged = skill("gen_001", "a"), skill("gen_002", "b", {"sources": ["m2", "m1", "m2"], "note": 1})
-    assert sources_of(plain) == ("gen_001",)
-    assert sources_of(merged) == ("m2", "m1")
-    assert sources_of(skill("gen_003", "c", {"sources": "m1"})) == ("gen_003",)
-    assert union_of_sources([merged, plain, merged]) == ("m2", "m1", "gen_001")
+    assert list_sources(plain) == ("gen_001",)
+    assert list_sources(merged) == ("m2", "m1")
+    assert list_sources(skill("gen_003", "c", {"sources": "m1"})) == ("gen_003",)
+    assert unite_sources([merged, plain, merged]) == ("m2", "m1", "gen_001")
     assert with_sources(plain, ["gen_001"]) is plain
     assert with_sources(merged, ["m1"]).extra == {"sources": ["m1"], "note": 1}

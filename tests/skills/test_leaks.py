@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgsd_lightning.skills.bank import SkillBank
-from sgsd_lightning.skills.leaks.answers import answer_in, number_of
-from sgsd_lightning.skills.leaks.evaluation_problems import EvaluationProblems, normalised_problem_text
+from sgsd_lightning.skills.leaks.answers import contains_answer, number_of
+from sgsd_lightning.skills.leaks.evaluation_problems import EvaluationProblems, normalise_problem_text
 from sgsd_lightning.skills.leaks.guard import LeakGuard
 
 EVALUATIONS = ("aime24", "aime25", "aime26", "hmmt25", "math500")
@@ -54,7 +54,7 @@ PROBLEM = "Find the number of ordered pairs $(a, b)$ of positive integers with $
     ],
 )
 def test_an_answer_is_found_whatever_its_spelling(answer: str, text: str) -> None:
-    assert answer_in(["nothing", text], answer)
+    assert contains_answer(["nothing", text], answer)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_an_answer_is_found_whatever_its_spelling(answer: str, text: str) -> Non
     ],
 )
 def test_what_only_looks_like_the_answer_is_let_through(answer: str, text: str) -> None:
-    assert not answer_in([text], answer)
+    assert not contains_answer([text], answer)
 
 
 @settings(deadline=None, max_examples=40)
@@ -86,8 +86,8 @@ def test_what_only_looks_like_the_answer_is_let_through(answer: str, text: str) 
 def test_a_number_is_found_as_a_fraction_in_lowest_terms_or_not(value: Fraction) -> None:
     top, bottom = abs(value.numerator), value.denominator
     for answer in (f"{value}", f"\\frac{{{top}}}{{{bottom}}}", f"${top}/{bottom}$"):
-        assert answer_in([f"so it is \\frac{{{3 * top}}}{{{3 * bottom}}}, which ends it"], answer)
-        assert not answer_in([f"so it is {top + bottom}/{bottom}"], answer)
+        assert contains_answer([f"so it is \\frac{{{3 * top}}}{{{3 * bottom}}}, which ends it"], answer)
+        assert not contains_answer([f"so it is {top + bottom}/{bottom}"], answer)
 
 
 def test_numbers_are_told_from_other_answers() -> None:
@@ -107,7 +107,7 @@ def test_numbers_are_told_from_other_answers() -> None:
     ],
 )
 def test_spelling_does_not_make_another_problem(first: str, second: str) -> None:
-    assert normalised_problem_text(first) == normalised_problem_text(second)
+    assert normalise_problem_text(first) == normalise_problem_text(second)
 
 
 def test_another_operator_or_number_makes_another_problem() -> None:

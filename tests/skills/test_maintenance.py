@@ -15,7 +15,7 @@ from sgsd_lightning.skills.growth.kind_update import MaintenanceSettings
 from sgsd_lightning.skills.growth.maintenance import BankUpdate, choose_memories, maintain
 from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.leaks.guard import LeakGuard
-from sgsd_lightning.skills.provenance import sources_of
+from sgsd_lightning.skills.provenance import list_sources
 from sgsd_lightning.types import Observation
 
 WORDS = ["apples", "bridges", "clouds", "dragons", "engines", "forests", "glaciers", "harbours", "islands", "jungles"]
@@ -87,7 +87,7 @@ def test_successes_become_skills_and_failures_mistakes_on_probation() -> None:
     (mistake,) = result.bank.common_mistakes[2:]
     assert (skill.item_id, mistake.item_id) == result.added == ("dyn_001", "dyn_002")
     assert skill.title == "think of apples and applesness"
-    assert sources_of(mistake) == ("bridges",)
+    assert list_sources(mistake) == ("bridges",)
     assert is_on_probation(skill)
     assert skill.extra["since_step"] == 25
     assert result.bank.metadata["source"] == "somewhere"
@@ -98,7 +98,7 @@ def test_the_most_supported_come_first_and_the_rest_is_turned_away() -> None:
     result = update(static_bank(), memories, max_new=2)
     titles = [skill.title.split()[2] for skill in result.bank.general_skills[2:]]
     assert titles == ["clouds", "dragons"]
-    assert len(sources_of(result.bank.general_skills[2])) == 3
+    assert len(list_sources(result.bank.general_skills[2])) == 3
     assert [reject.reason for reject in result.rejects] == ["more than 2 new items"] * 2
 
 
@@ -116,7 +116,7 @@ def test_what_the_bank_says_already_does_not_come_again() -> None:
     assert result.added == ("dyn_003",)
     known = result.bank.general_skills[2]
     assert known.item_id == "dyn_001"
-    assert sources_of(known) == ("apples", "apples-again")
+    assert list_sources(known) == ("apples", "apples-again")
     assert [reject.reason for reject in result.rejects] == ["says what dyn_001 says"]
 
 
@@ -207,7 +207,7 @@ def test_where_the_writer_sees_an_item_of_the_bank_in_new_ones_the_item_keeps_it
     result = update(bank, [memory("bridges")], writer)
     (kept,) = result.bank.general_skills[2:]
     assert (kept.item_id, kept.title) == ("dyn_001", bank.general_skills[2].title)
-    assert sources_of(kept) == ("apples", "bridges")
+    assert list_sources(kept) == ("apples", "bridges")
     assert not result.added
 
 

@@ -18,7 +18,7 @@ from sgsd_lightning.skills.growth.merge import MergeSettings, merge_items
 from sgsd_lightning.skills.growth.merge_bank import merge_candidates
 from sgsd_lightning.skills.growth.writer import Draft, Reject, Written
 from sgsd_lightning.skills.item_ids import ItemIds
-from sgsd_lightning.skills.provenance import sources_of, union_of_sources
+from sgsd_lightning.skills.provenance import list_sources, unite_sources
 from sgsd_lightning.skills.similarity import LexicalSimilarity
 from tests.skills.bank_items import ScriptedWriter, draft_of, mistake, skill
 
@@ -71,8 +71,8 @@ def test_no_answer_loses_a_source_or_makes_more_items(
     states: list[Sequence[Skill]] = []
     result = merge_items(items, writer, MergeSettings(group_size=group_size), on_progress=states.append)
     for state in [*states, result.items]:
-        assert all(sources_of(item) for item in state)
-        assert set(union_of_sources(state)) == set(union_of_sources(items))
+        assert all(list_sources(item) for item in state)
+        assert set(unite_sources(state)) == set(unite_sources(items))
         assert len(state) <= len(items)
         assert len(set(ids_of(state))) == len(state)
         assert all(item.principle.strip() for item in state)
@@ -141,7 +141,7 @@ def test_layers_go_on_until_one_group_was_merged() -> None:
     assert len(result.items) == 11
     # 39 went to the first layer and 20 to the second, of which one found no partner in the third
     assert sorted(ids_of(result.items)) == [f"dyn_{n:03d}" for n in range(10 + 39 + 20, 10 + 39 + 20 + 11)]
-    assert set(union_of_sources(result.items)) == set(ids_of(DISTINCT))
+    assert set(unite_sources(result.items)) == set(ids_of(DISTINCT))
 
 
 def test_no_progress_ends_after_patience_and_no_layer_repeats_the_groups_of_another() -> None:
@@ -159,7 +159,7 @@ def test_after_each_layer_duplicates_are_removed_again() -> None:
 
     result = merge_items(DISTINCT, ScriptedWriter(same), MergeSettings(group_size=40))
     assert [(layer.num_out, layer.num_duplicates) for layer in result.layers] == [(80, 0), (1, 1)]
-    assert set(sources_of(result.items[0])) == set(ids_of(DISTINCT))
+    assert set(list_sources(result.items[0])) == set(ids_of(DISTINCT))
 
 
 def test_an_interrupted_merge_goes_on_from_what_it_reached() -> None:
@@ -174,7 +174,7 @@ def test_an_interrupted_merge_goes_on_from_what_it_reached() -> None:
         merge_items(DISTINCT, writer, on_progress=states.append)
     assert [len(state) for state in states] == [67]
     result = merge_items(states[-1], ScriptedWriter(pairs))
-    assert set(union_of_sources(result.items)) == set(ids_of(DISTINCT))
+    assert set(unite_sources(result.items)) == set(ids_of(DISTINCT))
     assert len(result.items) < 20
 
 
@@ -208,8 +208,8 @@ def test_a_bank_of_candidates_becomes_a_numbered_bank_that_says_how() -> None:
     )
     assert ids_of(bank.general_skills) == [f"gen_{n:03d}" for n in range(1, len(bank.general_skills) + 1)]
     assert ids_of(bank.common_mistakes) == ["err_001", "err_002", "err_003"]
-    assert sources_of(bank.common_mistakes[0]) == ("err_cand_0", "err_cand_1")
-    assert set(union_of_sources(bank.general_skills)) == set(ids_of(candidates().general_skills))
+    assert list_sources(bank.common_mistakes[0]) == ("err_cand_0", "err_cand_1")
+    assert set(unite_sources(bank.general_skills)) == set(ids_of(candidates().general_skills))
     assert bank.metadata["from"] == "a run"
     merge = bank.metadata["merge"]
     assert merge["source"] == "candidates.json"
@@ -220,7 +220,7 @@ def test_a_bank_of_candidates_becomes_a_numbered_bank_that_says_how() -> None:
     assert SkillBank.from_json(bank.to_json()) == bank
     for state in states:
         assert SkillBank.from_json(state.to_json()) == state
-        assert set(union_of_sources(state.general_skills)) == set(ids_of(candidates().general_skills))
+        assert set(unite_sources(state.general_skills)) == set(ids_of(candidates().general_skills))
 
 
 def skills_only(items: Sequence[Any]) -> Written:

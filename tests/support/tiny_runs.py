@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def write_run(folder: Path, **trainer: Any) -> Path:
             "class_path": "sgsd_lightning.rollouts.SingleTurn",
             "init_args": {"sampling": {"max_new_tokens": 6}},
         },
+        "evaluation": {"sampling": {"max_new_tokens": 6}},
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
         "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": {"total_iters": 4}},
     }
@@ -105,18 +107,20 @@ class Sgsd:
 
 def start(folder: Path, *arguments: str, num_processes: int = 1, accident: str = "", **variables: str) -> Sgsd:
     """Start `sgsd fit --config run.yaml ...` in ``folder``."""
-    context = forkserver()
-    ranks = _ranks(num_processes)
-    outputs = [folder / f"output-{rank}.txt" for rank in range(num_processes)]
     command = ["fit", "--config", "run.yaml", *arguments]
     if num_processes > 1:
         command += [f"--trainer.devices={num_processes}", "--trainer.strategy=ddp"]
         command += [f"--data.init_args.batch_size={2 // num_processes}"]
+    return start_command(folder, command, num_processes, **variables, SGSD_TEST_ACCIDENT=accident)
+
+
+def start_command(folder: Path, command: list[str], num_processes: int = 1, **variables: str) -> Sgsd:
+    """Start `sgsd` with any command in ``folder``."""
+    context = forkserver()
+    outputs = [folder / f"output-{rank}.txt" for rank in range(num_processes)]
     processes: list[BaseProcess] = [
-        context.Process(
-            target=_enter, args=(folder, command, {**rank, **variables, "SGSD_TEST_ACCIDENT": accident}, output)
-        )
-        for rank, output in zip(ranks, outputs, strict=True)
+        context.Process(target=_enter, args=(folder, command, {**rank, **variables}, output))
+        for rank, output in zip(_ranks(num_processes), outputs, strict=True)
     ]
     for process in processes:
         process.start()
@@ -139,6 +143,8 @@ def _enter(folder: Path, command: list[str], variables: dict[str, str], output: 
 
     from sgsd_lightning.cli import main
 
+    # a shell's background job, such as a CI's, begins with SIGINT ignored, and its children with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.update(variables, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", PYTHONPATH=str(REPOSITORY))
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgsd_lightning.verifiers import math_equal
-from sgsd_lightning.verifiers.math.process import JUDGE
+from sgsd_lightning.verifiers.math.process import MATH_PROCESS
 
 EQUAL = [
     ("5", "5.0"),
@@ -218,9 +218,9 @@ def test_no_broken_latex_raises(pieces: list[str]) -> None:
 
 
 def test_integers_decimals_and_fractions_start_no_process() -> None:
-    JUDGE.close()
+    MATH_PROCESS.close()
     assert math_equal("7", "7")
     assert not math_equal("7", "8")
     assert math_equal("0.25", r"\frac{1}{4}")
     assert math_equal("x = 12 cm", "12")
-    assert JUDGE.worker_pid is None
+    assert MATH_PROCESS.worker_pid is None

@@ -14,7 +14,8 @@ from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.memories import collect_memories, num_missing, without_evaluation_problems
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.skills.growth.memories import load_memories
-from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
+from sgsd_lightning.training.preflight import keep_fitting_problems
+from sgsd_lightning.training.usable_problems import keep_usable_problems
 from sgsd_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def collect(
     if trainer.world_size > 1:
         raise ValueError("sgsd skills collect runs in one process; set --trainer.devices=1")
     problems = _problems(data, evaluation_files)
-    check_answers(problems, module.learner.verifier)
+    problems = keep_usable_problems(problems, module.learner.verifier, "train", data.unusable_problems)
     if dry_run:
         num = num_missing(problems[:limit], out, samples)
         print(f"would sample {num} trajectories of {len(problems[:limit])} problems into {out}; nothing was written")

@@ -48,7 +48,7 @@ def search(
         found, ledger = load_evidence(path)
         contexts.ledger.load_json(ledger.to_json())
     else:
-        found = SkillBank.load(path)
+        found = SkillBank.load(bank)
     contexts.num_contexts = min(num, len(found.general_skills), len(found.common_mistakes))
     contexts.use(found)
     (pairs,) = contexts.pairs([Problem(problem_id="searched", text=problem, answer="")])

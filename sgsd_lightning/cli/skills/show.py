@@ -12,8 +12,8 @@ from rich.text import Text
 
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
-from sgsd_lightning.skills.inspection import problems_of
-from sgsd_lightning.skills.provenance import SOURCES_KEY, sources_of
+from sgsd_lightning.skills.inspection import find_problems
+from sgsd_lightning.skills.provenance import SOURCES_KEY, list_sources
 from sgsd_lightning.skills.selection import STATUS
 
 
@@ -40,8 +40,8 @@ def show(arguments: Sequence[str]) -> None:
         "mistakes": bank.common_mistakes,
     }
     for item in chosen[options.kind]:
-        num_sources = str(len(sources_of(item))) if SOURCES_KEY in item.extra else ""
-        table.add_row(item.item_id, str(item.extra.get(STATUS, "static")), num_sources, _headline(item))
+        num_sources = str(len(list_sources(item))) if SOURCES_KEY in item.extra else ""
+        table.add_row(item.item_id, str(item.extra.get(STATUS, "static")), num_sources, item.headline)
     Console().print(table)
 
 
@@ -58,7 +58,7 @@ def validate(arguments: Sequence[str]) -> None:
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--notes", action="store_true", help="say too what is merely unusual")
     options = parser.parse_args(list(arguments))
-    problems = problems_of(options.bank)
+    problems = find_problems(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
             print(problem)
@@ -90,11 +90,11 @@ def compare(arguments: Sequence[str]) -> None:
 
 def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
     for item in found.added:
-        print(f"+ {item.item_id}: {_headline(item)}")
+        print(f"+ {item.item_id}: {item.headline}")
     for item in found.removed:
-        print(f"- {item.item_id}: {_headline(item)}")
+        print(f"- {item.item_id}: {item.headline}")
     for change in found.changed:
-        print(f"~ {change.new.item_id}: {_headline(change.new)}")
+        print(f"~ {change.new.item_id}: {change.new.headline}")
         for field in change.fields:
             _print_change(field, "    ")
     if found.is_reordered:
@@ -109,7 +109,3 @@ def _print_change(change: FieldChange, indent: str) -> None:
 def _short(value: object, width: int = 70) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _headline(item: Skill | Mistake) -> str:
-    return item.title if isinstance(item, Skill) else item.description

@@ -32,8 +32,9 @@ def do_runs(runs: Sequence[StudyRun], jobs: int, log: Path) -> dict[Path, str]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False)) as progress:
         task = progress.add_task("runs", total=len(waiting))
-        # fresh processes: a fork of one that has run torch's threads may hang
-        context = multiprocessing.get_context("spawn")
+        # forks of a process that has done the imports alone: a fork of one that has run torch's threads may hang
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["sgsd_lightning.cli.lightning_cli"])
         with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(log,)) as pool:
             futures: dict[Future[None], StudyRun] = {pool.submit(run_variant, run): run for run in waiting.values()}
             try:

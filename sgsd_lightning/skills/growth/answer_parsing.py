@@ -1,4 +1,4 @@
-"""From what a language model said to drafts: tolerant of how it is written, strict about what it says."""
+"""Parses a language model's answer into drafts: tolerant of the JSON, strict about the fields."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from sgsd_lightning.skills.bank import Mistake, Skill
 from sgsd_lightning.skills.growth.merge_answer import find_missing_text, find_repeated_source, text_fields
 from sgsd_lightning.skills.growth.writer import MAX_DRAFTS, Draft, Reject
+from sgsd_lightning.text_damage import restore_backslashes, strip_spaces
 
 LIST_KEYS: dict[type, tuple[str, str]] = {Skill: ("skills", "general_skills"), Mistake: ("mistakes", "common_mistakes")}
 MAX_CHARACTERS = 1000
-"""Of one text of an item; what is longer is no general advice."""
+"""The longest text of an item, in characters; longer ones are not general advice."""
 _FENCED = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 # a brace of LaTeX or of a set is followed by other things
 _JSON_START = re.compile(r"""[\[{](?=\s*["'\[{\]}/])""")
@@ -23,8 +24,8 @@ Parsed = tuple[tuple[Draft, ...], tuple[Reject, ...]]
 
 
 def parse_extraction(text: str, kind: Kind, sources: tuple[str, ...]) -> Parsed:
-    """At most ``MAX_DRAFTS`` drafts of items that come from ``sources``, and what could not be used."""
-    records, fault = _records(text, kind)
+    """Return at most ``MAX_DRAFTS`` drafts that come from ``sources``, and rejects with their reasons."""
+    records, fault = _read_records(text, kind)
     if fault:
         return (), (Reject(sources=sources, reason=fault, text=text),)
     drafts: list[Draft] = []
@@ -41,8 +42,8 @@ def parse_extraction(text: str, kind: Kind, sources: tuple[str, ...]) -> Parsed:
 
 
 def parse_merge(text: str, kind: Kind, shown: Sequence[str]) -> Parsed:
-    """Drafts that each name some of the ids that were ``shown``, none of them twice; and what could not be used."""
-    records, fault = _records(text, kind)
+    """Return drafts that each name ids among ``shown``, no id twice, and rejects with their reasons."""
+    records, fault = _read_records(text, kind)
     if fault:
         return (), (Reject(sources=tuple(shown), reason=fault, text=text),)
     drafts: list[Draft] = []
@@ -59,16 +60,16 @@ def parse_merge(text: str, kind: Kind, shown: Sequence[str]) -> Parsed:
     return tuple(drafts), tuple(rejects)
 
 
-def _records(text: str, kind: Kind) -> tuple[list[Any], str | None]:
-    """The list of things that an answer holds, or why there is none."""
+def _read_records(text: str, kind: Kind) -> tuple[list[Any], str | None]:
+    """Return the list in an answer, or why there is none."""
     spoken = text.rpartition("</think>")[2]
     if "<think>" in spoken:
         return [], "the answer ends while thinking"
-    written = _json_part(spoken)
+    written = _find_json(spoken)
     if written is None:
         return [], "the answer holds no JSON"
     found = _loads(written)
-    records = _listed(found, kind)
+    records = _find_list(found, kind)
     if records is None:
         return [], f"the JSON has no list {LIST_KEYS[kind][0]!r}"
     if records and not _is_closed(written):
@@ -77,7 +78,7 @@ def _records(text: str, kind: Kind) -> tuple[list[Any], str | None]:
     return records, None
 
 
-def _json_part(spoken: str) -> str | None:
+def _find_json(spoken: str) -> str | None:
     fenced = _FENCED.findall(spoken)
     candidates = [part for part in fenced if "{" in part or "[" in part]
     within = candidates[-1] if candidates else spoken
@@ -94,7 +95,7 @@ def _loads(written: str) -> Any:
 
 
 def json_repair() -> Any:
-    """The library that reads what is almost JSON.
+    """Import the library that repairs malformed JSON.
 
     Raises:
         ImportError: naming the extra, if it is not installed.
@@ -108,21 +109,21 @@ def json_repair() -> Any:
     return library
 
 
-def _listed(found: Any, kind: Kind) -> list[Any] | None:
+def _find_list(found: Any, kind: Kind) -> list[Any] | None:
     if isinstance(found, list):
         # text after the JSON may hold brackets, which makes a list of what was found
         objects = [entry for entry in found if isinstance(entry, Mapping)]
-        named = [inner for entry in objects if (inner := _named_list(entry, kind)) is not None]
+        named = [inner for entry in objects if (inner := _find_named_list(entry, kind)) is not None]
         return named[0] if named else list(found)
     if not isinstance(found, Mapping):
         return None
-    named_list = _named_list(found, kind)
+    named_list = _find_named_list(found, kind)
     if named_list is not None:
         return named_list
     return [found] if text_fields(kind)[0] in found else None
 
 
-def _named_list(found: Mapping[str, Any], kind: Kind) -> list[Any] | None:
+def _find_named_list(found: Mapping[str, Any], kind: Kind) -> list[Any] | None:
     for key in LIST_KEYS[kind]:
         if isinstance(found.get(key), list):
             return list(found[key])
@@ -132,7 +133,7 @@ def _named_list(found: Mapping[str, Any], kind: Kind) -> list[Any] | None:
 
 
 def _is_closed(written: str) -> bool:
-    """Whether every bracket outside of double quotes is closed again, and the last quote too."""
+    """Whether all brackets outside of double quotes, and all quotes, are closed."""
     depth = 0
     outside = re.sub(r'"(?:\\.|[^"\\])*"', "", written, flags=re.DOTALL)
     for character in outside:
@@ -166,7 +167,8 @@ def _find_wrong_sources(named: Any, shown: Collection[str], taken: set[str]) -> 
 
 
 def _texts(record: Mapping[str, Any], kind: Kind) -> dict[str, str]:
-    return {name: record[name].strip() for name in text_fields(kind)}
+    """What the item says; models write LaTeX into JSON with single backslashes, of which a reader makes escapes."""
+    return {name: restore_backslashes(strip_spaces(record[name])) for name in text_fields(kind)}
 
 
 def _text(record: Any) -> str:

@@ -1,4 +1,4 @@
-"""From memories to candidates: what a writer drafted, past the guards, as items that are not in a bank yet."""
+"""From memories to candidates: a writer drafts, guards refuse leaks, the rest become items outside of any bank."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sgsd_lightning.skills.provenance import SOURCES_KEY
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidates:
-    """What came of some memories."""
+    """The candidates from some memories, and the rejects."""
 
     skills: tuple[Skill, ...]
     mistakes: tuple[Mistake, ...]
     memories: Mapping[str, Memory]
-    """By id: what the items' sources name."""
+    """By id; the items' sources name them."""
     rejects: tuple[Reject, ...]
     num_drafts: int
     num_leaks: int
@@ -29,12 +29,12 @@ class Candidates:
 def draft_candidates(
     memories: Sequence[Memory], writer: SkillWriter, guard: LeakGuard, deadline: float | None = None
 ) -> Candidates:
-    """Let a writer draft from every memory, and keep what gives nothing away.
+    """Let a writer draft from every memory, and keep the drafts that reveal nothing.
 
-    The result stands in the order of the memories, whatever the order in which answers came.
+    The result is in the order of the memories, whatever the order of the answers.
 
     Raises:
-        ModelUnavailableError: when the writer cannot be had.
+        ModelUnavailableError: when the writer's model is unavailable.
     """
     by_id = {memory.memory_id: memory for memory in memories}
     place = {memory_id: index for index, memory_id in enumerate(by_id)}
@@ -55,7 +55,7 @@ def draft_candidates(
 def refuse_leaks(
     drafts: Sequence[Draft], memories: Mapping[str, Memory], guard: LeakGuard
 ) -> tuple[list[Draft], list[Reject]]:
-    """Return the drafts that give nothing away, and a reject for each of the others, both in their order."""
+    """Return the drafts that reveal nothing, and a reject for each of the others, both in their order."""
     kept, rejects = [], []
     for draft in drafts:
         leak = find_leak(draft.texts, draft.sources, memories, guard)
@@ -69,7 +69,7 @@ def refuse_leaks(
 def find_leak(
     texts: Mapping[str, str], sources: Sequence[str], memories: Mapping[str, Memory], guard: LeakGuard
 ) -> str | None:
-    """Return what a text gives away: the answer of one of the memories that it comes from, or an evaluation problem."""
+    """Return what a text reveals: the answer of one of the memories that it comes from, or an evaluation problem."""
     for source in sources:
         memory = memories.get(source)
         answers = (memory.problem, memory.reference_answer) if memory else ("", "")
@@ -80,12 +80,12 @@ def find_leak(
 
 
 def item_texts(item: Skill | Mistake) -> dict[str, str]:
-    """What an item says, by field."""
+    """Return an item's texts by field, without its id."""
     return {name: getattr(item, name) for name in text_fields(type(item))}
 
 
 def to_items(kind: type[Item], drafts: Iterable[tuple[str, Draft]]) -> tuple[Item, ...]:
-    """Return the drafts of this kind as items, each under the id that stands before it."""
+    """Make items of this kind from pairs of an id and a draft."""
     return tuple(
         kind(
             **{kind.ID_FIELD: item_id},

@@ -1,4 +1,4 @@
-"""Duplicates: items of one kind that say the same, exactly or nearly, and the one that stands for them."""
+"""Duplicates: clusters of items of one kind with the same or a similar text, and their representatives."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 from typing import Generic
 
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, is_dynamic
-from sgsd_lightning.skills.provenance import union_of_sources, with_sources
+from sgsd_lightning.skills.provenance import unite_sources, with_sources
 from sgsd_lightning.skills.similarity import TextSimilarity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster(Generic[Item]):
-    """An item and those that it makes superfluous."""
+    """A representative and its duplicates."""
 
     representative: Item
-    """As it was, whatever it stands for."""
+    """Unchanged: without the sources of its duplicates."""
     duplicates: tuple[Item, ...] = ()
-    """In their order; each over the threshold with the representative, or the same but for spaces and case."""
+    """In order; each is similar to the representative above the threshold, or equal up to spaces and case."""
 
     def merged(self) -> Item:
-        """The representative with the sources of all; unchanged where it stands for itself alone."""
-        return with_sources(self.representative, union_of_sources([self.representative, *self.duplicates]))
+        """The representative with the sources of all; unchanged without duplicates."""
+        return with_sources(self.representative, unite_sources([self.representative, *self.duplicates]))
 
 
-def clusters_of(items: Sequence[Item], similarity: TextSimilarity) -> list[Cluster[Item]]:
-    """Every item once: as the representative of a cluster or as one of its duplicates.
+def find_clusters(items: Sequence[Item], similarity: TextSimilarity) -> list[Cluster[Item]]:
+    """Cluster items; every item is in one cluster, as its representative or as a duplicate.
 
-    Clusters are stars: the item with the most neighbours over the threshold represents them, and nothing is a duplicate
-    of something that is not similar to itself. Single linkage chains: at 0.45 it joins 40 of the 505 published
-    candidates whose members are down to 0.14 from their centre. Complete linkage asks more than is needed, since all
-    that remains of a cluster is its representative (at 0.6 it leaves 489 of them, stars 483), and leaves
-    representatives that are over the threshold with one another, so that a second time would go on.
+    Clusters are stars: the item with the most neighbours above the threshold is the representative, and each duplicate
+    is similar to its representative. Single linkage would chain: at 0.45 it joins 40 of the 505 published candidates,
+    some with similarity 0.14 to their centre. Complete linkage is stricter than needed, since only the representative
+    remains (at 0.6 it leaves 489 items, stars leave 483), and it leaves representatives that are similar to one
+    another, so that a second pass would merge more.
 
-    Static items represent before dynamic ones. Equal claims go to the earlier item. Clusters stand in the order of
+    Static items are chosen before dynamic ones, and earlier items before later ones. Clusters are in the order of
     their representatives.
     """
-    firsts, copies = _exact(items)
+    firsts, copies = _find_copies(items)
     neighbours = similarity.neighbours([items[place].text for place in firsts])
     claim = sorted(
         range(len(firsts)), key=lambda index: (is_dynamic(items[firsts[index]].item_id), -len(neighbours[index]), index)
@@ -48,25 +48,25 @@ def clusters_of(items: Sequence[Item], similarity: TextSimilarity) -> list[Clust
             representative_of[index] = index
             for neighbour in neighbours[index]:
                 representative_of.setdefault(neighbour, index)
-    return _collected(items, firsts, copies, _nearest(representative_of, neighbours))
+    return _collect_clusters(items, firsts, copies, _find_nearest(representative_of, neighbours))
 
 
 def without_duplicates(items: Sequence[Item], similarity: TextSimilarity) -> list[Item]:
-    """What is left, in order, each with the sources of all that it stands for.
+    """Return the representatives, in order, each with the sources of its duplicates.
 
-    No two of them are over the threshold, so that doing it again changes nothing: it is done again here until that is
-    so, because the last bits of a similarity depend on the order of its sums.
+    No two of them are similar above the threshold, so that the function is idempotent. It repeats until that holds,
+    because the last bits of a similarity depend on the order of its sums.
     """
     left = list(items)
     while True:
-        clusters = clusters_of(left, similarity)
+        clusters = find_clusters(left, similarity)
         if len(clusters) == len(left):
             return left
         left = [cluster.merged() for cluster in clusters]
 
 
-def _exact(items: Sequence[Item]) -> tuple[list[int], dict[int, list[int]]]:
-    """Places of items that differ by more than spaces and case, and for each of them the places of its copies."""
+def _find_copies(items: Sequence[Item]) -> tuple[list[int], dict[int, list[int]]]:
+    """Return the indices of items that differ by more than spaces and case, and for each the indices of its copies."""
     groups: dict[str, list[int]] = {}
     for place, item in enumerate(items):
         groups.setdefault(plain_text(item), []).append(place)
@@ -78,12 +78,12 @@ def _exact(items: Sequence[Item]) -> tuple[list[int], dict[int, list[int]]]:
 
 
 def plain_text(item: Skill | Mistake) -> str:
-    """An item's text without what makes no difference: case and runs of spaces."""
+    """Return an item's text in lower case with single spaces."""
     return " ".join(item.text.casefold().split())
 
 
-def _nearest(representative_of: dict[int, int], neighbours: Sequence[dict[int, float]]) -> dict[int, int]:
-    """Each item with the most similar of the representatives that it is over the threshold with."""
+def _find_nearest(representative_of: dict[int, int], neighbours: Sequence[dict[int, float]]) -> dict[int, int]:
+    """Map each item to the most similar representative above the threshold."""
     representatives = set(representative_of.values())
     nearest = {}
     for index in representative_of:
@@ -93,7 +93,7 @@ def _nearest(representative_of: dict[int, int], neighbours: Sequence[dict[int, f
     return nearest
 
 
-def _collected(
+def _collect_clusters(
     items: Sequence[Item], firsts: Sequence[int], copies: dict[int, list[int]], representative_of: dict[int, int]
 ) -> list[Cluster[Item]]:
     members: dict[int, list[int]] = {firsts[index]: [] for index in sorted(set(representative_of.values()))}

@@ -1,4 +1,4 @@
-"""Candidates from memories, with a file of progress: what was answered once is not asked again."""
+"""Extracts candidates from memories, with a progress file: a memory is asked about once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, Written
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
+from sgsd_lightning.strict_json import read_json_lines
 
 KINDS: dict[str, type[Skill] | type[Mistake]] = {"skill": Skill, "mistake": Mistake}
 CANDIDATE_PREFIX: dict[type, str] = {Skill: "gen_cand_", Mistake: "err_cand_"}
@@ -24,14 +25,14 @@ CANDIDATE_PREFIX: dict[type, str] = {Skill: "gen_cand_", Mistake: "err_cand_"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extraction:
-    """What came of all memories."""
+    """The candidates from all memories, and the rejects."""
 
     candidates: SkillBank
     rejects: tuple[Reject, ...]
 
     @property
     def reject_counts(self) -> Counter[str]:
-        """How many there are of each reason."""
+        """The number of rejects per reason."""
         return Counter(reject.reason for reject in self.rejects)
 
 
@@ -42,14 +43,14 @@ def extract_candidates(
     progress: Path,
     on_memory: Callable[[], None] = lambda: None,
 ) -> Extraction:
-    """Ask the writer about every memory that ``progress`` does not hold, and make candidates of all answers.
+    """Ask the writer about every memory that ``progress`` lacks, and make candidates from all answers.
 
-    Every answer is written to ``progress`` as it comes; calls that failed are not, so that the next run makes them
-    again. Candidates stand in the order of the memories, whatever the order of the answers.
+    Every answer is appended to ``progress`` as it arrives; failed calls are not, so that the next run repeats them.
+    Candidates are in the order of the memories, whatever the order of the answers.
 
     Raises:
-        ValueError: if ``progress`` is of other memories, or not ours.
-        ModelUnavailableError: when no answer can be had, or when every call failed, with the commonest reason.
+        ValueError: if ``progress`` belongs to other memories, or is no progress file.
+        ModelUnavailableError: when the model is unavailable, or every call failed, with the most frequent reason.
     """
     by_id = {memory.memory_id: memory for memory in memories}
     done = _load_progress(progress, by_id)
@@ -70,15 +71,15 @@ def extract_candidates(
         reasons = Counter(reject.reason for written in failed.values() for reject in written.rejects)
         reason, num = reasons.most_common(1)[0]
         raise ModelUnavailableError(f"not one of {len(failed)} memories was answered; {num} times because {reason}")
-    return _collected([{**failed, **done}[memory.memory_id] for memory in memories], by_id, guard)
+    return _collect([{**failed, **done}[memory.memory_id] for memory in memories], by_id, guard)
 
 
 def _is_failed_call(written: Written) -> bool:
-    """Nothing was said, as opposed to something that cannot be used."""
+    """Whether the call failed, rather than gave an unusable answer."""
     return not written.drafts and bool(written.rejects) and not any(reject.text for reject in written.rejects)
 
 
-def _collected(parts: Sequence[Written], memories: Mapping[str, Memory], guard: LeakGuard) -> Extraction:
+def _collect(parts: Sequence[Written], memories: Mapping[str, Memory], guard: LeakGuard) -> Extraction:
     rejects = [reject for part in parts for reject in part.rejects]
     drafts, leaking = refuse_leaks([draft for part in parts for draft in part.drafts], memories, guard)
     candidates = SkillBank(general_skills=_number(Skill, drafts), common_mistakes=_number(Mistake, drafts))
@@ -86,7 +87,7 @@ def _collected(parts: Sequence[Written], memories: Mapping[str, Memory], guard: 
 
 
 def _number(kind: type[Item], drafts: Sequence[Draft]) -> tuple[Item, ...]:
-    """Return the drafts of this kind as items with ids of candidates."""
+    """Make items of this kind with ids of candidates."""
     ids = ItemIds(CANDIDATE_PREFIX[kind], num_digits=6)
     return to_items(kind, ((ids.next(), draft) for draft in drafts if draft.kind is kind))
 
@@ -109,22 +110,21 @@ def _load_progress(path: Path, memories: Mapping[str, Memory]) -> dict[str, Writ
         return {}
     keep_whole_lines(path)
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line:
-            try:
-                written = _written(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}:{number}: not a line of progress; remove the file to begin anew") from error
-            if written.sources[0] not in memories:
-                raise ValueError(
-                    f"{path}:{number} is about the memory {written.sources[0]!r}, which is not among those given; "
-                    "remove the file to begin anew, or take the memories it was begun with"
-                )
-            found[written.sources[0]] = written
+    for number, record in read_json_lines(path):
+        try:
+            written = _parse_written(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: not a line of progress; remove the file to begin anew") from error
+        if written.sources[0] not in memories:
+            raise ValueError(
+                f"{path}:{number} is about the memory {written.sources[0]!r}, which is not among those given; "
+                "remove the file to begin anew, or take the memories it was begun with"
+            )
+        found[written.sources[0]] = written
     return found
 
 
-def _written(record: Any) -> Written:
+def _parse_written(record: Any) -> Written:
     sources = (record["memory_id"],)
     return Written(
         sources=sources,

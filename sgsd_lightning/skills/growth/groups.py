@@ -1,4 +1,4 @@
-"""Groups of items that resemble one another, so that whoever merges a group finds something to merge."""
+"""Groups similar items, so that a writer finds something to merge in each group."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sgsd_lightning.skills.bank import Item
 from sgsd_lightning.skills.similarity import TextSimilarity, cosines
 
 
-def groups_of_similar(
+def group_similar(
     items: Sequence[Item], group_size: int, similarity: TextSimilarity, turn: int = 0
 ) -> list[list[Item]]:
-    """Every item in one of the fewest groups of at most ``group_size``, whose sizes differ by one at the most.
+    """Split items into as few groups of at most ``group_size`` as possible, whose sizes differ by at most one.
 
-    Each group is an item and those left that resemble it most, in the order of ``items``. Another ``turn`` starts with
-    another item and so gives other groups, where there are more than one.
+    Each group is an item and the most similar remaining ones, in the order of ``items``. Another ``turn`` starts with
+    another item and so gives other groups, if there is more than one.
     """
     if not items:
         return []
@@ -29,7 +29,7 @@ def groups_of_similar(
     for index in range(num_groups):
         size = math.ceil(len(left) / (num_groups - index))
         likeness = cosines(vectors[left[:1]], vectors[left])[0]
-        likeness[0] = np.inf  # a text without a word resembles not even itself
+        likeness[0] = np.inf  # a text without a word has similarity 0 with itself
         chosen = np.argsort(-likeness, kind="stable")[:size]
         groups.append([items[place] for place in sorted(left[chosen].tolist())])
         left = np.delete(left, chosen)

@@ -1,4 +1,4 @@
-"""One update of the items of one kind: judge what is on probation, merge what was drafted, admit on probation."""
+"""One update of the items of one kind: judge items on probation, merge drafts, admit new items on probation."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ from sgsd_lightning.skills.growth.merge import MergeSettings, merge_items
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
-from sgsd_lightning.skills.provenance import SOURCES_KEY, sources_of
+from sgsd_lightning.skills.provenance import SOURCES_KEY, list_sources
 from sgsd_lightning.skills.selection import PROBATION, STATUS
+from sgsd_lightning.types.arguments import require_at_least
 
 SINCE_STEP = "since_step"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaintenanceSettings:
-    """How much an update may change. Numbers are for each kind of item."""
+    """How much an update may change. Numbers are per kind of item."""
 
     max_new: int = 5
-    """New items of an update; also the most that it may drop for their evidence."""
+    """The most items that an update adds, and the most that it drops for their evidence."""
     capacity: int = 30
-    """Dynamic items of a bank; the least useful go first."""
+    """The most dynamic items of a bank; the least useful are dropped first."""
     max_memories: int = 64
-    """Successes that the writer is shown, and as many failures; the newest of different problems first."""
+    """The most successes that the writer is shown, and as many failures; the newest of different problems first."""
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     merge: MergeSettings = field(default_factory=MergeSettings)
 
     def __post_init__(self) -> None:
         for name in ("max_new", "capacity", "max_memories"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"bank_maintenance.settings.{name} must be at least 1; got {getattr(self, name)}")
+            require_at_least(1, f"bank_maintenance.settings.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindUpdate(Generic[Item]):
-    """The next items of one kind, and how they came about."""
+    """The next items of one kind, and the changes that led to them."""
 
     items: tuple[Item, ...]
     added: tuple[str, ...]
     admitted: tuple[str, ...]
     dropped: tuple[Dropped, ...]
     unfit: list[dict[str, Any]]
-    """What evidence spoke against."""
+    """Records of the items that were dropped for their evidence."""
     rejects: tuple[Reject, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdateContext:
-    """What the updates of both kinds share."""
+    """The arguments that the updates of both kinds share."""
 
     memories: Mapping[str, Memory]
-    """By id: what the drafts' sources name."""
+    """By id; the drafts' sources name them."""
     ledger: EvidenceLedger
     writer: SkillWriter
     guard: LeakGuard
@@ -72,7 +72,7 @@ class UpdateContext:
     min_items: int
 
     def num_spare(self, items: Sequence[Skill] | Sequence[Mistake]) -> int:
-        """Return how many of these items may go."""
+        """Return how many of these items may be dropped."""
         return max(0, len(items) - self.min_items)
 
 
@@ -89,7 +89,7 @@ def update_kind(items: Sequence[Item], drafts: Sequence[Item], context: UpdateCo
         drafts,
         writer,
         settings.merge,
-        guard=lambda item: find_leak(item_texts(item), sources_of(item), context.memories, context.guard),
+        guard=lambda item: find_leak(item_texts(item), list_sources(item), context.memories, context.guard),
         deadline=context.deadline,
     )
     gone = list(chain(context.unfit_before, unfit))
@@ -110,22 +110,22 @@ def update_kind(items: Sequence[Item], drafts: Sequence[Item], context: UpdateCo
 
 
 def _admit_on_probation(new: Sequence[Item], context: UpdateContext) -> tuple[list[Item], list[Reject]]:
-    """Give the items with the most sources ids of the bank, as many as an update may add; reject the others."""
+    """Give new ids to the items with the most sources, as many as an update may add; reject the others."""
     max_new = context.settings.max_new
-    ranked = sorted(new, key=lambda item: -len(sources_of(item)))
+    ranked = sorted(new, key=lambda item: -len(list_sources(item)))
     surplus = [reject_item(item, f"more than {max_new} new items") for item in ranked[max_new:]]
     return [_put_on_probation(item, context) for item in ranked[:max_new]], surplus
 
 
 def _put_on_probation(item: Item, context: UpdateContext) -> Item:
-    extra = {**item.extra, SOURCES_KEY: list(sources_of(item)), STATUS: PROBATION, SINCE_STEP: context.step}
+    extra = {**item.extra, SOURCES_KEY: list(list_sources(item)), STATUS: PROBATION, SINCE_STEP: context.step}
     return replace(item, extra=extra, **{item.ID_FIELD: context.ids.next()})
 
 
 def _remember_dropped(
     dropped: Iterable[Dropped], items: Sequence[Skill] | Sequence[Mistake], step: int
 ) -> list[dict[str, Any]]:
-    """Return what the bank's metadata keep of items that went."""
+    """Return the records of dropped items for the bank's metadata."""
     by_id = {item.item_id: item for item in items}
     return [
         {"id": drop.item_id, "text": by_id[drop.item_id].text, "reason": drop.reason, "step": step} for drop in dropped

@@ -1,4 +1,4 @@
-"""Drafts beside a bank: what it says already is dropped, what a writer unites with its items is merged into them."""
+"""Compares drafts with a bank: known drafts are dropped, and drafts that a writer merges with items join them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, is_dynamic
 from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter
-from sgsd_lightning.skills.provenance import sources_of, union_of_sources, with_sources
+from sgsd_lightning.skills.provenance import list_sources, unite_sources, with_sources
 from sgsd_lightning.skills.similarity import TextSimilarity
 
 
@@ -18,8 +18,8 @@ def drop_known(
 ) -> tuple[list[Item], list[Item], list[Reject]]:
     """Return the bank's items, the drafts that say something new, and the rejected others.
 
-    A draft is known if an item of the bank says the same, or one that was dropped from it did. A dynamic item receives
-    the sources of the drafts that say the same.
+    A draft is known if it duplicates an item of the bank, or one that was dropped from it. A dynamic item receives the
+    sources of its duplicates.
     """
     texts = [item.text for item in kept] + [entry["text"] for entry in gone]
     neighbours = similarity.neighbours(list(chain(texts, (draft.text for draft in drafts))))
@@ -38,17 +38,17 @@ def drop_known(
             continue
         rejects.append(reject_item(draft, f"says what {kept[place].item_id} says"))
         if is_dynamic(kept[place].item_id):
-            known[place] = with_sources(known[place], union_of_sources([known[place], draft]))
+            known[place] = with_sources(known[place], unite_sources([known[place], draft]))
     return known, new, rejects
 
 
 def merge_into_bank(
     kept: list[Item], new: list[Item], writer: SkillWriter, ledger: EvidenceLedger, deadline: float | None
 ) -> tuple[list[Item], list[Item]]:
-    """Let the writer unite new items with the bank's dynamic ones; return the bank's items and what is still new.
+    """Let the writer merge new items with the bank's dynamic ones; return the bank's items and the remaining new ones.
 
-    Evidence is about a text: where a draft stands for an item of the bank, that item keeps its words and receives the
-    sources of the new ones.
+    Evidence belongs to a text: an item of the bank that is merged with new ones keeps its text and receives their
+    sources.
 
     Raises:
         ModelUnavailableError: from the writer.
@@ -63,7 +63,7 @@ def merge_into_bank(
         if known and len(named) > len(known):
             first = max(known, key=lambda item: ledger.usefulness(item.item_id).value)
             fresh = [item for item in named if not is_dynamic(item.item_id)]
-            by_id[first.item_id] = with_sources(first, union_of_sources(chain([first], fresh)))
+            by_id[first.item_id] = with_sources(first, unite_sources(chain([first], fresh)))
             for item in fresh:
                 del by_id[item.item_id]
     return (
@@ -74,4 +74,4 @@ def merge_into_bank(
 
 def reject_item(item: Skill | Mistake, reason: str) -> Reject:
     """Return the record of an item that is not admitted."""
-    return Reject(sources=sources_of(item), reason=reason, text=item.text)
+    return Reject(sources=list_sources(item), reason=reason, text=item.text)

@@ -1,4 +1,4 @@
-"""A skill writer that asks a language model: one memory a call, one group of items a merge."""
+"""A skill writer that asks a language model: one call per memory, and one per group of items to merge."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from sgsd_lightning.skills.growth.merge_answer import text_fields
 from sgsd_lightning.skills.growth.prompt_files import load_prompts
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter, Written
 from sgsd_lightning.types import Messages
+from sgsd_lightning.types.arguments import require_at_least
 
 
 class LanguageModelWriter(SkillWriter):
-    """Skills and mistakes in a language model's words.
+    """Lets a language model write skills and mistakes.
 
     Args:
-        language_model: who is asked.
-        domain: what the problems are about, in a phrase; None takes that of the prompts.
-        prompts_folder: a folder whose files replace ours of the same name (see ``skills/growth/prompts``).
-        max_completion_chars: longer completions are shown without their middle.
+        language_model: the model to ask.
+        domain: the subject of the problems in a phrase; None takes ``domain.txt`` of the prompts.
+        prompts_folder: a folder whose files replace the built-in ones of the same name (see ``skills/growth/prompts``).
+        max_completion_chars: longer completions are shown without their middle; at least 100.
     """
 
     def __init__(
@@ -34,8 +35,7 @@ class LanguageModelWriter(SkillWriter):
         prompts_folder: str | None = None,
         max_completion_chars: int = 12_000,
     ) -> None:
-        if max_completion_chars < 100:
-            raise ValueError(f"writer.max_completion_chars must be at least 100; got {max_completion_chars}")
+        require_at_least(100, "writer.max_completion_chars", max_completion_chars)
         json_repair()  # fail now, not after paid calls
         self.computes_here = language_model.computes_here
         self.prompts = load_prompts(prompts_folder, domain)
@@ -65,7 +65,7 @@ class LanguageModelWriter(SkillWriter):
         return Written(sources=shown, rejects=(Reject(sources=shown, reason="no answer came", text=""),))
 
     def first_prompt(self, memories: Sequence[Memory]) -> str:
-        """What would be asked about the first memory."""
+        """Return the prompt for the first memory."""
         return self._extraction_prompt(memories[0])
 
     def attach(self, model: Any, tokenizer: Any) -> None:
@@ -84,7 +84,7 @@ class LanguageModelWriter(SkillWriter):
 
 
 def without_middle(text: str, max_characters: int) -> str:
-    """The beginning and the end of a long text: what was tried, and how it ended."""
+    """Return a text of at most ``max_characters``: the beginning and the end of a longer one."""
     if len(text) <= max_characters:
         return text
     half = max_characters // 2

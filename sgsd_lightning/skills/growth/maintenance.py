@@ -1,4 +1,4 @@
-"""One update of a bank while training: judge what is on probation, write from experience, merge, admit on probation."""
+"""One update of a bank while training: write from experience, judge items on probation, merge, admit new items."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sgsd_lightning.skills.leaks.guard import LeakGuard
 
 LAST_ID = "last_dynamic_id"
 UNFIT = "unfit_items"
-"""Keys of a bank's metadata: the highest number given out and what evidence spoke against: neither is to come back."""
+"""Keys of a bank's metadata: the highest id number used, and items dropped for their evidence. Neither may return."""
 NUM_UNFIT_KEPT = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BankUpdate:
-    """The new bank, and how it came about."""
+    """The new bank, and the changes that led to it."""
 
     bank: SkillBank
     added: tuple[str, ...]
@@ -33,11 +33,11 @@ class BankUpdate:
     """Ids of items whose probation is over."""
     dropped: tuple[Dropped, ...]
     rejects: tuple[Reject, ...]
-    """What the writer or a guard could not use."""
+    """Answers and drafts that could not be used."""
     num_drafts: int
-    """What the writer proposed."""
+    """Drafts of the writer."""
     num_leaks: int
-    """Of these, the ones that gave an answer or an evaluation problem away."""
+    """Drafts that revealed an answer or an evaluation problem."""
 
 
 def maintain(
@@ -51,21 +51,21 @@ def maintain(
     deadline: float | None = None,
     min_items: int = 1,
 ) -> BankUpdate:
-    """Make the next bank. Static items are never touched, and nothing here depends on the order of processes.
+    """Make the next bank. Static items never change, and the result does not depend on the number of processes.
 
     Args:
-        bank: The one in use.
-        ledger: What the verifier made of its items.
-        memories: What was done since the last update.
-        writer: What writes from them.
-        guard: Refuses what gives an answer or an evaluation problem away.
+        bank: The current bank.
+        ledger: The evidence on its items.
+        memories: Judged rollouts since the last update.
+        writer: Drafts items from them.
+        guard: Refuses items that reveal an answer or an evaluation problem.
         settings: How much may change.
         step: The optimizer step, for the record.
-        deadline: Of the writer, by `time.monotonic`.
-        min_items: Of each kind that the bank must keep: what retrieval asks for.
+        deadline: Of the writer, by `time.monotonic`; None sets none.
+        min_items: How many items of each kind the bank must keep for retrieval.
 
     Raises:
-        ModelUnavailableError: when the writer cannot be had; the bank is as it was.
+        ModelUnavailableError: when the writer's model is unavailable.
     """
     ids = ItemIds(
         DYNAMIC_PREFIX,
@@ -106,7 +106,7 @@ def maintain(
 
 
 def choose_memories(memories: Sequence[Memory], num: int) -> list[Memory]:
-    """``num`` successes and ``num`` failures at most, in their order: the newest of each problem before older ones."""
+    """Choose at most ``num`` successes and ``num`` failures, the newest of each problem first; return them in order."""
     chosen: list[int] = []
     for is_success in (True, False):
         num_newer: Counter[str] = Counter()

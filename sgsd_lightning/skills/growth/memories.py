@@ -1,4 +1,4 @@
-"""Memories: what a policy did on a problem and what the verifier said, from which skills and mistakes are written."""
+"""Memories: judged completions of problems, from which skills and mistakes are written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import whole_records
+from sgsd_lightning.strict_json import shorten
 from sgsd_lightning.types import JudgedRollout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
-    """One judged trajectory: a success (outcome +1) or a failure (-1)."""
+    """One judged completion: a success (outcome +1) or a failure (-1)."""
 
     memory_id: str
     """Unique among the memories of a file or of a run."""
@@ -36,7 +37,7 @@ class Memory:
 
 
 def to_memory(judged: JudgedRollout, memory_id: str) -> Memory | None:
-    """The memory of a judged rollout; None where the verifier said neither right nor wrong."""
+    """Make a memory from a judged rollout; None if its outcome is 0."""
     rollout, verdict = judged.rollout, judged.verdict
     if verdict.outcome == 0 or verdict.reward is None:
         return None
@@ -54,7 +55,7 @@ def to_memory(judged: JudgedRollout, memory_id: str) -> Memory | None:
 
 
 def memory_line(memory: Memory) -> str:
-    """One line of a memory file, without its line break."""
+    """Return one line of a memory file, without its line break."""
     return json.dumps(asdict(memory), ensure_ascii=False)
 
 
@@ -73,7 +74,7 @@ def load_memories(path: str | Path) -> list[Memory]:
     memories: list[Memory] = []
     seen: set[str] = set()
     for number, record in whole_records(path):
-        memory = _memory(record, f"{path}:{number}")
+        memory = _parse_memory(record, f"{path}:{number}")
         if memory.memory_id in seen:
             raise ValueError(f"{path}:{number}: the memory_id {memory.memory_id!r} stands twice; ids must be unique")
         seen.add(memory.memory_id)
@@ -81,15 +82,19 @@ def load_memories(path: str | Path) -> list[Memory]:
     return memories
 
 
-def _memory(record: Any, where: str) -> Memory:
+def _parse_memory(record: Any, where: str) -> Memory:
     names = {entry.name for entry in fields(Memory)}
     if not isinstance(record, dict):
         raise ValueError(f"{where}: a memory must be a JSON object; got {type(record).__name__}")
     for name in sorted(names - record.keys()):
         raise ValueError(f"{where}: the field {name!r} is missing; a memory has {', '.join(sorted(names))}")
     if record["outcome"] not in (1, -1):
-        raise ValueError(f"{where}: the field 'outcome' must be 1 or -1; got {record['outcome']!r}")
-    for name in ("memory_id", "problem_id", "problem", "reference_answer", "completion"):
+        raise ValueError(f"{where}: the field 'outcome' must be 1 or -1; got {shorten(record['outcome'])}")
+    for name in ("memory_id", "problem_id", "problem", "reference_answer", "completion", "finish_reason"):
         if not isinstance(record[name], str):
-            raise ValueError(f"{where}: the field {name!r} must be a text; got {record[name]!r}")
+            raise ValueError(f"{where}: the field {name!r} must be a text; got {shorten(record[name])}")
+    if not isinstance(record["answer"], str | None):
+        raise ValueError(f"{where}: the field 'answer' must be a text or null; got {shorten(record['answer'])}")
+    if isinstance(record["reward"], bool) or not isinstance(record["reward"], int | float):
+        raise ValueError(f"{where}: the field 'reward' must be a number; got {shorten(record['reward'])}")
     return Memory(**{name: record[name] for name in names})

@@ -1,4 +1,4 @@
-"""Merging: many candidates become a bank. Duplicates go first, then a writer merges groups, layer by layer."""
+"""Merges items: duplicates are removed first, then a writer merges groups of similar items, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Generic, Literal
 
 from sgsd_lightning.skills.bank import Item, Mistake, Skill
 from sgsd_lightning.skills.growth.duplicates import without_duplicates
-from sgsd_lightning.skills.growth.groups import groups_of_similar
-from sgsd_lightning.skills.growth.merge_answer import Guard, applied_answer
+from sgsd_lightning.skills.growth.groups import group_similar
+from sgsd_lightning.skills.growth.merge_answer import Guard, apply_answer
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.similarity import LexicalSimilarity, TextSimilarity
+from sgsd_lightning.types.arguments import require_at_least
 
 UNNUMBERED_PREFIX = "merged_"
-"""What the ids of merged items begin with until whoever asked for the merge numbers them."""
+"""Prefix of the ids of merged items until the caller numbers them."""
 Stopped = Literal["no writer", "one group", "no progress", "deadline"]
 
 
@@ -25,39 +26,37 @@ class MergeSettings:
     """How items are merged by a writer."""
 
     group_size: int = 32
-    """The most items that a writer is shown at once."""
+    """The most items per call of the writer."""
     patience: int = 2
-    """Layers in a row that may leave as many items as they found; their groups differ."""
+    """The merge ends after this many layers in a row that removed no item; each layer groups anew."""
     compare_by: TextSimilarity | None = None
-    """What counts as a duplicate, and which items a writer sees together. None compares words."""
+    """Finds duplicates and groups similar items. None compares words."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
-            raise ValueError(f"merge.group_size must be at least 2; got {self.group_size}")
-        if self.patience < 1:
-            raise ValueError(f"merge.patience must be at least 1; got {self.patience}")
+        require_at_least(2, "merge.group_size", self.group_size)
+        require_at_least(1, "merge.patience", self.patience)
 
     @property
     def similarity(self) -> TextSimilarity:
-        """``compare_by``, or its default, which a saved configuration could not name as an object."""
+        """``compare_by`` or its default (no field default: a saved configuration cannot hold an object)."""
         return self.compare_by or LexicalSimilarity()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeLayer:
-    """What one pass over all items did."""
+    """The statistics of one pass over all items."""
 
     num_in: int
     num_groups: int
-    """Groups that a writer was shown; 0 where only duplicates were removed."""
+    """Groups that the writer was asked about; 0 where only duplicates were removed."""
     num_out: int
     num_duplicates: int
-    """Of the items that are gone, those that similarity alone removed."""
+    """Removed items that were duplicates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeResult(Generic[Item]):
-    """What is left, and how that came to be."""
+    """The remaining items, the layers that led to them, and the rejects."""
 
     items: tuple[Item, ...]
     stopped: Stopped
@@ -75,24 +74,24 @@ def merge_items(
     deadline: float | None = None,
     on_progress: Callable[[Sequence[Item]], None] | None = None,
 ) -> MergeResult[Item]:
-    """Fewer items of one kind that say the same, every one with the sources of all that it stands for.
+    """Merge items of one kind; each remaining item has the sources of all that were merged into it.
 
-    Nothing is lost to a bad answer: items that no usable draft names are kept as they are, and no answer makes them
-    more. Whatever ``on_progress`` was given last is a valid input, from which an interrupted merge can go on.
+    A bad answer loses nothing: items that no usable draft names are kept, and no answer adds items. The last argument
+    of ``on_progress`` is a valid input from which an interrupted merge resumes.
 
     Args:
-        items: What to merge; their ids must be unique.
-        writer: Who merges; None removes duplicates only.
+        items: The items, with unique ids.
+        writer: Merges groups; None removes duplicates only.
         settings: None takes the defaults.
-        ids: Where the ids of merged items come from; it must know the ids of ``items``. None calls them ``merged_001``
-            and so on, for callers that number what is left.
-        guard: Says why a merged item must not be, None where it may: such a draft is rejected and its items kept.
-        deadline: By `time.monotonic`: no group is started after it, and the writer is told. None never ends.
-        on_progress: Called after each group with all items as they are then.
+        ids: Generates the ids of merged items; must know the ids of ``items``. None calls them ``merged_001`` and so
+            on, for callers that number the result.
+        guard: Returns why a merged item is refused, or None. A refused draft is rejected and its items are kept.
+        deadline: By `time.monotonic`; no group starts after it, and the writer receives it too. None sets none.
+        on_progress: Called after each group with all current items.
 
     Raises:
         ValueError: if two items have the same id.
-        ModelUnavailableError: from the writer; ``on_progress`` has had all that was reached.
+        ModelUnavailableError: from the writer; ``on_progress`` was called with everything merged so far.
     """
     _refuse_repeated_ids(items)
     work = _Work(
@@ -110,7 +109,7 @@ def merge_items(
 
 @dataclass(kw_only=True, slots=True)
 class _Work(Generic[Item]):
-    """A merge under way: ``items`` is at any time what it would return if it ended there."""
+    """A merge in progress; ``items`` is its result so far."""
 
     items: list[Item]
     ids: ItemIds
@@ -133,7 +132,7 @@ class _Work(Generic[Item]):
             if len(self.items) < 2:
                 return "one group"
             turn = len(self.layers) - 1
-            groups = groups_of_similar(self.items, self.settings.group_size, self.settings.similarity, turn)
+            groups = group_similar(self.items, self.settings.group_size, self.settings.similarity, turn)
             if not self._merge_layer(writer, groups):
                 return "deadline"
             if len(groups) == 1:
@@ -142,7 +141,7 @@ class _Work(Generic[Item]):
         return "no progress"
 
     def _merge_layer(self, writer: SkillWriter, groups: Sequence[Sequence[Item]]) -> bool:
-        """Whether all groups had their turn before the deadline."""
+        """Merge the groups; return whether all were done before the deadline."""
         num_in = len(self.items)
         num_done = 0
         for group in groups:
@@ -163,7 +162,7 @@ class _Work(Generic[Item]):
         if len(group) < 2:
             return
         written = writer.merge(group, self.deadline)
-        replacements, rejects = applied_answer(group, written, self.ids, self.guard)
+        replacements, rejects = apply_answer(group, written, self.ids, self.guard)
         self.rejects += rejects
         self.items = [replacement for item in self.items for replacement in replacements.get(item.item_id, [item])]
 

@@ -1,4 +1,4 @@
-"""What a writer's answer to a group of items does to them, as far as it can be believed."""
+"""Applies a writer's answer to a group of items, after checks of each draft."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from sgsd_lightning.skills.bank import Item, Mistake, Skill
 from sgsd_lightning.skills.growth.writer import Draft, Reject, Written
 from sgsd_lightning.skills.item_ids import ItemIds
-from sgsd_lightning.skills.provenance import union_of_sources, with_sources
+from sgsd_lightning.skills.provenance import unite_sources, with_sources
 
 Guard = Callable[[Skill | Mistake], str | None]
-"""Why an item must not stand in a bank; None where it may."""
+"""Returns why an item must not be in a bank; None if it may."""
 
 
-def applied_answer(
+def apply_answer(
     group: Sequence[Item], written: Written, ids: ItemIds, guard: Guard | None = None
 ) -> tuple[dict[str, list[Item]], list[Reject]]:
-    """For the ids of items that are gone, what stands in their place; and what was rejected, with the reasons.
+    """Return for the id of each merged item the items that replace it, and the rejects with their reasons.
 
-    A merged item takes the place of the first item that it stands for; nothing takes the place of the others. A draft
-    that names only one item merges nothing, and that item keeps its own words.
+    A merged item replaces the first of its members; the other members are replaced by nothing. A draft that names a
+    single item merges nothing, and that item keeps its text.
     """
     rejects: list[Reject] = list(written.rejects)
     if len(written.drafts) > len(group):
@@ -33,9 +33,9 @@ def applied_answer(
     replacements: dict[str, list[Item]] = {}
     for draft in written.drafts:
         members = [item for item in group if item.item_id in draft.sources]
-        fault = _fault(draft, members, type(group[0]), replacements)
+        fault = _find_fault(draft, members, type(group[0]), replacements)
         if fault is None and len(members) > 1:
-            merged = _merged(draft, members, ids)
+            merged = _merge(draft, members, ids)
             fault = guard(merged) if guard else None
             if fault is None:
                 replacements |= {member.item_id: [] for member in members}
@@ -45,8 +45,8 @@ def applied_answer(
     return replacements, rejects
 
 
-def _fault(draft: Draft, members: Sequence[Item], kind: type[Item], taken: Mapping[str, Any]) -> str | None:
-    """What is wrong with a draft, None for nothing."""
+def _find_fault(draft: Draft, members: Sequence[Item], kind: type[Item], taken: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a draft; None if nothing is."""
     if draft.kind is not kind:
         return f"a {draft.kind.__name__.lower()} among items that are each a {kind.__name__.lower()}"
     fault = find_missing_text(draft.texts, kind)
@@ -67,20 +67,20 @@ def find_missing_text(record: Mapping[str, Any], kind: type[Skill] | type[Mistak
 
 
 def find_repeated_source(named: Sequence[str], taken: Container[str]) -> str | None:
-    """Return which of the named items an earlier draft of the same answer stands for; None if there is none."""
+    """Return the named item that an earlier draft of the same answer names too; None if there is none."""
     twice = [source for source in named if source in taken]
     return f"{', '.join(twice)} stand in an earlier draft of the same answer already" if twice else None
 
 
-def _merged(draft: Draft, members: Sequence[Item], ids: ItemIds) -> Item:
+def _merge(draft: Draft, members: Sequence[Item], ids: ItemIds) -> Item:
     kind = type(members[0])
     texts = {name: draft.texts[name] for name in text_fields(kind)}
     item = kind(**{kind.ID_FIELD: ids.next()}, **texts, extra=dict(draft.extra or {}))
-    return with_sources(item, union_of_sources(members))
+    return with_sources(item, unite_sources(members))
 
 
 def text_fields(kind: type[Skill] | type[Mistake]) -> list[str]:
-    """The names of what a kind of item says: its fields without id and extra."""
+    """Return the names of the text fields of a kind of item: all but its id and ``extra``."""
     return [entry.name for entry in fields(kind) if entry.name not in (kind.ID_FIELD, "extra")]
 
 

@@ -1,4 +1,4 @@
-"""A bank from candidates: both kinds merged, numbered, with a record of how."""
+"""Merges a bank of candidates: both kinds, numbered, with a record of the merge in the metadata."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sgsd_lightning.skills.growth.merge import MergeResult, MergeSettings, merge
 from sgsd_lightning.skills.growth.merge_answer import Guard
 from sgsd_lightning.skills.growth.writer import Reject, SkillWriter
 from sgsd_lightning.skills.item_ids import MISTAKE_PREFIX, SKILL_PREFIX, ItemIds
-from sgsd_lightning.skills.provenance import sources_of, with_sources
+from sgsd_lightning.skills.provenance import list_sources, with_sources
 
 METADATA_KEY = "merge"
-"""Where a bank's metadata tell of its merge; what else stands in the candidates' metadata is kept."""
+"""Key of a bank's metadata with the record of its merge; other keys of the candidates' metadata are kept."""
 
 
 def merge_candidates(
@@ -29,31 +29,31 @@ def merge_candidates(
     on_progress: Callable[[SkillBank], None] | None = None,
     on_reject: Callable[[Reject], None] | None = None,
 ) -> SkillBank:
-    """Skills merged among themselves, then mistakes, as `merge_items` does.
+    """Merge skills, then mistakes, by `merge_items`.
 
-    Items whose ids are ``gen_001`` and the like, or dynamic, keep them, so that evidence kept by id stays with them;
-    the others are numbered in order, and their old ids stand among their sources.
+    Ids such as ``gen_001`` and dynamic ids are kept, so that evidence stays with its item; the other items are numbered
+    in order, and their old ids join their sources.
 
     Args:
-        candidates: What to merge.
-        writer: Who merges; None removes duplicates only.
+        candidates: The items to merge.
+        writer: Merges groups; None removes duplicates only.
         settings: None takes the defaults.
-        source: Where the candidates come from, such as the file, for the metadata.
-        guard: Says why a merged item must not be, None where it may.
-        deadline: By `time.monotonic`: no group is started after it. None never ends.
-        on_progress: Called after each group with a bank that holds all that was reached and can be merged further.
-        on_reject: Called with each reject once its kind is done.
+        source: The origin of the candidates, such as their file, for the metadata.
+        guard: Returns why a merged item is refused, or None.
+        deadline: By `time.monotonic`; no group starts after it. None sets none.
+        on_progress: Called after each group with a bank of the current items, from which a merge can resume.
+        on_reject: Called with each reject after its kind is merged.
 
     Raises:
-        ModelUnavailableError: from the writer; ``on_progress`` has had all that was reached.
+        ModelUnavailableError: from the writer; ``on_progress`` was called with everything merged so far.
     """
     settings = settings or MergeSettings()
 
     def make_bank(skills: Sequence[Skill], mistakes: Sequence[Mistake]) -> SkillBank:
         return replace(
             candidates,
-            general_skills=_numbered(skills, SKILL_PREFIX),
-            common_mistakes=_numbered(mistakes, MISTAKE_PREFIX),
+            general_skills=_number_items(skills, SKILL_PREFIX),
+            common_mistakes=_number_items(mistakes, MISTAKE_PREFIX),
         )
 
     def merged(items: Sequence[Item], progress: Callable[[Sequence[Item]], None]) -> MergeResult[Item]:
@@ -87,17 +87,17 @@ def _record(num_in: int, result: MergeResult[Item]) -> Mapping[str, Any]:
     }
 
 
-def _numbered(items: Sequence[Item], prefix: str) -> tuple[Item, ...]:
-    """The items with ids of a bank, each with its former id or its sources on record."""
+def _number_items(items: Sequence[Item], prefix: str) -> tuple[Item, ...]:
+    """Number the items; each has its former id or its sources in its ``extra``."""
     ids = ItemIds(prefix, [item.item_id for item in items])
-    return tuple(item if _is_of_a_bank(item, prefix) else _renamed(item, ids.next()) for item in items)
+    return tuple(item if _has_bank_id(item, prefix) else _rename(item, ids.next()) for item in items)
 
 
-def _is_of_a_bank(item: Skill | Mistake, prefix: str) -> bool:
+def _has_bank_id(item: Skill | Mistake, prefix: str) -> bool:
     return is_dynamic(item.item_id) or re.fullmatch(rf"{prefix}[0-9]{{3,}}", item.item_id) is not None
 
 
-def _renamed(item: Item, new_id: str) -> Item:
-    sources = sources_of(item)
+def _rename(item: Item, new_id: str) -> Item:
+    sources = list_sources(item)
     changes: dict[str, Any] = {item.ID_FIELD: new_id}
     return with_sources(replace(item, **changes), sources)

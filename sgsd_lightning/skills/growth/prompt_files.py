@@ -1,4 +1,4 @@
-"""The prompts behind the bank, which are files: ours, or a folder of a user's that replaces any of them."""
+"""The writer's prompts: built-in files, each of which a file in a folder of the user's may replace."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sgsd_lightning.language_models.identity import digest
 from sgsd_lightning.prompts.chat import fill
+from sgsd_lightning.strict_json import read_text
 
 OUR_FOLDER = Path(__file__).resolve().parent / "prompts"
 DOMAIN_FILE = "domain.txt"
@@ -16,12 +17,12 @@ REQUIRED = {
     "merge_skills.md": ("items",),
     "merge_mistakes.md": ("items",),
 }
-"""Files, and the placeholders without which each makes no sense."""
+"""The prompt files, and the placeholders that each must contain."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompts:
-    """Texts with placeholders such as ``{problem}``; other braces stand for themselves."""
+    """Texts with placeholders such as ``{problem}``; other braces are literal."""
 
     extract_skills: str
     extract_mistakes: str
@@ -30,16 +31,16 @@ class Prompts:
 
     @property
     def digest(self) -> str:
-        """Of all texts: answers to other prompt files are other answers."""
+        """A digest of all texts, which keys cached answers."""
         return digest(asdict(self))
 
 
 def load_prompts(folder: str | None = None, domain: str | None = None) -> Prompts:
-    """Our prompts, each replaced by the file of its name in ``folder`` where there is one.
+    """Load the built-in prompts, each replaced by the file of its name in ``folder`` if there is one.
 
     Args:
-        folder: None takes ours.
-        domain: What ``{domain}`` stands for; None takes ``domain.txt``.
+        folder: None takes the built-in prompts only.
+        domain: The text for ``{domain}``; None takes ``domain.txt``.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -61,4 +62,4 @@ def load_prompts(folder: str | None = None, domain: str | None = None) -> Prompt
 def _read(name: str, folder: str | None) -> tuple[str, Path]:
     own = None if folder is None else Path(folder) / name
     path = own if own is not None and own.is_file() else OUR_FOLDER / name
-    return path.read_text(encoding="utf-8"), path
+    return read_text(path), path

@@ -1,4 +1,4 @@
-"""The contract of a skill writer: memories in, drafts of skills and mistakes out; many items in, fewer out."""
+"""The contract of a skill writer: it drafts items from memories, and merges items."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ MAX_DRAFTS = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """An item that a writer proposes, before it has an id."""
+    """An item without an id, as a writer proposes it."""
 
     kind: type[Skill] | type[Mistake]
     texts: Mapping[str, str]
-    """The kind's text fields without its id, every one of them non-empty."""
+    """The text fields of the kind, each of them non-empty."""
     sources: tuple[str, ...]
     """Ids of the memories, or of the merged items, that it comes from; never empty."""
     extra: Mapping[str, Any] | None = None
-    """What else is to stand in the item."""
+    """Further keys of the item."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reject:
-    """Something that a writer or a guard could not use."""
+    """An answer or a draft that could not be used."""
 
     sources: tuple[str, ...]
     """Ids of the memories or items that it comes from."""
     reason: str
     text: str
-    """What was said: a language model's whole answer, or the draft's text."""
+    """The language model's whole answer, or the draft's text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """What came of one memory, or of one group of items."""
+    """The drafts and rejects from one memory, or from one group of items."""
 
     sources: tuple[str, ...]
     """Ids of the memories or items that were shown."""
@@ -58,30 +58,30 @@ class SkillWriter(ABC):
 
     @abstractmethod
     def extract(self, memories: Sequence[Memory], deadline: float | None = None) -> Iterator[Written]:
-        """One result a memory, each as soon as it is there, in any order.
+        """Yield one result per memory as it arrives, in any order.
 
-        A success yields at most ``MAX_DRAFTS`` drafts of skills, a failure as many of mistakes. What cannot be used is
-        a reject with the reason; nothing is raised for it.
+        A success yields at most ``MAX_DRAFTS`` drafts of skills, a failure as many of mistakes. An unusable answer is a
+        reject with its reason, not an error.
 
         Args:
-            memories: What to write from.
-            deadline: By `time.monotonic`: memories not done by then get a reject that says so. None waits.
+            memories: Successes and failures.
+            deadline: By `time.monotonic`; memories that are not done by then get a reject. None sets none.
 
         Raises:
-            ModelUnavailableError: when no answer can be had at all (an endpoint that refuses, no such model).
+            ModelUnavailableError: when no memory can be answered, such as for a wrong key or an unknown model.
         """
 
     @abstractmethod
     def merge(self, items: Sequence[Skill] | Sequence[Mistake], deadline: float | None = None) -> Written:
-        """Fewer items that say the same as these, all of one kind.
+        """Merge items of one kind into fewer drafts.
 
-        Each draft names in ``sources`` the ids of the items that it stands for. Items that no draft names are kept as
-        they are by the caller, so that a bad answer loses nothing.
+        Each draft names in ``sources`` the ids of the items that it replaces. The caller keeps items that no draft
+        names, so that a bad answer loses nothing.
         """
 
     def attach(self, model: Any, tokenizer: Any) -> None:
-        """Take the policy that is being trained, for writers that use it; called once it is loaded."""
+        """Receive the policy that is being trained, once it is loaded, for writers that use it."""
 
     def session(self) -> AbstractContextManager[None]:
-        """Entered by every process around the calls above, which only the first process makes: for collectives."""
+        """Return a context, for collectives, that all processes enter while the first one makes the calls above."""
         return nullcontext()

@@ -1,1 +1,1 @@
-"""Guards against items that give an answer away."""
+"""Guards against items that reveal an answer or an evaluation problem."""

@@ -1,13 +1,12 @@
-r"""Whether a text gives an answer away: numbers by their value, everything else by its spelling.
+r"""Detects answers in texts: numbers by value, everything else by spelling.
 
 A number counts where it stands by itself: 12 is in "12", "12.0", "1/4 of 48 is 12", ``\frac{24}{2}`` and "12 cm",
-not in "120", "1.2", ``x_{12}``, ``x^12`` or "12x", which name another thing. Signs are not compared: who reads 12 has
--12 all but given. Numbers written as words are not read.
+not in "120", "1.2", ``x_{12}``, ``x^12`` or "12x", which mean something else. Signs are ignored: 12 all but
+reveals -12. Numbers written as words are not recognised.
 
-Nothing is too small to count: an item that says "divide by 2" is refused where the answer is 2. Whoever wrote it saw
-the answer, and an item is worth less than a bank that can be trusted. The price is small: of the published candidates
-about 1 skill in 70 and 1 mistake in 14 names a given one-digit answer of some other problem, as
-benchmarks/merge_banks.py measures.
+Small numbers count too: "divide by 2" is refused if the answer is 2, since its writer saw the answer and one item is
+worth less than a bank that can be trusted. Few items are lost: of the published candidates about 1 skill in 70 and 1
+mistake in 14 contains a given one-digit answer of another problem (benchmarks/merge_banks.py).
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _SAME = {
 }
 
 
-def answer_in(texts: Iterable[str], answer: str) -> bool:
+def contains_answer(texts: Iterable[str], answer: str) -> bool:
     """Whether one of the texts contains the answer, as this file's first lines define it; never for an empty answer."""
     answer = _plain(answer)
     if match := _ASSIGNMENT.fullmatch(answer):
@@ -53,24 +52,24 @@ def answer_in(texts: Iterable[str], answer: str) -> bool:
     value = number_of(answer)
     plain = [_plain(text) for text in texts]
     if value is not None:
-        return any(value in numbers_in(text) for text in plain)
+        return any(value in find_numbers(text) for text in plain)
     pattern = _spelling(answer)
     return pattern is not None and any(pattern.search(_one_line(text)) for text in plain)
 
 
 def number_of(answer: str) -> Fraction | None:
-    """The value without its sign of an answer that is one number, with or without a unit; None for other answers."""
+    """Return the absolute value of an answer that is one number, with or without a unit; None for other answers."""
     bare = _UNIT.sub(" ", answer).strip().removeprefix("-").removeprefix("+").strip().rstrip(".")
     match = _NUMBER.fullmatch(bare)
-    return _value(match) if match else None
+    return _parse_value(match) if match else None
 
 
-def numbers_in(text: str) -> set[Fraction]:
-    """The values, without sign, of the numbers that stand by themselves in a text."""
-    return {value for match in _NUMBER.finditer(text) if (value := _value(match)) is not None}
+def find_numbers(text: str) -> set[Fraction]:
+    """Return the absolute values of the numbers that stand by themselves in a text."""
+    return {value for match in _NUMBER.finditer(text) if (value := _parse_value(match)) is not None}
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
+def _parse_value(match: re.Match[str]) -> Fraction | None:
     *parts, digits = match.groups()
     if digits is not None:
         return Fraction(digits.replace(",", ""))
@@ -84,13 +83,13 @@ def _plain(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A text in the spelling in which answers are looked for: no text commands, fractions with a slash, no braces."""
+    """Normalise a text for the search of answers: no text commands, fractions with a slash, no braces."""
     text = _FRACTION_OF_ANYTHING.sub(r"\1/\2", _TEXT_COMMAND.sub(r"\1", text))
     return text.replace("\\", "").replace("{", " ").replace("}", " ")
 
 
 def _spelling(answer: str) -> re.Pattern[str] | None:
-    """The answer's words and signs in a row, whatever the spaces; letters in either case, but for a single letter."""
+    """Return a pattern of the answer's words and signs in a row: any spaces; any case, but for a single letter."""
     tokens = _TOKEN.findall(_one_line(answer))
     if not any(token.isalnum() for token in tokens):
         return None

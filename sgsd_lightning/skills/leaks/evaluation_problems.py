@@ -1,4 +1,4 @@
-"""Evaluation problems, and whether a text is one of them or repeats words of one."""
+"""Evaluation problems: detects texts that are one of them, or share a run of words with one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+
+from sgsd_lightning.types.arguments import require_at_least
 
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\*?")
 _LAYOUT = re.compile(r"\\(?:left|right|[bB]igg?|displaystyle|textstyle|q?quad|(?:no)?limits)(?![A-Za-z])|\\[,;:! ]")
@@ -25,13 +27,13 @@ _SAME = {
 _OPERATORS = frozenset("+-*/=<>^_")
 
 MIN_WORDS = 3
-"""A shorter evaluation problem is too little to be recognised inside another text."""
+"""Evaluation problems with fewer words are not searched for inside other texts."""
 MAX_SHARING = 2
-"""Words that stand in a row in more evaluation problems than this are a turn of phrase, as AIME's problems end in."""
+"""A run of words in more evaluation problems than this is a stock phrase, such as the last sentence of AIME's."""
 
 
-def normalised_problem_text(text: str) -> str:
-    """A problem without what makes no difference to it: case, spaces, LaTeX's delimiters and layout, punctuation.
+def normalise_problem_text(text: str) -> str:
+    """Normalise a problem: without case, spaces, LaTeX delimiters and layout, and punctuation.
 
     Numbers, names and operators stay, one space between each.
     """
@@ -41,26 +43,24 @@ def normalised_problem_text(text: str) -> str:
     return " ".join(token for token in tokens if token in _OPERATORS or token.isalnum())
 
 
-def words_of(text: str) -> list[str]:
-    """The words, numbers and letters of a text as `normalised_problem_text` has them, without operators."""
-    return [token for token in normalised_problem_text(text).split() if token not in _OPERATORS]
+def split_words(text: str) -> list[str]:
+    """Split a text into the words, numbers and letters of `normalise_problem_text`, without operators."""
+    return [token for token in normalise_problem_text(text).split() if token not in _OPERATORS]
 
 
 class EvaluationProblems:
-    """Texts that must neither be trained on nor shown to a policy; made once, asked often.
+    """The problems of evaluations, which must neither be trained on nor shown to a policy; an index to search.
 
     Args:
         texts: the problems' texts.
-        ngram_words: how many words in a row make an overlap. A problem of fewer words overlaps where all of it, at
-            least ``MIN_WORDS``, stands in a text. Runs that more than ``MAX_SHARING`` of the problems share do not
-            count.
+        ngram_words: the length of a run of words that makes an overlap. A shorter problem overlaps with a text that
+            contains all its words, at least ``MIN_WORDS``. Runs in more than ``MAX_SHARING`` problems do not count.
     """
 
     def __init__(self, texts: Iterable[str] = (), ngram_words: int = 8) -> None:
-        if ngram_words < MIN_WORDS:
-            raise ValueError(f"leaks.ngram_words must be at least {MIN_WORDS}; got {ngram_words}")
+        require_at_least(MIN_WORDS, "leaks.ngram_words", ngram_words)
         self.ngram_words = ngram_words
-        problems = {normalised_problem_text(text) for text in texts} - {""}
+        problems = {normalise_problem_text(text) for text in texts} - {""}
         self._whole = frozenset(problems)
         counts: Counter[int] = Counter()
         lengths = set()
@@ -74,18 +74,18 @@ class EvaluationProblems:
         self._lengths = sorted(lengths)
 
     def __len__(self) -> int:
-        """How many different problems there are."""
+        """The number of different problems."""
         return len(self._whole)
 
     def contains(self, text: str) -> bool:
-        """Whether a problem's text is one of these, whatever its spelling."""
-        return normalised_problem_text(text) in self._whole
+        """Whether a text is one of these problems after normalisation."""
+        return normalise_problem_text(text) in self._whole
 
     def overlap(self, text: str) -> str | None:
-        """The first words in a row that the text has in common with one of these problems; None for none."""
+        """Return the first run of words that a text shares with one of these problems; None without one."""
         if not self._runs:
             return None
-        words = words_of(text)
+        words = split_words(text)
         for length in self._lengths:
             for run in _runs(words, length):
                 if hash(run) in self._runs:

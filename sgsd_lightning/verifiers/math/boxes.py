@@ -9,7 +9,7 @@ from sgsd_lightning.verifiers.math.labels import split_label
 from sgsd_lightning.verifiers.math.normalization import MAX_LENGTH, is_same_text, normalize
 
 CUT_OFF = "\x00"
-"""Instead of an answer: the last one has begun and not ended."""
+"""Stands for the content of a last box that is not closed."""
 BOX = re.compile(r"\\(?:boxed|fbox)(?:(?=[{\d])|\s+(?=[{\d.-]|[A-Z](?!\w)))")
 BARE_BOX = re.compile(r"-?(?:[\d./]+|[A-Z](?!\w))")
 INNER_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
@@ -30,10 +30,10 @@ PART = re.compile(r"(?:^|\s|\*)\(?(?:[b-h]|i{2,3}|iv|v)\)|\b(?:part|case|problem
 
 
 def boxed_answer(text: str) -> str | None:
-    """What the boxes say, several of them joined by commas; None where there are none, CUT_OFF where the last is open.
+    """Return the contents of the boxes, joined by commas; None without a box, CUT_OFF if the last is not closed.
 
-    Placeholders such as ``answer`` and empty boxes do not count. A box before words that take it back does not count
-    either, nor does one whose value is in another box already.
+    Empty boxes and placeholders such as ``answer`` do not count, nor do boxes before words that retract them, nor
+    repeated values.
     """
     boxes = list(BOX.finditer(text))
     if not boxes:
@@ -85,7 +85,7 @@ def _is_same(content: str, other: str) -> bool:
 
 
 def _closing_braces(text: str) -> dict[int, int]:
-    r"""Where each brace that closes does so; ``\{`` and ``\}`` are characters, not braces."""
+    r"""Map the position of each opening brace to that of its closing one; ``\{`` and ``\}`` are no braces."""
     closing: dict[int, int] = {}
     is_open: list[int] = []
     for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):

@@ -1,7 +1,7 @@
-r"""Published answers that lost letters on their way: ``\frac{100a}{100-}`` for ``\frac{100a}{100-a}``.
+r"""Published answers that lost letters in conversion: ``\frac{100a}{100-}`` for ``\frac{100a}{100-a}``.
 
-Large public sets of problems have them, since a converter dropped lone letters. A prediction is right if it is the
-published answer with those letters put back.
+Large public problem sets have such answers, because a converter dropped single letters. A prediction is right if it
+is the published answer with letters in the gaps.
 """
 
 from __future__ import annotations

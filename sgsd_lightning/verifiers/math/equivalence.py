@@ -1,4 +1,4 @@
-"""Whether two spellings are one answer: cheap exact rules first, expressions in a process that can be killed after."""
+"""Equality of answers: cheap exact rules first, then expressions in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgsd_lightning.verifiers.math.normalization import (
     is_same_text,
     normalize,
 )
-from sgsd_lightning.verifiers.math.process import JUDGE, TimeBudget
+from sgsd_lightning.verifiers.math.process import MATH_PROCESS, TimeBudget
 from sgsd_lightning.verifiers.math.sentences import only_expression
 from sgsd_lightning.verifiers.math.structure import as_intersection, as_union, bracketed, elements
 from sgsd_lightning.verifiers.math.units import counted_noun, split_unit
@@ -33,7 +33,7 @@ IN_BASE = re.compile(r"(\w+)_(?:\{(\d+)\}|(\d+))")
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One value of an answer, with the label before it and the unit after it."""
+    """One value of an answer, with its label and its unit."""
 
     text: str
     label: Label | None
@@ -46,16 +46,16 @@ class Element:
 def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) -> bool:
     """Whether a predicted answer has the value of the published one.
 
-    Never hangs and raises for no text, from any thread or process: what takes longer than the limit is not equal.
-    Symmetric, but for published answers that lost letters (:mod:`sgsd_lightning.verifiers.math.damage`). A list without
-    brackets is a set unless labels tell its values apart; labels and units count where both sides have them; ``50%`` is
-    50 and is 1/2, and ``90°`` is 90 and is pi/2.
+    Never hangs and never raises for any text, in any thread or process: a comparison that exceeds the limit is False.
+    Symmetric, except for published answers that lost letters (:mod:`sgsd_lightning.verifiers.math.damage`). A list
+    without brackets is a set unless labels tell its values apart; labels and units count if both sides have them;
+    ``50%`` equals 50 and 1/2, and ``90°`` equals 90 and pi/2.
 
     Args:
         predicted: as a completion spells it.
         answer: as the data set spells it.
-        time_limit_s: the longest that the comparison of expressions may take, in seconds. Threads that wait for
-            another's comparison wait longer.
+        time_limit_s: time limit of the comparison of expressions, in seconds; the time spent waiting for other threads'
+            comparisons is extra.
 
     Raises:
         RuntimeError: if math-verify is not installed.
@@ -86,7 +86,7 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
 
 
 def _readings(text: str) -> list[str]:
-    """``100,200,300`` is a list and a number."""
+    """Return the readings of a text: ``100,200,300`` is a list and a number."""
     is_both = "," in text and exact_number(text) is not None
     return [text, text.replace(",", "")] if is_both else [text]
 
@@ -113,14 +113,14 @@ def _element(text: str, is_counted: bool = False) -> Element:
 
 
 def _equal_elements(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
-    """Values equal, and so the labels and units, where both have one."""
+    """Whether the values are equal, and the labels and units where both sides have one."""
     if not same_label(predicted.label, answer.label):
-        return _are_relations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+        return _are_relations(predicted, answer) and _judge_expressions(predicted.text, answer.text, budget)
     if is_same_text(predicted.labelled, answer.labelled):
         return True
     if _equal_quantities(predicted, answer, budget):
         return True
-    return _are_relations(predicted, answer) and _judge(predicted.text, answer.text, budget)
+    return _are_relations(predicted, answer) and _judge_expressions(predicted.text, answer.text, budget)
 
 
 def _are_relations(predicted: Element, answer: Element) -> bool:
@@ -137,7 +137,7 @@ def _equal_quantities(predicted: Element, answer: Element, budget: TimeBudget) -
     if "degree" in units and units[0] != units[1] and units[0] in (None, "degree", "radian"):
         degrees, other = (predicted, answer) if predicted.unit == "degree" else (answer, predicted)
         if other.unit in (None, "radian") and (other.unit or IN_RADIANS.search(other.value)):
-            return _judge(rf"({degrees.value}) \cdot \pi / 180", other.value, budget)
+            return _judge_expressions(rf"({degrees.value}) \cdot \pi / 180", other.value, budget)
     if None not in units and units[0] != units[1]:
         return False
     return _equal_values(predicted.value, answer.value, budget)
@@ -160,18 +160,21 @@ def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
     single = [kind[1][0] if kind and kind[0] == SETS and len(kind[1]) == 1 else None for kind in brackets]
     if any(single):
         return _equal(single[0] or predicted, single[1] or answer, budget)
-    return _judge(predicted, answer, budget)
+    return _judge_expressions(predicted, answer, budget)
 
 
 def _list_in_brackets(text: str) -> tuple[str, list[str]] | None:
-    """As :func:`bracketed`, but None for a set that is given by a condition."""
+    """Do as :func:`bracketed`, but return None for a set that is given by a condition."""
     kind = bracketed(text)
     return None if kind is None or (kind[0] == SETS and CONDITIONAL.search(kind[1][0])) else kind
 
 
 def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
-    """Lists without brackets, one of them perhaps against a tuple or set."""
-    (predicted, is_tuple), (answer, is_other_tuple) = _opened(predicted, answer), _opened(answer, predicted)
+    """Compare lists without brackets; one side may be a tuple or a set."""
+    (predicted, is_tuple), (answer, is_other_tuple) = (
+        _open_brackets(predicted, answer),
+        _open_brackets(answer, predicted),
+    )
     if len(predicted) != len(answer):
         return _equal_as_sets(predicted, answer, budget)
     labels = [[_element(part, is_counted=True).label for part in side] for side in (predicted, answer)]
@@ -182,18 +185,18 @@ def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) ->
 
 
 def _equal_as_sets(predicted: list[str], answer: list[str], budget: TimeBudget) -> bool:
-    """Lists of relations as the set of what satisfies one of them or, failing that, all of them."""
+    """Compare lists of relations as the union or, failing that, the intersection of their solutions."""
     if not all(len(side) == 1 or as_union(side) or as_intersection(side) for side in (predicted, answer)):
         return False
     for as_set in (as_union, as_intersection):
         sets = [as_set(side) if len(side) > 1 else side[0] for side in (predicted, answer)]
-        if sets[0] and sets[1] and _judge(sets[0], sets[1], budget):
+        if sets[0] and sets[1] and _judge_expressions(sets[0], sets[1], budget):
             return True
     return False
 
 
-def _opened(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
-    """The elements of a lone tuple or set where the other side lists its own without brackets; whether order counts."""
+def _open_brackets(parts: list[str], other: list[str]) -> tuple[list[str], bool]:
+    """Open a lone tuple or set if the other side is a bare list; return the elements and whether order counts."""
     if len(parts) > 1 or len(other) == 1:
         return parts, False
     kind = bracketed(split_label(parts[0])[1])
@@ -221,7 +224,7 @@ def _equal_parted(part: str, other: str, budget: TimeBudget) -> bool:
     return _equal_elements(_element(part, is_counted=True), _element(other, is_counted=True), budget)
 
 
-def _judge(predicted: str, answer: str, budget: TimeBudget) -> bool:
+def _judge_expressions(predicted: str, answer: str, budget: TimeBudget) -> bool:
     if has_words(predicted) or has_words(answer) or not (predicted and answer):
         return False
-    return JUDGE.is_equivalent(predicted, answer, budget)
+    return MATH_PROCESS.is_equivalent(predicted, answer, budget)

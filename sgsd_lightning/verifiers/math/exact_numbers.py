@@ -1,4 +1,4 @@
-"""Numbers whose value is plain from their spelling, read exactly and without any library."""
+"""Exact values of plainly spelt numbers, without any library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIXED = re.compile(rf"{SIGN}(\d+)\s*(?:\\frac\s*\{{(\d+)\}}\s*\{{(\d+)\}}|\s(\d+
 
 
 def exact_number(text: str) -> Fraction | None:
-    r"""The value of an integer, (repeating) decimal, ``1.5e-3``, fraction of integers or mixed number.
+    r"""Return the value of an integer, (repeating) decimal, ``1.5e-3``, fraction of integers or mixed number.
 
     None for any other text.
 
@@ -31,19 +31,19 @@ def exact_number(text: str) -> Fraction | None:
     if match := NUMBER.fullmatch(text):
         sign, whole, decimals, bare = match.groups()
         digits = re.sub("[, ]", "", whole or "0")
-        return _signed(sign, Fraction(f"{digits}.{decimals or bare or '0'}"))
+        return _apply_sign(sign, Fraction(f"{digits}.{decimals or bare or '0'}"))
     if match := SCIENTIFIC.fullmatch(text):
-        return _signed(match[1], Fraction(f"{match[2]}e{match[3]}"))
+        return _apply_sign(match[1], Fraction(f"{match[2]}e{match[3]}"))
     if match := REPEATING.fullmatch(text) or ENDLESS.fullmatch(text):
         return _repeating(match)
     if match := FRACTION.fullmatch(text):
         sign, *parts = match.groups()
         top, bottom = (int(part) for part in parts if part is not None)
-        return _signed(sign, Fraction(top, bottom)) if bottom else None
+        return _apply_sign(sign, Fraction(top, bottom)) if bottom else None
     if match := MIXED.fullmatch(text):
         sign, *parts = match.groups()
         whole_part, top, bottom = (int(part) for part in parts if part is not None)
-        return _signed(sign, whole_part + Fraction(top, bottom)) if bottom else None
+        return _apply_sign(sign, whole_part + Fraction(top, bottom)) if bottom else None
     return None
 
 
@@ -57,11 +57,11 @@ def _repeating(match: re.Match[str]) -> Fraction | None:
     else:
         period = re.sub(r"\D", "", next(group for group in periods if group))
     repeated = Fraction(int(period), 10 ** len(period) - 1) / 10 ** len(decimals)
-    return _signed(sign, Fraction(f"{before or '0'}.{decimals or '0'}") + repeated)
+    return _apply_sign(sign, Fraction(f"{before or '0'}.{decimals or '0'}") + repeated)
 
 
 def _period(decimals: str) -> tuple[str, str] | None:
-    """What stands before the period of ``1666...``, and the period; None where what is shown does not repeat."""
+    """Split the digits ``1666`` of ``0.1666...`` into those before the period and the period; None if none repeat."""
     for length in range(1, len(decimals) // 2 + 1):
         period = decimals[-length:]
         num = 0
@@ -73,5 +73,5 @@ def _period(decimals: str) -> tuple[str, str] | None:
     return None
 
 
-def _signed(sign: str, value: Fraction) -> Fraction:
+def _apply_sign(sign: str, value: Fraction) -> Fraction:
     return -value if sign == "-" else value

@@ -1,4 +1,4 @@
-"""Where a completion says its answer: in a box, in an answer tag, or after the words "the answer is"."""
+"""Extracts a completion's answer: from a box, an answer tag, or the words "the answer is"."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ WORDS_IN_A_RESULT = 3
 
 
 def extract_answer(text: str) -> str | None:
-    r"""The answer that a completion ends with, as it spells it; None where there is none.
+    r"""Return the final answer of a completion, as it is spelt; None if there is none.
 
     In this order: the ``\boxed{...}`` (``\fbox{...}`` and the brace-less ``\boxed 5`` too), several of them as one list
-    unless words such as "so" or "wait" between them take the earlier ones back; the last ``<answer>...</answer>``; the
+    unless words such as "so" or "wait" between them retract the earlier ones; the last ``<answer>...</answer>``; the
     last ``Answer: ...``, ``the answer is ...`` or ``#### ...`` up to the end of its sentence or line, or the line or
-    displayed formula below. Where the last of these is cut off, an earlier one is not taken instead. Nothing in
-    thinking that never ends counts, and what is in thinking counts only where nothing follows it. An empty box, tag or
-    line is no answer. Takes time linear in the text.
+    displayed formula below. If the last of these is cut off, no earlier one is taken instead. Unfinished
+    thinking does not count, and finished thinking counts only if nothing follows it. An empty box, tag or line is no
+    answer. Takes time linear in the text.
     """
     thinking, said = _split_thinking(text)
     return _answer(said) if said.strip() or not thinking else _answer(thinking)
 
 
 def _split_thinking(text: str) -> tuple[str, str]:
-    """What was thought, and what was said: before thinking that never ends, or else after the last that does."""
+    """Return the thinking and the reply: the text before unfinished thinking, else after the last finished one."""
     tags = list(THINKING.finditer(text))
     if not tags:
         return "", text
@@ -95,7 +95,7 @@ def _is_prose(text: str, heading: re.Match[str]) -> bool:
 
 
 def _below(text: str, start: int) -> str:
-    """The rest of the line, or else the next line or displayed formula."""
+    """Return the rest of the line or, if that is empty, the next line or displayed formula."""
     while start < len(text) and (text[start] in LINE_EDGES or text[start] == "\n"):
         start += 1
     for opening, closing in DISPLAYS:

@@ -60,7 +60,7 @@ class Label:
     text: str
 
     def agrees(self, other: Label) -> bool:
-        """Whether both may name the same: ``x`` and ``x_1`` do, ``x_1`` and ``x_2`` do not."""
+        """Whether both may name the same thing: ``x`` and ``x_1`` do, ``x_1`` and ``x_2`` do not."""
         if self.text == other.text or self.kind != other.kind:
             return self.kind == other.kind
         if self.kind == "word":
@@ -85,9 +85,9 @@ class Label:
 
 
 def split_label(text: str) -> tuple[Label | None, str]:
-    r"""The label and the value of one element; None where there is no label, or one that says nothing.
+    r"""Split one element into label and value; the label is None if there is none, or an uninformative one.
 
-    A function or sequence that is constant keeps its left side, for ``f(x) = 0`` is not the value 0.
+    A constant function or sequence keeps its left side, because ``f(x) = 0`` is not the value 0.
     """
     text = text.strip()
     item = _item(text)
@@ -106,7 +106,7 @@ def split_label(text: str) -> tuple[Label | None, str]:
 
 
 def is_assignment(text: str) -> bool:
-    """Whether a text is one side of ``=`` that may name a value."""
+    """Whether a text may name a value, as the left side of ``=`` does."""
     return ASSIGNED.fullmatch(text.strip() + "=", endpos=len(text.strip()) + 1) is not None or _is_name(text)
 
 

@@ -1,8 +1,8 @@
-"""Tables of words that are written as a line."""
+"""Word lists, written as a string for the sake of short tables."""
 
 from __future__ import annotations
 
 
 def listed(words: str) -> list[str]:
-    """The words between the spaces."""
+    """Split a string at its spaces."""
     return words.split()

@@ -1,4 +1,4 @@
-"""Which values of two lists belong together: a label belongs to its value."""
+"""Matches the values of two lists by their labels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ INDEXED = re.compile(r"(.+)_\{?(\d+)\}?")
 
 
 def same_label(label: Label | None, other: Label | None) -> bool:
-    """Whether two labels do not contradict each other: one without counterpart or of another kind does not."""
+    """Whether two labels are compatible; a missing label, or one of another kind, is compatible with any."""
     return label is None or other is None or label.kind != other.kind or label.agrees(other)
 
 
 def order_counts(labels: Sequence[Label | None], others: Sequence[Label | None]) -> bool:
     """Whether two lists are compared by position.
 
-    They are where labels tell values apart and the other side's labels are missing, or of another kind, so that they
-    cannot say which value is meant. ``x_1`` and ``x_2``, the roots of one equation, do not tell their values apart.
+    True if labels distinguish the values of one side and the other side's labels are missing or of another kind, so
+    that they cannot match values. ``x_1`` and ``x_2``, the roots of one equation, do not distinguish values.
     """
     if None not in labels and None not in others:
         kinds = {label.kind for label in [*labels, *others] if label is not None}
@@ -28,7 +28,7 @@ def order_counts(labels: Sequence[Label | None], others: Sequence[Label | None])
 
 
 def _num_distinct(labels: Sequence[Label | None]) -> int:
-    """How many values the labels tell apart; one where they number roots from 1 on."""
+    """Count the values that the labels distinguish; 1 if they number roots from 1 on."""
     named = [label for label in labels if label is not None]
     found = [INDEXED.fullmatch(label.text) for label in named]
     indexed = [(match[1], int(match[2])) for match in found if match]

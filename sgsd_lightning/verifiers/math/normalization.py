@@ -1,4 +1,4 @@
-"""One spelling for one value: what is cheap to unify before expressions are compared, and what math-verify lacks.
+"""Normalises spellings before expressions are compared: cheap rewrites, and those that math-verify lacks.
 
 Order and structure stay, and nothing is evaluated.
 """
@@ -109,10 +109,10 @@ ALIGNED = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|array|cases|gathe
 
 
 def normalize(text: str) -> str:
-    """The same value in a plainer spelling: wrappers, qualifiers and typographic variants gone, ``and`` a comma."""
+    """Rewrite a text more plainly: without wrappers, qualifiers and typographic variants, ``and`` as a comma."""
     text = unwrap(_plain_characters(text))
     text = re.sub(r"\\?\$\s*(?=[\d.])", "€€", text).replace("$", " ").replace("€€", r"\$")
-    text = _in_lines(text)
+    text = _join_lines(text)
     for pattern, replacement in SPELLINGS:
         text = pattern.sub(replacement, text)
     text = in_symbols(unwrap(text.replace(r"\(", " ").replace(r"\)", " ")))
@@ -127,9 +127,9 @@ def normalize(text: str) -> str:
 
 
 def ungroup(text: str) -> str:
-    """Numbers without thousands separators, where a list cannot be meant.
+    """Remove thousands separators, unless the text may be a list.
 
-    Several separators without spaces group digits; a single one does where the other parts are set off by spaces.
+    Several separators without spaces group digits; a single one does if the other parts are separated by spaces.
     """
     if text[:1] not in tuple("([{") and not text.startswith(r"\{") and re.search(r"[,;]\s", text):
         text = ONE_GROUP.sub(lambda match: match[0].replace(",", ""), text)
@@ -139,14 +139,14 @@ def ungroup(text: str) -> str:
 
 
 def choices(text: str) -> frozenset[str] | None:
-    """The letters of ``A, C`` or ``AC``; None for any other text."""
+    """Return the letters of ``A, C`` or ``AC``; None for any other text."""
     text = unwrap(TEXT_COMMAND.sub(r"\1", unwrap(text)))
     letters = re.findall("[A-H]", text) if SEVERAL_CHOICES.fullmatch(text) else []
     return frozenset(letters) if letters and len(set(letters)) == len(letters) else None
 
 
-def _in_lines(text: str) -> str:
-    """Aligned lines as a list: a chain of equations or relations written downwards is one chain."""
+def _join_lines(text: str) -> str:
+    """Join aligned lines into a list; a chain of equations or relations written downwards is one chain."""
     if not ALIGNED.search(text):
         return text
     lines = [line.replace("&", " ").strip() for line in ALIGNED.sub(" ", text).split(r"\\")]
@@ -158,7 +158,7 @@ def _in_lines(text: str) -> str:
 
 
 def unwrap(text: str) -> str:
-    r"""Without ``$...$``, ``\(...\)``, ``\text{...}`` and the like around the whole, and without a full stop."""
+    r"""Remove ``$...$``, ``\(...\)``, ``\text{...}`` and the like around the whole text, and a full stop."""
     for _ in range(4):
         text = text.strip().removesuffix(".").strip()
         inner = next((match[1] for wrapper in WRAPPERS if (match := wrapper.fullmatch(text))), None)
@@ -169,7 +169,7 @@ def unwrap(text: str) -> str:
 
 
 def compact(text: str) -> str:
-    """Without needless spaces and braces, and with ``;`` as ``,``: equal strings are equal values."""
+    """Remove needless spaces and braces, and write ``;`` as ``,``: equal results are equal values."""
     text = re.sub(r"\s*([-+*/=<>(),_^{}\[\]|:!])\s*", r"\1", text.replace(";", ","))
     text = re.sub(r"(\\[a-zA-Z]+) (?![a-zA-Z])", r"\1", text)
     text = re.sub(r"(?<=\d) (?=[a-zA-Z\\])|(?<![a-zA-Z]) (?=\\)", "", text)
@@ -177,7 +177,7 @@ def compact(text: str) -> str:
 
 
 def is_same_text(text: str, other: str) -> bool:
-    """Whether two normalised texts are one but for spaces, and for capitals where they are words and not symbols."""
+    """Whether two normalised texts are equal up to spaces, and up to case in words (not in symbols)."""
     text, other = compact(text), compact(other)
     if text == other:
         return bool(text)
@@ -187,9 +187,9 @@ def is_same_text(text: str, other: str) -> bool:
 
 
 def has_words(text: str) -> bool:
-    r"""Whether a text says something in words: a run of four letters that is no function's name and no command.
+    r"""Whether a text has a word: four letters in a row that are no function's name and no command.
 
-    math-verify would read a word as a product of its letters, and so "listen" as "silent".
+    math-verify reads a word as the product of its letters, so that "listen" equals "silent".
     """
     return any(word.lower() not in FUNCTIONS for word in WORD.findall(COMMAND.sub(" ", text))) or any(
         len(words.strip()) > 3 for words in TEXT_COMMAND.findall(text)
@@ -197,7 +197,7 @@ def has_words(text: str) -> bool:
 
 
 def choice(text: str) -> tuple[str | None, str]:
-    """The letter of ``B``, ``(B)``, ``B. 12`` or ``(B) 12``, and the text that follows it; None where there is none."""
+    """Return the letter of ``B``, ``(B)``, ``B. 12`` or ``(B) 12``, or None, and the text that follows it."""
     text = unwrap(TEXT_COMMAND.sub(r"\1", unwrap(text)))
     if match := CHOICE.fullmatch(text):
         return match[1], ""

@@ -1,4 +1,4 @@
-"""Expressions compared in processes that can be killed: none of them can hang or crash the run."""
+"""Compares expressions in worker processes that can be killed, so that none can hang or crash the run."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Value = TypeVar("Value")
 NUM_CACHED = 4096
 MAX_WORKERS = 8
 PATIENCE_S = 0.25
-"""How long a worker may be at one question before another worker is started beside it: easy questions share one."""
+"""Seconds that a worker may take for one question before another worker starts, so that easy questions share one."""
 
 
 class TimeBudget:
-    """The time that one question may still take, over all the comparisons that it needs, in seconds."""
+    """The remaining time of one question in seconds, over all comparisons that it needs."""
 
     def __init__(self, time_limit_s: float) -> None:
         self.remaining_s = time_limit_s
 
 
-class Judge:
-    """Asks worker processes whether two expressions are equivalent, and kills one that takes too long.
+class MathProcess:
+    """Asks worker processes whether two expressions are equivalent, and kills a worker that takes too long.
 
-    The first worker starts on first use, and others, up to ``MAX_WORKERS``, while all are busy: hard comparisons of
-    several threads cost their time limit side by side. Waiting for a worker is not counted as time. A forked child
-    starts workers of its own. They are plain subprocesses, which daemonic processes may have too. Judgements are
-    remembered, the failed ones included. Linux and macOS.
+    The first worker starts on first use, further ones, up to ``MAX_WORKERS``, while all are busy: hard comparisons of
+    several threads run in parallel. Waiting for a worker does not count towards the time limit. A forked child starts
+    its own workers. Workers are plain subprocesses, which daemonic processes may start too. Results are cached, those
+    of comparisons that ran out of time included. Linux and macOS.
     """
 
     def __init__(self) -> None:
         self.num_timeouts = 0
-        """Comparisons that ran out of time so far, in this process."""
+        """Comparisons of this process that ran out of time."""
         self.num_crashes = 0
-        """Comparisons that ended the worker so far, out of memory for instance, in this process."""
+        """Comparisons of this process that ended the worker, such as for lack of memory."""
         self._changed = threading.Condition()
         self._idle: list[WorkerProcess] = []
         self._busy: list[WorkerProcess] = []
@@ -49,10 +49,10 @@ class Judge:
         atexit.register(self.close)
 
     def is_equivalent(self, text: str, other: str, budget: TimeBudget) -> bool:
-        """The worker's judgement; False when there is none within the budget, from which the time taken is deducted.
+        """Return the worker's judgement, False if there is none in time; deduct the time taken from the budget.
 
         Raises:
-            RuntimeError: if no worker can be started, because math-verify is missing for instance.
+            RuntimeError: if no worker can be started, such as when math-verify is missing.
         """
         pair = (min(text, other), max(text, other))
         with self._changed:
@@ -61,7 +61,7 @@ class Judge:
             if budget.remaining_s <= self._given_up.get(pair, 0.0):
                 return False
         given_s = budget.remaining_s
-        judgement = self._judge(*pair, budget)
+        judgement = self._ask_worker(*pair, budget)
         with self._changed:
             if judgement is None:
                 _remember(self._given_up, pair, given_s)
@@ -70,25 +70,20 @@ class Judge:
         return judgement is True
 
     @property
-    def num_killed(self) -> int:
-        """Comparisons without a judgement so far, in this process: timeouts and crashes."""
-        return self.num_timeouts + self.num_crashes
-
-    @property
     def worker_pid(self) -> int | None:
-        """The process id of the worker that started first; None when none runs."""
+        """The process id of the first worker; None if none runs."""
         workers = self._busy + self._idle
         return workers[0].pid if workers else None
 
     def close(self) -> None:
-        """End the workers; others start when they are needed."""
+        """End all workers; new ones start when needed."""
         with self._changed:
             for worker in self._idle + self._busy:
                 worker.kill()
             self._idle.clear()
 
-    def _judge(self, text: str, other: str, budget: TimeBudget) -> bool | None:
-        # a worker that ended may have been ended by something else: the expression is tried once more
+    def _ask_worker(self, text: str, other: str, budget: TimeBudget) -> bool | None:
+        # something else may have ended the worker, so the expression is tried once more
         for _ in range(2):
             worker = self._acquire()
             started = time.monotonic()
@@ -108,7 +103,7 @@ class Judge:
         return None
 
     def _acquire(self) -> WorkerProcess:
-        """An idle worker, or another one where every worker has been at one question for a while."""
+        """Return an idle worker, or a new one once every worker is busy for ``PATIENCE_S``."""
         with self._changed:
             while True:
                 while self._idle:
@@ -139,7 +134,7 @@ class Judge:
         return worker
 
     def _patience_s(self) -> float:
-        """How long to wait yet for a worker that is quick; none where all of them are stuck, or none is there."""
+        """Return how many more seconds to wait for a busy worker; 0 or less if all are slow, or if there is none."""
         if not self._busy:
             return PATIENCE_S if self._num_starting else 0.0
         return max(worker.asked_at for worker in self._busy) + PATIENCE_S - time.monotonic()
@@ -152,7 +147,7 @@ class Judge:
             self._changed.notify_all()
 
     def _forget(self) -> None:
-        """In a forked child: the workers are the parent's, and the lock may have been held by a thread that is gone."""
+        """Reset in a forked child: workers belong to the parent, and a thread that is gone may hold the lock."""
         for worker in self._idle + self._busy:
             worker.forget()
         self._changed = threading.Condition()
@@ -165,5 +160,5 @@ def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
     memory[key] = value
 
 
-JUDGE = Judge()
-"""The judge of this process."""
+MATH_PROCESS = MathProcess()
+"""The workers of this process, shared by all its verifiers."""

@@ -1,4 +1,4 @@
-"""The one formula, number or point that a sentence states."""
+"""Extracts the formula, number or point that a sentence states."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ POINT = re.compile(r"(?:^|\s)([A-Z]?\s*\([^()]*,[^()]*\))$")
 
 
 def only_expression(text: str) -> str | None:
-    """The formula or number of a sentence that has exactly one, and neither denies nor counts in words; else None.
+    """Return the formula or number of a sentence that has exactly one, without negation or number words; else None.
 
-    Formulas in a clause after the statement, such as where a value is attained, do not count.
+    Formulas in a clause after the statement, such as where a value is attained, are ignored.
     """
     text = text.strip()
     if VERDICT.fullmatch(text):
@@ -36,10 +36,10 @@ def only_expression(text: str) -> str | None:
     head, _, conclusion = text.rpartition("i.e.")
     if head:
         return conclusion.strip(" ,.") or None
-    return _stated(text) or _stated(_without_aside(text))
+    return _find_statement(text) or _find_statement(_without_aside(text))
 
 
-def _stated(text: str) -> str | None:
+def _find_statement(text: str) -> str | None:
     formulas = [next(group for group in match.groups() if group) for match in FORMULA.finditer(text)]
     words = FORMULA.sub(" ", text)
     if len(re.findall(r"(?<![\\\w])[a-zA-Z]{2,}", words)) < MIN_WORDS:
@@ -56,7 +56,7 @@ def _stated(text: str) -> str | None:
 
 
 def _without_aside(text: str) -> str:
-    """The statement alone: what follows its first formula from a word such as "attained" or "where" on is left out."""
+    """Cut a statement after its first formula at a word such as "attained" or "where"."""
     first = FORMULA.search(text)
     if first is None:
         return text if re.search("[:;]", text) else ASIDE.sub("", text)

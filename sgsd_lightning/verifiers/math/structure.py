@@ -1,4 +1,4 @@
-"""The parts of an answer: lists, brackets, chains of equations, and the conditions after a formula."""
+"""Splits an answer into parts: lists, brackets, chains of equations, and conditions after a formula."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 
 
 def split_list(text: str) -> list[str]:
-    r"""The parts between top-level commas or semicolons, with ``a \pm b`` as two; one part where there are none."""
+    r"""Split at top-level commas and semicolons, with ``a \pm b`` as two parts; one part if there are none."""
     parts, depth, start = [], 0, 0
     for position, character in enumerate(text):
         if character in OPENING:
@@ -43,11 +43,11 @@ def split_list(text: str) -> list[str]:
             parts.append(text[start:position])
             start = position + 1
     parts.append(text[start:])
-    return [sign for part in parts if part.strip() for sign in _both_signs(part.strip())]
+    return [sign for part in parts if part.strip() for sign in _expand_signs(part.strip())]
 
 
 def elements(text: str) -> list[str]:
-    """The parts of a list with conditions taken off the formulas before them, and chains such as m = n = 1 spread."""
+    """Split a list, without the conditions on the formulas before them, and with chains such as m = n = 1 spread."""
     if match := TUPLE_ASSIGNMENT.fullmatch(text.strip()):
         return spread_assignment(match).split(", ")
     parts: list[str] = []
@@ -62,13 +62,13 @@ def elements(text: str) -> list[str]:
 
 
 def without_condition(text: str) -> str:
-    """A formula without the inequality that follows it, in parentheses or after a word such as "for"."""
+    """Remove an inequality after a formula, in parentheses or after a word such as "for"."""
     match = IN_PARENTHESES.fullmatch(text) or AFTER_WORD.fullmatch(text)
     return match[1] if match else text
 
 
 def spread_assignment(match: re.Match[str]) -> str:
-    """``(x, y) = (1, 2)`` as ``x = 1, y = 2``."""
+    """Rewrite ``(x, y) = (1, 2)`` as ``x = 1, y = 2``."""
     names, values = match[1].split(","), match[2].split(",")
     if len(names) != len(values):
         return match[0]
@@ -76,7 +76,7 @@ def spread_assignment(match: re.Match[str]) -> str:
 
 
 def spread_chain(text: str) -> list[str]:
-    """``m = n = 1`` as ``m = 1`` and ``n = 1``; ``S = 2 * 3 = 6`` as ``S = 6``."""
+    """Rewrite ``m = n = 1`` as ``m = 1`` and ``n = 1``, and ``S = 2 * 3 = 6`` as ``S = 6``."""
     sides = [side.strip() for side in SIDES.split(text)]
     if len(sides) < 3 or not all(sides) or r"\ldots" in text:
         return [text]
@@ -89,7 +89,7 @@ def spread_chain(text: str) -> list[str]:
 
 
 def bracketed(text: str) -> tuple[str, list[str]] | None:
-    r"""The kind, such as ``(]``, and the elements of ``(1, 2]`` or ``\{1, 2\}``; None for anything else."""
+    r"""Return the brackets, such as ``(]``, and the elements of ``(1, 2]`` or ``\{1, 2\}``; None for anything else."""
     text = text.strip().replace(r"\{", "{").replace(r"\}", "}")
     if len(text) < 3 or text[0] not in OPENING or text[-1] not in CLOSING:
         return None
@@ -102,7 +102,7 @@ def bracketed(text: str) -> tuple[str, list[str]] | None:
 
 
 def as_union(relations: list[str]) -> str | None:
-    r"""``x < 1``, ``x \ge 2`` as ``(-\infty, 1) \cup [2, \infty)``; None unless all parts are such relations."""
+    r"""``x < 1``, ``x \ge 2`` becomes ``(-\infty, 1) \cup [2, \infty)``; None unless all parts are such relations."""
     intervals = []
     for relation in relations:
         match = RELATION.fullmatch(relation.strip())
@@ -119,7 +119,7 @@ def as_union(relations: list[str]) -> str | None:
 
 
 def as_intersection(relations: list[str]) -> str | None:
-    r"""``x \le 2``, ``x > -1`` as ``\{x \mid x \le 2, x > -1\}``; None unless all parts restrict one letter."""
+    r"""``x \le 2``, ``x > -1`` becomes ``\{x \mid x \le 2, x > -1\}``; None unless all parts restrict one letter."""
     letters = {match[1] for part in relations if (match := RESTRICTION.fullmatch(part.strip()))}
     if len(letters) != 1 or not all(RESTRICTION.fullmatch(part.strip()) for part in relations):
         return None
@@ -127,7 +127,7 @@ def as_intersection(relations: list[str]) -> str | None:
 
 
 def relations_as_set(text: str) -> str:
-    """Relations joined by "or" as a union, and joined by "and" as an intersection; any other text as it is."""
+    """Rewrite relations joined by "or" as a union, and joined by "and" as an intersection; keep any other text."""
     for pattern, as_set in ((ALTERNATIVES, as_union), (TOGETHER, as_intersection)):
         parts = [part for part in pattern.split(text) if part.strip()]
         found = as_set(parts) if len(parts) > 1 else None
@@ -154,7 +154,7 @@ def _is_in_number(text: str, position: int) -> bool:
     )
 
 
-def _both_signs(text: str) -> list[str]:
+def _expand_signs(text: str) -> list[str]:
     if r"\pm" not in text or text.startswith((r"\{", "{")):
         return [text]
     swapped = {r"\pm": "-", r"\mp": "+"}

@@ -43,7 +43,7 @@ SPELLINGS = {
 }
 NAME_OF = {spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings.split()}
 CAPITALS = {"N": "newton", "J": "joule", "W": "watt", "V": "volt", "A": "ampere", "K": "kelvin", "C": "celsius"}
-"""Units only inside a text command, elsewhere symbols."""
+"""Units inside a text command only; elsewhere these letters are symbols."""
 ABBREVIATED = {"kph": "km/h", "mph": "mile/h", "kmh": "km/h"}
 POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 NOT_UNITS = frozenset(
@@ -59,7 +59,7 @@ EMPTY_COMMAND = re.compile(rf"\(\s*{COMMAND}\s*\{{\s*\}}{POWER}\s*\)|{COMMAND}\s
 IN_COMMAND = re.compile(rf"{COMMAND}\s*\{{([^{{}}]*)\}}")
 BRACED_POWER = re.compile(r"\^\s*\{\s*(-?\d)\s*\}")
 MARK = "\x01"
-"""Where a text command began or ended."""
+"""Marks where a text command began or ended."""
 START = re.compile(rf"(?<=[^\s{MARK}a-zA-Z\\(])[\s{MARK}(]*(?=[a-zA-Z])|{MARK}\s*(?=[a-zA-Z])")
 UNIT = re.compile(r"(?:[a-zA-Z]|\^-?\d|[\s./*()])+")
 MAX_UNIT_LENGTH = 60
@@ -72,17 +72,17 @@ PLAIN_NUMBER = re.compile(r"[+-]?[\d.,]+")
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
-    """The value, and its unit such as ``m s^-2``; None where there is no unit or none known (then still taken off).
+    """Split a value from its unit, such as ``m s^-2``; the unit is None if there is none, or an unknown one (removed).
 
-    A lone letter is a unit only where a space or a LaTeX text command separates it from the number: in ``2m`` it is a
-    factor. Units called units are none.
+    A single letter is a unit only if a space or a LaTeX text command separates it from the number; in ``2m`` it is a
+    factor. The word "units" is no unit.
     """
     value, unit, _ = _split(text)
     return value, unit
 
 
 def counted_noun(text: str) -> str | None:
-    """What was counted, in the singular: ``hen`` of ``3 hens``; None for a unit or a bare value."""
+    """Return the counted noun in the singular: ``hen`` for ``3 hens``; None for a unit or a bare value."""
     return _split(text)[2]
 
 
@@ -101,7 +101,7 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
             continue
         name = _name(unit, is_text) if start[0] or len(unit) > 1 else None
         if name is not None and (is_text or value[-1] in "0123456789})"):
-            return _unmarked(value), name or None, None
+            return _strip_marks(value), name or None, None
         words = [word for word in re.findall(r"[a-zA-Z]+", unit.lower()) if word not in ("old", *POWER_WORDS)]
         is_counted = bool(words) and PLAIN_NUMBER.fullmatch(value) and not NOT_UNITS.intersection(words)
         if is_counted and (is_text or min(map(len, words)) >= 3):
@@ -109,12 +109,12 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
     return text, None, None
 
 
-def _unmarked(value: str) -> str:
+def _strip_marks(value: str) -> str:
     return re.sub(rf"{MARK}([^{MARK}]*){MARK}", r"\\text{\1}", value).replace(MARK, "").strip()
 
 
 def _name(unit: str, is_text: bool) -> str | None:
-    """``m s^-2`` for ``m/s^2``; an empty name for units called units, None for what is no unit."""
+    """Return the canonical name: ``m s^-2`` for ``m/s^2``; "" for the word "units", None for anything else."""
     powers: dict[str, int] = {}
     sign, factor = 1, 1
     text = re.sub(r"\bper\b", "/", unit)

@@ -1,4 +1,4 @@
-"""Sets, numbers and ordinals in words, as formulas."""
+"""Translates sets, numbers and ordinals from words to formulas."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ SETS = {
 
 
 def in_symbols(text: str) -> str:
-    """A text that names a set, an ordinal or a small number in words, as a formula; any other as it is."""
+    """Translate a text that names a set, an ordinal or a small number; keep any other text."""
     text = text.strip()
     if match := ORDINAL.fullmatch(text):
         return match[1]
@@ -62,7 +62,7 @@ def in_symbols(text: str) -> str:
     if NOTHING.fullmatch(plain):
         return r"\emptyset"
     if match := SUCH_THAT.fullmatch(plain) or BOUNDED.fullmatch(plain):
-        return _restricted(match.groupdict())
+        return _to_set_builder(match.groupdict())
     match = SET_OF_NUMBERS.fullmatch(plain)
     if match is None or not re.search(r"numbers?|s\b", plain):
         return text
@@ -76,8 +76,8 @@ def in_symbols(text: str) -> str:
     return rf"{found}\setminus\{{{holes}\}}"
 
 
-def _restricted(found: dict[str, str | None]) -> str:
-    """All numbers of a kind that meet a condition, as a set builder."""
+def _to_set_builder(found: dict[str, str | None]) -> str:
+    """Write all numbers of a kind that meet a condition as a set builder."""
     letter, condition = found.get("letter") or "x", found.get("condition")
     domain = r"\mathbb{R}" if (found["kind"] or "").lower() == "real" else r"\mathbb{Z}"
     if condition is None:

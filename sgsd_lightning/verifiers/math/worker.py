@@ -1,6 +1,6 @@
 """The process that compares expressions: one JSON line in, one JSON line out. Run as a file, without the package.
 
-It holds no state worth keeping: its parent kills it when a comparison takes too long, and starts another.
+It holds no state: its parent kills it when a comparison takes too long, and starts another.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOADING, LOADED = "loading", "loaded"
 def main() -> None:
     """Answer ``[request_id, text, other, time_limit_s]`` lines with ``[request_id, is_equivalent]``.
 
-    Where libraries must be loaded first, lines ``[request_id, "loading"]`` and ``[request_id, "loaded"]`` precede the
+    If libraries must be loaded first, lines ``[request_id, "loading"]`` and ``[request_id, "loaded"]`` precede the
     answer. Ends when standard input closes. A parent that dies during a comparison cannot kill this process, so an
     alarm ends it a little after the limit.
     """
@@ -40,7 +40,7 @@ def main() -> None:
     if importlib.util.find_spec("math_verify") is None:
         raise SystemExit("math-verify is not installed")
     _stand_in_for_the_package()
-    # what a library prints must not be taken for a reply
+    # output of a library must not be mistaken for a reply
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as replies:
         os.dup2(2, 1)
         import sgsd_lightning.verifiers.math.symbolic.equivalence  # noqa: F401  (its time belongs before "ready")
@@ -70,11 +70,11 @@ def _stand_in_for_the_package() -> None:
 
 
 def is_equivalent(text: str, other: str, time_limit_s: float, say: Callable[[object], None]) -> bool:
-    """Whether two normalised texts say the same; False where neither grammar reads them."""
+    """Whether two normalised texts are equivalent; False if neither grammar reads them."""
     from sgsd_lightning.verifiers.math.symbolic.equivalence import equivalent
 
     signal.setitimer(signal.ITIMER_REAL, time_limit_s + 1.0)
-    trees = _parsed(text), _parsed(other)
+    trees = _parse(text), _parse(other)
     if None not in trees:
         with contextlib.suppress(RecursionError):
             return equivalent(*trees)
@@ -94,7 +94,7 @@ def is_equivalent(text: str, other: str, time_limit_s: float, say: Callable[[obj
 
 
 @functools.lru_cache(maxsize=NUM_CACHED)
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     from sgsd_lightning.verifiers.math.symbolic.atoms import parse
     from sgsd_lightning.verifiers.math.symbolic.tokens import NotRead
 

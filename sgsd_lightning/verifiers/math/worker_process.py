@@ -1,4 +1,4 @@
-"""One worker, seen from its parent: started, asked and killed."""
+"""A handle on one worker process: start, ask, kill."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ WORKER = Path(__file__).with_name("worker.py")
 
 
 class WorkerProcess:
-    """A running worker; one thread asks it at a time."""
+    """A running worker; only one thread may ask it at a time."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._request_id = 0
         self.asked_at = time.monotonic()
-        """When the present question came."""
+        """`time.monotonic` when the current question arrived."""
         self.loading_s = 0.0
-        """How long the last question waited for libraries, which is not the question's own time."""
+        """Seconds that the last question waited for libraries to load, which do not count towards its limit."""
 
     @classmethod
     def start(cls) -> WorkerProcess:
-        """A worker that is ready.
+        """Start a worker and wait until it is ready.
 
         Raises:
-            RuntimeError: if it does not start, because math-verify is missing for instance.
+            RuntimeError: if it does not start, such as when math-verify is missing.
         """
         for _ in range(NUM_STARTS):
             process = subprocess.Popen(
@@ -59,7 +59,7 @@ class WorkerProcess:
         return self._process.poll() is None
 
     def ask(self, text: str, other: str, time_limit_s: float) -> bool:
-        """The worker's judgement of a pair. It is killed where there is none.
+        """Return the worker's judgement of a pair; kill it if there is none.
 
         Raises:
             TimeoutError: if it takes too long.
@@ -89,7 +89,7 @@ class WorkerProcess:
         self._close_pipes()
 
     def forget(self) -> None:
-        """In a forked child: the worker is the parent's."""
+        """Let go of the worker in a forked child: it belongs to the parent."""
         self._close_pipes()
         self._process.returncode = 0  # not this process's child: nothing to wait for
 
@@ -110,7 +110,7 @@ def _write(process: subprocess.Popen[bytes], request: bytes) -> None:
 
 
 def _read_line(process: subprocess.Popen[bytes], time_limit_s: float) -> object:
-    """One JSON line. Raises TimeoutError when it takes too long and EOFError when the worker ended."""
+    """Read one JSON line. Raises TimeoutError when it takes too long and EOFError when the worker ended."""
     assert process.stdout is not None
     deadline = time.monotonic() + time_limit_s
     received = b""

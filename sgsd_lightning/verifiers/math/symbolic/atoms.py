@@ -1,4 +1,4 @@
-"""What the parser reads where a value starts: numbers, names, functions, brackets and LaTeX commands."""
+"""Parses what a value can start with: numbers, names, functions, brackets and LaTeX commands."""
 
 from __future__ import annotations
 
@@ -248,11 +248,11 @@ ATOMS: dict[str, Callable[[Reader], Node]] = {
 
 
 def parse(text: str) -> Node:
-    """The tree of a normalised text.
+    """Parse a normalised text into a tree.
 
     Raises:
-        NotRead: for what this grammar does not cover.
-        RecursionError: for what is nested too deeply.
+        NotRead: if the grammar does not cover the text.
+        RecursionError: if it is nested too deeply.
     """
     reader = Reader(tokenize(text), ATOMS)
     tree = reader.sequence()

@@ -1,4 +1,4 @@
-"""Whether two trees have one value: at random points, each with digits enough to tell what is near apart."""
+"""Compares the values of two trees at random points, with enough digits to tell close values apart."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _same_functions(left: Node, right: Node, symbols: list[str], is_real: bool) 
 
 
 def points(symbols: list[str]) -> Iterator[dict[str, Fraction]]:
-    """The same each time: positive, of both signs and all negative, whole."""
+    """Yield fixed points: positive, of both signs, all negative, and integers."""
     generator = random.Random(0)
     for _ in range(4):
         yield {symbol: Fraction(generator.randint(1, 300), 97) for symbol in symbols}

@@ -1,4 +1,4 @@
-"""Whether two trees say the same: values, sets, relations, tuples and matrices."""
+"""Equivalence of two trees: values, sets, relations, tuples and matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_FINITE = 64
 
 
 def equivalent(left: Node, right: Node) -> bool:
-    """Whether two trees say the same. A pair is an interval where the other side is a set, else a tuple."""
+    """Whether two trees are equivalent. A pair is an interval if the other side is a set, else a tuple."""
     if left == right:
         return True
     kinds = left.kind, right.kind
@@ -45,7 +45,7 @@ def _same_parts(left: Node, right: Node) -> bool:
 
 
 def _as_matrix(node: Node, other: Node) -> Node:
-    """A tuple in the shape of the other side's row or column."""
+    """Return a tuple as a matrix in the shape of the other side's row or column."""
     if node.kind == "matrix" or not _is_sequence(node) or (node.kind == "pair" and node.name != "()"):
         return node
     if len(other.parts) == 1:
@@ -137,7 +137,7 @@ def _same_elements(left: Node, right: Node) -> bool:
 
 
 def _same_pieces(left: Node, right: Node) -> bool:
-    """As sets of reals, at several values of the symbols in their bounds."""
+    """Whether two sets of reals are equal at several values of the symbols in their bounds."""
     if not all(node.kind in SETS or node.kind == "relation" for node in (left, right)):
         return False
     symbols = sorted(left.symbols() | right.symbols())
@@ -159,7 +159,7 @@ def _same_pieces(left: Node, right: Node) -> bool:
 
 
 def _same_chains(left: Node, right: Node) -> bool:
-    """The same links with the same sides, read from either end; lone inequalities also with all on one side."""
+    """Whether two chains have the same links, read from either end; single inequalities also after moving a side."""
     for other in (right, _turned(right)):
         if other is not None and left.name == other.name and _same_parts(left, other):
             return True

@@ -1,4 +1,4 @@
-"""What the own grammar does not read, such as integrals and limits: parsed by math-verify, evaluated by sympy."""
+"""Expressions beyond our grammar, such as integrals and limits: parsed by math-verify, evaluated by sympy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load() -> None:
 
 
 def equivalent(text: str, other: str) -> bool:
-    """Whether two expressions have one value: their difference is zero, exactly or at many digits."""
+    """Whether two expressions are equal: their difference is zero, exactly or to many digits."""
     import sympy
 
     sides = _parsed(text), _parsed(other)
@@ -38,7 +38,7 @@ def equivalent(text: str, other: str) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def _parsed(text: str) -> Any:
-    """As LaTeX, whole: the fallbacks of math-verify would pick a number out of what they cannot read."""
+    """Parse the whole text as LaTeX: math-verify's fallbacks would pick a number out of text that they cannot read."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 

@@ -1,4 +1,4 @@
-"""Values of trees: exact fractions where they are rational, else as many digits as the sizes in the tree ask for."""
+"""Evaluates trees: to exact fractions if rational, else to as many digits as the sizes in the tree need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NotReal(Undefined):
 
 
 def exact(node: Node) -> Fraction | None:
-    """The value of a tree whose every part is rational and of moderate size; None for any other."""
+    """Evaluate a tree whose parts are all rational and of moderate size; None for any other."""
     try:
         return _exact(node)
     except (ZeroDivisionError, OverflowError):
@@ -96,7 +96,7 @@ def _exact_call(name: str, values: list[Fraction]) -> Fraction | None:
 
 
 class Evaluation:
-    """Values at one point, at mpmath's present precision.
+    """Evaluates trees at one point, at mpmath's current precision.
 
     Args:
         point: the symbols' values.
@@ -107,7 +107,7 @@ class Evaluation:
         self.point = dict(point)
         self.is_real = is_real
         self.spread = 0.0
-        """How many decimal digits the sizes of all values span, taken together: cancellation needs so many more."""
+        """Decimal digits between the largest and the smallest value: cancellation needs as many more."""
         self.peak = mp.mpf(0)
         """The largest term of a sum."""
 
@@ -115,8 +115,8 @@ class Evaluation:
         """The value of a tree.
 
         Raises:
-            Undefined: where it has none: a pole, a free symbol, a set.
-            NotReal: where it has none that is real.
+            Undefined: if it has none: a pole, a free symbol, a set.
+            NotReal: if it has no real value.
         """
         try:
             value = self._of(node)

@@ -1,4 +1,4 @@
-"""Sets of real numbers as sorted pieces, at one point of the symbols in their bounds."""
+"""Sets of reals as sorted pieces, at fixed values of the symbols in their bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NotASet(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """An interval; a point where both bounds are one."""
+    """An interval, or a point if both bounds are equal."""
 
     low: Node
     high: Node
@@ -31,7 +31,7 @@ class Piece:
 
 
 def pieces(node: Node, compare: Compare) -> list[Piece]:
-    """The set that a tree denotes, as disjoint pieces in order.
+    """Return the set that a tree denotes as disjoint pieces in order.
 
     Raises:
         NotASet: for a tree that is none.
@@ -180,7 +180,7 @@ def _meet(one: Piece, other: Piece, compare: Compare) -> list[Piece]:
 
 
 def merged(found: Iterable[Piece], compare: Compare) -> list[Piece]:
-    """Sorted, and with pieces that touch made one."""
+    """Sort pieces and merge those that touch."""
     result: list[Piece] = []
     for piece in sorted(found, key=_sort_key(compare)):
         if not result or not _touch(result[-1], piece, compare):
@@ -207,7 +207,7 @@ def _sort_key(compare: Compare) -> Callable[[Piece], Any]:
 
 
 def same_pieces(left: list[Piece], right: list[Piece], compare: Compare) -> bool:
-    """Whether two sets are one."""
+    """Whether two sets are equal."""
     return len(left) == len(right) and all(
         (one.has_low, one.has_high) == (other.has_low, other.has_high)
         and compare(one.low, other.low) == 0

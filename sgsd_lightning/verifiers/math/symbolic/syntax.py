@@ -28,14 +28,14 @@ ATOM_STARTS = frozenset(
 UNBRACKETED = ATOM_STARTS - {"function"}
 BINDERS = {r"\sum": "sum", r"\prod": "product"}
 OF_ONE_LETTER = frozenset("fghFGHPQ")
-"""Letters that, before one letter in brackets, are a function of it rather than a factor."""
+"""Letters that denote a function, not a factor, before one letter in brackets."""
 MAX_DEPTH = 200
 
 
 class Reader:
     """A recursive descent over the tokens of one text.
 
-    Every method that reads raises NotRead where the text does not go on as it must.
+    Every method that reads raises NotRead on an unexpected token.
 
     Args:
         tokens: of the text.

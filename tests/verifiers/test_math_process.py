@@ -17,7 +17,7 @@ import pytest
 
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import MathAnswer, math_equal
-from sgsd_lightning.verifiers.math.process import JUDGE
+from sgsd_lightning.verifiers.math.process import MATH_PROCESS
 from tests.support.tiny import tiny_rollout
 
 ENDLESS = "9^{9^{9^9}}"
@@ -27,12 +27,12 @@ ALLOWANCE_S = 15.0
 
 
 @pytest.fixture
-def judge() -> Iterator[Any]:
-    JUDGE.close()
-    JUDGE._judgements.clear()
-    JUDGE._given_up.clear()
-    yield JUDGE
-    JUDGE.close()
+def process() -> Iterator[Any]:
+    MATH_PROCESS.close()
+    MATH_PROCESS._judgements.clear()
+    MATH_PROCESS._given_up.clear()
+    yield MATH_PROCESS
+    MATH_PROCESS.close()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def judge() -> Iterator[Any]:
     ],
     ids=lambda expression: expression[:20],
 )
-def test_a_hostile_expression_is_not_equal_and_stays_within_the_limit(judge: Any, expression: str) -> None:
+def test_a_hostile_expression_is_not_equal_and_stays_within_the_limit(process: Any, expression: str) -> None:
     assert math_equal("x+y", "y+x")
     started = time.perf_counter()
     assert not math_equal(expression, "x^2+1", LIMIT_S)
@@ -56,19 +56,19 @@ def test_a_hostile_expression_is_not_equal_and_stays_within_the_limit(judge: Any
     assert math_equal("x+y", "y+x"), "the next comparison has a worker again"
 
 
-def test_timeouts_are_counted_and_not_paid_twice(judge: Any) -> None:
-    before = judge.num_timeouts
+def test_timeouts_are_counted_and_not_paid_twice(process: Any) -> None:
+    before = process.num_timeouts
     assert not math_equal(ENDLESS, "x+1", LIMIT_S)
-    assert judge.num_timeouts == before + 1
+    assert process.num_timeouts == before + 1
     started = time.perf_counter()
     assert not math_equal("x+1", ENDLESS, LIMIT_S)
     assert time.perf_counter() - started < LIMIT_S / 2
-    assert judge.num_timeouts == before + 1
+    assert process.num_timeouts == before + 1
     assert not math_equal(ENDLESS, "x+1", 2 * LIMIT_S), "with more time it is tried again"
-    assert judge.num_timeouts == before + 2
+    assert process.num_timeouts == before + 2
 
 
-def test_threads_take_turns_and_each_gets_its_own_answer(judge: Any) -> None:
+def test_threads_take_turns_and_each_gets_its_own_answer(process: Any) -> None:
     def compare(index: int) -> bool:
         if index % 8 == 7:
             return math_equal(f"{index}+{ENDLESS}", "x+1", LIMIT_S)
@@ -79,7 +79,7 @@ def test_threads_take_turns_and_each_gets_its_own_answer(judge: Any) -> None:
     assert results == [index % 2 == 1 and index % 8 != 7 for index in range(24)]
 
 
-def test_hard_expressions_cost_their_limit_side_by_side(judge: Any) -> None:
+def test_hard_expressions_cost_their_limit_side_by_side(process: Any) -> None:
     problem = Problem(problem_id="p", text="?", answer="x+1")
     hard = [tiny_rollout(problem, [1], [index], text=rf"\boxed{{{index}+{ENDLESS}}}") for index in range(8)]
     limit_s = 3.0
@@ -87,27 +87,27 @@ def test_hard_expressions_cost_their_limit_side_by_side(judge: Any) -> None:
     judged = MathAnswer(time_limit_s=limit_s).verify(hard)
     assert time.perf_counter() - started < 6 * limit_s, "one after another they take eight times the limit"
     assert {entry.verdict.reward for entry in judged} == {0.0}
-    assert judge.num_timeouts + judge.num_crashes >= 8
+    assert process.num_timeouts + process.num_crashes >= 8
 
 
-def test_easy_comparisons_of_many_threads_share_a_worker(judge: Any) -> None:
+def test_easy_comparisons_of_many_threads_share_a_worker(process: Any) -> None:
     assert math_equal("x+y", "y+x")
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda index: math_equal(f"x+{index}y", f"{index}y+x"), range(40)))
-    assert len(judge._idle) <= 4
+    assert len(process._idle) <= 4
 
 
-def test_loading_a_library_is_not_counted_as_time(judge: Any) -> None:
+def test_loading_a_library_is_not_counted_as_time(process: Any) -> None:
     assert math_equal(r"\int_0^1 2x\,dx", "1", 2.0)
 
 
-def test_a_worker_that_is_killed_is_replaced(judge: Any) -> None:
+def test_a_worker_that_is_killed_is_replaced(process: Any) -> None:
     assert math_equal("x+y", "y+x")
     for expression in ("2x+y", "3x+y"):
-        pid = judge.worker_pid
+        pid = process.worker_pid
         os.kill(pid, signal.SIGKILL)
         assert math_equal(expression, f"y+{expression[:2]}")
-        assert judge.worker_pid not in (None, pid)
+        assert process.worker_pid not in (None, pid)
 
 
 def _compare(connection: Any) -> None:
@@ -119,9 +119,9 @@ def _compare(connection: Any) -> None:
     ("method", "is_daemon"), [("fork", True), pytest.param("spawn", True, marks=pytest.mark.slow), ("fork", False)]
 )
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
-def test_child_processes_compare_too(judge: Any, method: str, is_daemon: bool) -> None:
+def test_child_processes_compare_too(process: Any, method: str, is_daemon: bool) -> None:
     assert math_equal("x+1", "1+x")
-    pid = judge.worker_pid
+    pid = process.worker_pid
     context: Any = multiprocessing.get_context(method)
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_compare, args=(sending,), daemon=is_daemon)
@@ -131,7 +131,7 @@ def test_child_processes_compare_too(judge: Any, method: str, is_daemon: bool) -
     child.join(20)
     assert child.exitcode == 0
     assert math_equal("x+2", "2+x")
-    assert judge.worker_pid == pid, "the parent's worker is untouched"
+    assert process.worker_pid == pid, "the parent's worker is untouched"
 
 
 def _ends(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
@@ -148,8 +148,9 @@ def _ends(script: str) -> tuple[float, subprocess.CompletedProcess[str]]:
 
 def test_the_interpreter_ends_at_once_and_takes_its_worker_along() -> None:
     _, done = _ends(
-        "from sgsd_lightning.verifiers import math_equal; from sgsd_lightning.verifiers.math.process import JUDGE\n"
-        "assert math_equal('x+y', 'y+x'); print(JUDGE.worker_pid)"
+        "from sgsd_lightning.verifiers import math_equal\n"
+        "from sgsd_lightning.verifiers.math.process import MATH_PROCESS\n"
+        "assert math_equal('x+y', 'y+x'); print(MATH_PROCESS.worker_pid)"
     )
     assert done.returncode == 0, done.stderr
     assert not _is_alive(int(done.stdout), patience_s=2)
@@ -158,8 +159,9 @@ def test_the_interpreter_ends_at_once_and_takes_its_worker_along() -> None:
 def test_a_busy_worker_outlives_a_killed_parent_only_until_its_alarm() -> None:
     _, done = _ends(
         "import os, signal, threading, time\n"
-        "from sgsd_lightning.verifiers import math_equal; from sgsd_lightning.verifiers.math.process import JUDGE\n"
-        "assert math_equal('x+y', 'y+x'); print(JUDGE.worker_pid, flush=True)\n"
+        "from sgsd_lightning.verifiers import math_equal\n"
+        "from sgsd_lightning.verifiers.math.process import MATH_PROCESS\n"
+        "assert math_equal('x+y', 'y+x'); print(MATH_PROCESS.worker_pid, flush=True)\n"
         f"threading.Thread(target=math_equal, args=('{ENDLESS}', 'x+1', 1.0)).start()\n"
         "time.sleep(0.3); os.kill(os.getpid(), signal.SIGKILL)"
     )
