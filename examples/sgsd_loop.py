@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from sgsd_lightning.contexts import SkillPairs
-from sgsd_lightning.data.datamodule import ProblemLoader
+from sgsd_lightning.data import ProblemLoader
 from sgsd_lightning.engines import GenerationRequest, TransformersEngine, end_of_sequence_ids
 from sgsd_lightning.objectives import GatedPolarity
 from sgsd_lightning.policy import LiveTeacher

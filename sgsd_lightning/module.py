@@ -22,7 +22,7 @@ from sgsd_lightning.training.lifecycle import LearnerLifecycle
 from sgsd_lightning.training.run_callback import run_callbacks
 from sgsd_lightning.training.step_report import StepReport, StepWindow
 from sgsd_lightning.training.validation import EvaluationSettings, SampledEvaluation
-from sgsd_lightning.types import JudgedRollout, Problem
+from sgsd_lightning.types import JudgedRollout, Problem, ProblemBatch
 from sgsd_lightning.verifiers import MathAnswer, Verifier
 
 PROGRESS_BAR_METRICS = {"objective/loss", "rollout/reward_mean", "objective/helpful_frac"}
@@ -110,8 +110,8 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
             judged = {name: who.judge(who.sample(problems, self.global_step)) for name, who in learners.items()}
             taught = {name: who.teach(judged[name], judged) for name, who in learners.items()}
         self.reuse.keep(taught, batch_idx, micro_batches)
-        is_reused = kept is not None
-        return self._window.add({name: who.loss(taught[name], is_reused=is_reused) for name, who in learners.items()})
+        steps = {name: who.loss(taught[name], is_reused=kept is not None) for name, who in learners.items()}
+        return self._window.add(steps, ProblemBatch.weight_of(problems))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Free the gradients of the last step before rollouts need the memory."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from sgsd_lightning.cli.command_parser import CommandParser
 
 CONFIG = "sgsd_toy"
 GROWING = "sgsd+growing"
@@ -43,7 +44,7 @@ def methods(skill_evaluation: str) -> tuple[Method, ...]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the demo for each seed and write ``summary.json`` and ``demo.png`` into the output folder."""
-    parser = argparse.ArgumentParser(prog="sgsd demo", description=main.__doc__)
+    parser = CommandParser(prog="sgsd demo", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="output folder; its content is replaced")
     parser.add_argument("--seeds", default="0", help="seeds of base model and training, separated by commas")
     parser.add_argument("--max-steps", type=int, default=None, help="training steps; default: the configuration's")
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object]:
     """Base model, training and evaluation of every method under one seed."""
+    from sgsd_lightning.distributed.machine import describe_machine
     from sgsd_lightning.reports.demo_picture import draw_demo
     from sgsd_lightning.toy import build_base_model
 
@@ -75,7 +77,7 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     console.rule(f"[bold]toy world, seed {seed}")
-    console.print("1. the base model (trained from scratch, cached)")
+    console.print("1. the base model")
     build_base_model(seed)
     results: dict[str, dict[str, float]] = {}
     for number, method in enumerate(methods(_skill_evaluation(folder)), start=2):
@@ -90,6 +92,7 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
         },
         "growing_bank": bank_changes(folder / GROWING),
         "seconds": round(time.perf_counter() - start, 1),
+        "machine": describe_machine(),
     }
     _write_json(folder / "summary.json", summary)
     draw_demo(folder, summary)
@@ -162,7 +165,8 @@ def _print_table(console: Console, results: Mapping[str, Mapping[str, float]], s
             summary["growing_bank"]  # type: ignore[arg-type]
         )
     )
-    console.print(f"{summary['seconds']} s in all; what became of every item: sgsd skills audit RUN_FOLDER")
+    console.print(f"{summary['seconds']} s in all on {summary['machine']}", soft_wrap=True)
+    console.print("what became of every item: sgsd skills audit RUN_FOLDER")
 
 
 def parse_seeds(text: str) -> list[int]:

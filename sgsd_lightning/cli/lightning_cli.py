@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -17,10 +18,14 @@ from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.null_values import keep_nulls
+from sgsd_lightning.cli.output import say
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
+from sgsd_lightning.texts.shown import printable
+from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.loggers import default_loggers
 
 SEED = 42
@@ -32,8 +37,14 @@ class ShortErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
+
+    def dump(self, *arguments: Any, **settings: Any) -> str:
+        """jsonargparse's, without checking again what parsing has checked, which takes seven times as long."""
+        if "skip_none" in settings:  # Lightning's word for it, of which jsonargparse warns
+            settings["skip_unset"] = settings.pop("skip_none")
+        return super().dump(*arguments, **{"skip_validation": True, **settings})
 
 
 class SelfDistillationTrainer(Trainer):
@@ -45,7 +56,12 @@ class SelfDistillationTrainer(Trainer):
     def audit_prompts(self, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
         """Print what student, teachers and evaluation read, with warnings, for the first training problem."""
         _load(self, model, datamodule)
-        print(audit(model, datamodule.problems["train"][0]))
+        problems, learner = datamodule.problems["train"], model.learner
+        report = audit(model, problems[0])
+        texts = {"train problems": list_texts(problems), "items of the bank": learner.contexts.own_texts()}
+        found = [describe_control_tokens(what, held, learner.tokenizer) for what, held in texts.items()]
+        report.warnings += [warning for warning in found if warning is not None]
+        say(str(report))
 
     def export(
         self,
@@ -205,22 +221,35 @@ class SelfDistillationCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
-def _for_command(words: list[str]) -> type[SelfDistillationCLI]:
-    """The command line that knows the given command alone: adding the arguments of each costs tenths of a second."""
+@cache
+def _for_command(command: str) -> type[SelfDistillationCLI]:
+    """The command line that knows the given command alone, and builds its parser once per process.
+
+    Adding the arguments of a command takes tenths of a second, and nothing of a command line stays in them.
+    """
     known = SelfDistillationCLI.subcommands()
-    chosen = {word: known[word] for word in words if word in known} or known
+    chosen = {command: known[command]} if command in known else known
+    built: dict[str, Any] = {}
 
     class OneCommand(SelfDistillationCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             return chosen
 
+        def setup_parser(self, *arguments: Any) -> None:
+            if not built:
+                before = set(vars(self))
+                super().setup_parser(*arguments)
+                built.update({name: value for name, value in vars(self).items() if name not in before})
+            vars(self).update(built)
+
     return OneCommand
 
 
 def run(arguments: list[str]) -> SelfDistillationCLI:
     """Run one command line, such as ``["fit", "--config", "configs/sgsd_toy.yaml"]``."""
-    return _for_command(arguments[:1])(
+    keep_nulls()
+    return _for_command(arguments[0] if arguments else "")(
         SelfDistillation,
         LightningDataModule,
         subclass_mode_model=True,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import track
+
+from sgsd_lightning.cli.command_parser import CommandParser
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str]) -> None:
         FileNotFoundError: for a folder that is not a run's.
         ImportError: without the extra ``report``.
     """
-    parser = argparse.ArgumentParser(prog="sgsd report", description=__doc__)
+    parser = CommandParser(prog="sgsd report", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
     parser.add_argument(
         "--out", type=Path, help="the page; default: report.html in the run's folder, or here for several"

@@ -157,6 +157,7 @@ class Learner:
         """Load the tokenizer and what depends on it, once."""
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self.source.load_tokenizer()
+            self.prompts.settle_template(self.tokenizer)
             self.loss_mask_rule = LossMaskRule(self.tokenizer, train_eos=self.train_eos)
 
     def sample(self, problems: Sequence[Problem], step: int) -> list[Rollout]:

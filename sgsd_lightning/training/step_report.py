@@ -47,11 +47,11 @@ class StepWindow:
         self._timer = timer
         self._micro_batches: list[Mapping[str, LearnerStep]] = []
 
-    def add(self, steps: Mapping[str, LearnerStep]) -> Tensor:
-        """Take a micro-batch; the scalar that is to be minimised: the sum of its learners' losses."""
+    def add(self, steps: Mapping[str, LearnerStep], weight: float) -> Tensor:
+        """Take a micro-batch; the scalar to minimise is the sum of its learners' losses times what it counts."""
         self._micro_batches.append(steps)
         losses = [step.loss for step in steps.values()]
-        return sum(losses[1:], start=losses[0])
+        return sum(losses[1:], start=losses[0]) * weight
 
     def complete(self, step: int) -> StepReport:
         """Measure the step over all processes and let the contexts observe it; a collective."""

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from sgsd_lightning.cli import main
-from sgsd_lightning.cli.lightning_cli import SelfDistillationCLI
 from sgsd_lightning.cli.renamed import RENAMED_CLASSES, RENAMED_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,8 +52,7 @@ def sgsd_commands() -> list[str]:
     """Every `sgsd` command of blocks and sentences, once."""
     shown = [command for block in SHELL for command in block.commands]
     shown += [command for page in PAGES for command in INLINE.findall(page.read_text()) if "--" in command]
-    commands = [command.removeprefix("PYTHONPATH=. ").removeprefix("'PYTHONPATH=.' ") for command in shown]
-    return sorted({command for command in commands if command.startswith("sgsd ") and "..." not in command})
+    return sorted({command for command in shown if command.startswith("sgsd ") and "..." not in command})
 
 
 class Parsed(Exception):
@@ -63,7 +61,7 @@ class Parsed(Exception):
 
 @pytest.fixture
 def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop every command once its arguments are read; the parser of configurations is built once."""
+    """Stop every command once its arguments are read."""
     depth = 0
 
     def stop_after(cls: type[Any]) -> None:
@@ -84,20 +82,6 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stop_after(jsonargparse.ArgumentParser)
     stop_after(argparse.ArgumentParser)
-    monkeypatch.setattr(SelfDistillationCLI, "setup_parser", setup_once)
-
-
-BUILT: dict[tuple[str, ...], dict[str, Any]] = {}
-SETUP = SelfDistillationCLI.setup_parser
-
-
-def setup_once(self: Any, *arguments: Any) -> None:
-    """A command's parser takes a second to build, and nothing of a command line stays in it."""
-    commands = tuple(self.subcommands())
-    if commands not in BUILT:
-        SETUP(self, *arguments)
-        BUILT[commands] = {"parser": self.parser, "_subcommand_parsers": self._subcommand_parsers}
-    vars(self).update(BUILT[commands])
 
 
 @pytest.mark.parametrize("command", sgsd_commands())

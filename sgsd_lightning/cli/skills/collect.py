@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> None:
     """Hand over to the commands that read a configuration."""
     from sgsd_lightning.cli.configs import resolve_config_arguments
+    from sgsd_lightning.cli.quick_check import check_arguments
+
+    resolved = resolve_config_arguments(list(arguments))
+    check_arguments("collect_memories", resolved)
     from sgsd_lightning.cli.lightning_cli import run
     from sgsd_lightning.cli.terminal import announce_choices, silence_known_warnings
 
     announce_choices()
     silence_known_warnings()
-    run(["collect_memories", *resolve_config_arguments(list(arguments))])
+    run(["collect_memories", *resolved])
 
 
 def collect(
