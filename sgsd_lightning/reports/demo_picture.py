@@ -71,6 +71,8 @@ def _draw_accuracy(axes: Axes, folder: Path, summary: Mapping[str, Any]) -> None
     base = summary["methods"]["base"]["avg@k"]
     for name in ("sgsd", "sgsd+growing", "imitate"):
         curve = validation_curve(folder / name)
+        if not curve:  # a run that was too short for an evaluation
+            continue
         axes.plot(
             *zip(*curve, strict=True),
             color=METHOD_COLORS[name],

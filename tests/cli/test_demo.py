@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sgsd_lightning.cli import main
-from sgsd_lightning.cli.configs import resolve_configs
-from sgsd_lightning.cli.demo import methods
+from sgsd_lightning.cli.configs import resolve_configs, shipped_configs
+from sgsd_lightning.cli.demo import VALIDATED_EVERY, length, methods
+from sgsd_lightning.reports.demo_picture import draw_demo
 
 
 @pytest.mark.slow
@@ -26,6 +28,29 @@ def test_the_demo_leaves_a_summary_and_a_picture(tmp_path: Path, monkeypatch: py
     assert summary["methods"]["sgsd"]["avg@k"] > summary["methods"]["base"]["avg@k"]
     assert summary["growing_bank"]["added"] > 0
     assert (tmp_path / "demo/demo.png").stat().st_size > 20_000
+
+
+def test_a_short_demo_evaluates_at_its_end() -> None:
+    toy = yaml.safe_load(shipped_configs()["sgsd_toy"].read_text())
+    assert toy["trainer"]["val_check_interval"] == VALIDATED_EVERY
+    assert length(None) == []
+    assert length(3) == ["--trainer.max_steps=3", "--trainer.val_check_interval=3"]
+    assert length(25)[1] == f"--trainer.val_check_interval={VALIDATED_EVERY}"
+
+
+def test_a_picture_of_runs_without_an_evaluation_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "sgsd").mkdir()
+    teacher = {"sources": ["gen_001"], "polarity": 1}
+    (tmp_path / "sgsd/rollouts.jsonl").write_text(json.dumps({"teachers": [teacher]}) + "\n")
+    scores = {name: {"avg@k": 0.5} for name in ("base", "base+skill", "imitate", "sgsd", "sgsd+growing")}
+    path = draw_demo(tmp_path, {"methods": scores, "samples_per_problem": 4})
+    assert path.stat().st_size > 10_000
+
+
+def test_no_steps_are_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--steps", "0", "--out", str(tmp_path / "demo")]) == 2
+    assert "--max-steps must be at least 1; got 0" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
 
 
 def test_bad_seeds_are_named(
