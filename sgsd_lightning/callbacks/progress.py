@@ -68,6 +68,10 @@ class ProgressLine(RunCallback, ProgressBar):
     def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
         self._show_step(trainer, is_due=trainer.global_step == total_steps(trainer))
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _is_fitting(trainer):
+            self._last_line = self._clock()
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -86,6 +90,9 @@ class ProgressLine(RunCallback, ProgressBar):
         if _is_fitting(trainer) and not trainer.sanity_checking:
             self._show_step(trainer, is_due=True)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_line = self._clock()
+
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -97,6 +104,9 @@ class ProgressLine(RunCallback, ProgressBar):
     ) -> None:
         self.has_dataloader_changed(dataloader_idx)
         self._show_batch("test", batch_idx, self.total_test_batches_current_dataloader)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_line = self._clock()
 
     def on_predict_batch_end(
         self,

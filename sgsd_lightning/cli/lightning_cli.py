@@ -198,10 +198,17 @@ class SelfDistillationCLI(LightningCLI):
             config.ckpt_path = chosen_checkpoint(config.ckpt_path, last, best)
         elif self.subcommand == "fit" and not config.trainer.fast_dev_run:
             config.ckpt_path = checkpoint_of_new_fit(run_folder, last)
-        if self.subcommand in READERS:
-            self.source = read_source(config.ckpt_path, _files(config), settings_identity(self.config_dump))
         if "verbose" in config:  # the table of an evaluation is ours, not Lightning's
             self.prints_results, config.verbose = config.verbose, False
+
+    def after_instantiate_classes(self) -> None:
+        """Say which checkpoint is read, before the model is loaded."""
+        if self.subcommand not in READERS:
+            return
+        config = self.config[self.subcommand]
+        self.source = read_source(config.ckpt_path, _files(config), settings_identity(self.config_dump))
+        assert isinstance(self.trainer, SelfDistillationTrainer)
+        self.trainer.source = self.source
 
     def before_fit(self) -> None:
         """Give the guard this run's settings, and the checkpoint that it resumes."""
@@ -219,12 +226,6 @@ class SelfDistillationCLI(LightningCLI):
 
         assert isinstance(self.trainer, SelfDistillationTrainer)
         self.trainer.evaluation_settings = evaluation_settings(self.config_dump)
-        self.trainer.source = self.source
-
-    def before_export(self) -> None:
-        """Give the trainer what the export says of itself."""
-        assert isinstance(self.trainer, SelfDistillationTrainer)
-        self.trainer.source = self.source
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """With our loggers, which only `fit` writes to, and our progress line."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, Namespace, SaveConfigCallback
 
+from sgsd_lightning.checkpoints.identity import Identity, settings_identity
 from sgsd_lightning.files import atomically
 
 CONFIG_FILE = "config.yaml"
@@ -40,3 +42,11 @@ class SavedConfig(SaveConfigCallback):
                 config[name].dirpath = None
         with atomically(folder / CONFIG_FILE) as file:
             file.write(self.parser.dump(config, skip_none=False))
+
+
+def saved_settings(file: Path) -> Identity:
+    """Read the settings that a step depends on; none where there is no such file, or nothing in it."""
+    if not file.is_file():
+        return {}
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return settings_identity(content) if isinstance(content, dict) else {}

@@ -38,15 +38,6 @@ def test_a_short_demo_evaluates_at_its_end() -> None:
     assert length(25)[1] == f"--trainer.val_check_interval={VALIDATED_EVERY}"
 
 
-def test_a_picture_of_runs_without_an_evaluation_is_drawn(tmp_path: Path) -> None:
-    (tmp_path / "sgsd").mkdir()
-    teacher = {"sources": ["gen_001"], "polarity": 1}
-    (tmp_path / "sgsd/rollouts.jsonl").write_text(json.dumps({"teachers": [teacher]}) + "\n")
-    scores = {name: {"avg@k": 0.5} for name in ("base", "base+skill", "imitate", "sgsd", "sgsd+growing")}
-    path = draw_demo(tmp_path, {"methods": scores, "samples_per_problem": 4})
-    assert path.stat().st_size > 10_000
-
-
 def test_no_steps_are_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--steps", "0", "--out", str(tmp_path / "demo")]) == 2
     assert "--max-steps must be at least 1; got 0" in capsys.readouterr().err
@@ -59,6 +50,16 @@ def test_bad_seeds_are_named(
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--seeds", "one"]) == 2
     assert "--seeds must be whole numbers separated by commas; got 'one'" in capsys.readouterr().err
+
+
+def test_runs_too_short_for_an_evaluation_are_drawn(tmp_path: Path) -> None:
+    """A demo of three steps; its runs evaluate every tenth."""
+    (tmp_path / "sgsd").mkdir()
+    teachers = [{"sources": ["gen_001"], "polarity": 1}]
+    (tmp_path / "sgsd/rollouts.jsonl").write_text(json.dumps({"teachers": teachers}) + "\n")
+    scores = {method.name: {"avg@k": 0.5, "pass@k": 0.5} for method in methods("--unused")}
+    picture = draw_demo(tmp_path, {"methods": scores, "samples_per_problem": 4})
+    assert picture.stat().st_size > 10_000
 
 
 def test_every_method_of_the_demo_has_its_configurations() -> None:
