@@ -18,7 +18,8 @@ from typing import Any
 
 from benchmarks import (
     accuracy,
-    compile_report,
+    chunk_sweep,
+    compile_tables,
     evidence,
     merge_banks,
     retrieval,
@@ -106,10 +107,10 @@ def study_tables() -> str:
     return f"{study_summary.tables(found)}\n\n{origin}"
 
 
-def _whole(name: str, table: Callable[[dict[str, Any]], str]) -> str:
+def _whole(name: str, table: Callable[[dict[str, Any]], str], absent: str = "not measured") -> str:
     """A table of one result file, with where it comes from."""
     found = _read(RESULTS / f"{name}.json")
-    return f"**{name}**: not measured." if found is None else f"{table(found)}\n\n{_origin(found)}"
+    return f"**{name}**: {absent}." if found is None else f"{table(found)}\n\n{_origin(found)}"
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -117,7 +118,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "gpu": gpu_tables,
     "cpu": cpu_tables,
     "accuracy": accuracy_table,
-    "compile report": compile_report.committed_table,
+    "compile report": compile_tables.committed_tables,
+    "chunk sweep": lambda: _whole("chunk_sweep", chunk_sweep.table, NOT_MEASURED),
     "train step": train_step_table,
     "rollouts": rollouts_table,
     "shared prompts": shared_prompts_table,
