@@ -1,7 +1,8 @@
 """The goals on one H200 that the kernels are built for, and what result files say of each.
 
-They are stated for what the trainer calls: `linear_logprob` with entropies, of the teachers and, with its backward pass, of
-the student, then `gated_polarity` on [B, K, T]. `gated_polarity_head_loss` is measured beside it and counts for no goal.
+They are stated for what the trainer calls: `linear_logprob` with entropies, of the teachers and, with its backward
+pass, of the student, then `gated_polarity` on [B, K, T]. `gated_polarity_head_loss` is measured beside it and counts
+for no goal.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m benchmarks.first_contact --minutes 10 --out runs/first_contact
 
-Each step runs in a process of its own within a time of its own, so a crash or a hang ends that step only. Steps that time
-no longer allows are skipped; the last are worth least. Without a GPU it says so and runs what can be run. It writes
-first_contact.json and first_contact.md, after every step. The exit status is 1 where a step found something wrong.
+Each step runs in a process of its own within a time of its own, so a crash or a hang ends that step only. Steps that
+time no longer allows are skipped; the last are worth least. Without a GPU it says so and runs what can be run. It
+writes first_contact.json and first_contact.md after every step. The exit status is 1 where a step found a fault.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ TAIL_LINES = 12
 def save(folder: Path, command: str, minutes: float, entries: Sequence[Entry]) -> None:
     """Write both files into ``folder``."""
     found = as_json(command, minutes, entries)
-    (folder / f"{STEM}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (folder / f"{STEM}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     (folder / f"{STEM}.md").write_text(as_markdown(found))
 
 
 def as_json(command: str, minutes: float, entries: Sequence[Entry]) -> dict[str, Any]:
     """Where the results come from, as the first step found it, and every step with its verdict and measurements."""
-    origin = next((e.attempt.found["provenance"] for e in entries if e.attempt and "provenance" in e.attempt.found), {})
-    return {**origin, "command": command, "minutes": minutes, "steps": [_step(entry) for entry in entries]}
+    measured = [entry.attempt.found for entry in entries if entry.attempt is not None]
+    made: Mapping[str, Any] = next((found["provenance"] for found in measured if "provenance" in found), {})
+    found = {**made, "command": command, "minutes": minutes, "steps": [_step(entry) for entry in entries]}
+    return {name: _strict(value) for name, value in found.items()}
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
@@ -53,6 +56,15 @@ def _step(entry: Entry) -> dict[str, Any]:
     is_bad = attempt.ending == "crashed" or entry.verdict.outcome == "bad"
     ending = {"ending": attempt.ending, "seconds": round(attempt.seconds, 1), "found": dict(attempt.found)}
     return head | verdict | ending | ({"tail": attempt.tail} if is_bad else {})
+
+
+def _strict(value: Any) -> Any:
+    """``value`` with numbers that JSON does not have as texts."""
+    if isinstance(value, dict):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _details(step: Mapping[str, Any]) -> str:

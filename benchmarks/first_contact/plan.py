@@ -1,4 +1,4 @@
-"""The steps in their order, how much time each has, and what it needs. The last are worth least, should time run out."""
+"""The steps in their order, the last of them worth least, how much time each has, and what it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.first_contact.verdicts import (
     loading,
     machine,
     sanitizer,
-    test_runs,
+    suite,
     training,
 )
 
@@ -48,8 +48,8 @@ PLAN = (
     Step("3", "kernel_values", "Shipped tiles beside float64", 90, kernel_values.judge, kernel_values.IF_BROKEN),
     Step("4a", "assembler", "Another assembler", 50, assembler.judge, assembler.IF_BROKEN, ("gpu", "compiler")),
     Step("4b", "sanitizer", "Memory accesses", 40, sanitizer.judge, sanitizer.IF_BROKEN, ("gpu", "compiler")),
-    Step("5a", "kernel_tests", "Tests of the kernels", 100, test_runs.judge, test_runs.IF_BROKEN, ("gpu", "compiler")),
-    Step("5b", "attention_tests", "Tests of packed attention", 20, test_runs.judge, test_runs.IF_BROKEN, ("gpu",)),
+    Step("5a", "kernel_tests", "Tests of the kernels", 100, suite.judge, suite.IF_BROKEN, ("gpu", "compiler")),
+    Step("5b", "attention_tests", "Tests of packed attention", 20, suite.judge, suite.IF_BROKEN, ("gpu",)),
     Step("6", "chunk_sizes", "Sizes and tables", 60, chunk_sizes.judge, chunk_sizes.IF_BROKEN, ("gpu", "compiler")),
     Step("7", "counters", "Hardware counters", 40, counters.judge, counters.IF_BROKEN, ("gpu", "compiler")),
     Step(

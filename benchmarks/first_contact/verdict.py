@@ -11,8 +11,8 @@ Outcome = Literal["good", "act", "bad", "skipped"]
 ``bad``: wrong numbers, or it did not run. ``skipped``: it was not tried, or not to the end."""
 
 Need = Literal["gpu", "compiler", "cpu only"]
-"""``gpu``: a CUDA device that kernels support. ``compiler``: what Triton needs to launch a kernel. ``cpu only``: of steps
-that stand in for others where there is no GPU."""
+"""``gpu``: a CUDA device. ``compiler``: what Triton needs to launch a kernel. ``cpu only``: of steps that stand in for
+others where there is no GPU."""
 
 Found = Mapping[str, Any]
 """What a probe measured, as it comes from its JSON file; anything may be missing where the probe was ended."""

@@ -1,4 +1,4 @@
-"""Step 8: what a new shape costs torch's attention with cuDNN's and without, and whether cuDNN's gradients are finite."""
+"""Step 8: what a new shape costs torch's attention with cuDNN and without, and whether cuDNN's gradients are finite."""
 
 from __future__ import annotations
 

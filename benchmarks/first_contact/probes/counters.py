@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -12,6 +13,7 @@ from benchmarks.first_contact.probes.tools import find_tool, python_module, run_
 SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "MemoryWorkloadAnalysis_Tables")
 WORKLOAD = python_module("benchmarks.first_contact.probes.workload", "9216", "2048", "151936")
 KERNELS = ("scan_kernel", "dlogits_kernel")
+PREFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 REFUSED = "ERR_NVGPUCTRPERM"
 
 
@@ -24,7 +26,7 @@ def measure(record: Record) -> None:
     for kernel in KERNELS:
         record.at(f"ncu, {kernel}")
         choice = ["--clock-control", "none", "-k", f"regex:{kernel}", "-c", "1", "--csv", "--page", "raw"]
-        done = run_tool([tools[-1], *choice, "--print-units", "base", *sections, *WORKLOAD])
+        done = run_tool([tools[0], *choice, *sections, *WORKLOAD])
         if REFUSED in done.text:
             record.put(is_refused=True)
             return
@@ -39,32 +41,37 @@ def counters_of(text: str) -> dict[str, float | None]:
         return next((value for name, value in values.items() if re.fullmatch(pattern, name)), None)
 
     tensor = [v for name, v in values.items() if re.search(r"pipe_tensor.*pct_of_peak_sustained_active$", name)]
-    nanoseconds = first(r"gpu__time_duration\.sum")
+    seconds = first(r"gpu__time_duration\.sum")
     rate = first(r"dram__bytes\.sum\.per_second")
     requests = first(r"l1tex__t_requests_pipe_lsu_mem_global_op_st\.sum")
     sectors = first(r"l1tex__t_sectors_pipe_lsu_mem_global_op_st\.sum")
     return {
         "tensor_pipe_percent": max(tensor, default=None),
         "l2_hit_percent": first(r"lts__t_sector_hit_rate\.pct"),
-        "dram_gb": None if nanoseconds is None or rate is None else rate * nanoseconds * 1e-18,
+        "dram_gb": None if seconds is None or rate is None else rate * seconds * 1e-9,
         "sectors_per_store": None if not requests or sectors is None else sectors / requests,
-        "ms": None if nanoseconds is None else nanoseconds * 1e-6,
+        "ms": None if seconds is None else 1e3 * seconds,
     }
 
 
 def raw_page(text: str) -> dict[str, float]:
-    """Numbers by the name of their metric, from the CSV that ``ncu --page raw`` prints among other lines.
+    """Numbers by the name of their metric, in seconds, bytes and what has no unit.
 
-    In base units, a duration is in nanoseconds and a rate in bytes per second.
+    Args:
+        text: What ``ncu --csv --page raw`` prints of one launch: names, units and values, among other lines.
     """
     lines = [line for line in text.splitlines() if line.startswith('"')]
     rows = list(csv.reader(io.StringIO("\n".join(lines))))
     if len(rows) < 3:  # names, units, values
         return {}
     found = {}
-    for name, value in zip(rows[0], rows[2], strict=False):
-        try:
-            found[name] = float(value.replace(",", ""))
-        except ValueError:
-            continue
+    for name, unit, value in zip(*rows[:3], strict=False):
+        with contextlib.suppress(ValueError):  # names of kernels and the like
+            found[name] = float(value.replace(",", "")) * _scale(unit)
     return found
+
+
+def _scale(unit: str) -> float:
+    """Of a duration or of bytes (per second), as in ``us``, ``usecond``, ``Gbyte/second`` and ``GB/s``."""
+    match = re.fullmatch(r"([numkKMGT]?)(?:s|second|B|byte)(?:/s|/second)?", unit)
+    return PREFIXES[match[1]] if match else 1.0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 from collections.abc import Sequence
+
+from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
 
 from benchmarks.first_contact.probes.record import Record
 from benchmarks.first_contact.probes.tools import python_module
@@ -18,12 +21,13 @@ MOST_NAMES = 20
 
 
 def run_tests(record: Record, *arguments: str) -> None:
-    """Run pytest with ``arguments`` and keep in ``record`` how many passed, failed and were skipped, and which failed."""
+    """Run pytest with ``arguments``; ``record`` has how many passed, failed and were skipped, and which failed."""
     has_pytest = importlib.util.find_spec("pytest") is not None
     record.put(has_pytest=has_pytest)
     if not has_pytest:
         return
     record.at("collecting tests")
+    os.environ.pop(IMPLEMENTATION_VARIABLE, None)  # tests choose for themselves, and some test what is chosen
     command = python_module("pytest", *OPTIONS, *arguments)
     lines: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

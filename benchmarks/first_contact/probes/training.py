@@ -1,4 +1,4 @@
-"""Step 10: four steps of SGSD on the device, by `sgsd fit`, or by the plain loop of the examples where it cannot be run.
+"""Step 10: four steps of SGSD on the device, by `sgsd fit`, or by the loop of the examples where that cannot be run.
 
 The policy has random weights and the depth of a real one, since decoding waits for launches, not for arithmetic.
 """

@@ -30,17 +30,18 @@ def judge(found: Found) -> Verdict:
             f"The bundled ptxas is wrong in {listed(sorted(cured))} and that of CUDA {found['release']} is right: set "
             f"TRITON_PTXAS_PATH={found['path']} (the later steps run so) and make the warning of triton_shared/"
             "assembler.py an error.",
-            {"TRITON_PTXAS_PATH": found["path"], "SGSD_KERNELS_IMPLEMENTATION": "triton"},
+            {"TRITON_PTXAS_PATH": found["path"], "SGSD_KERNELS_IMPLEMENTATION": "auto"},
         )
     if spoilt:
         return Verdict(
             "bad",
-            f"The bundled ptxas is right in {listed(sorted(spoilt))} and that of CUDA {found['release']} is wrong: stay "
-            "with the bundled one and report it.",
+            f"The bundled ptxas is right in {listed(sorted(spoilt))} and that of CUDA {found['release']} is wrong: "
+            "stay with the bundled one and report it.",
         )
     if by_later:
         return Verdict(
-            "bad", f"Both assemblers are wrong in {listed(by_later)}: the fault is in the kernel or in Triton, not in ptxas."
+            "bad",
+            f"Both assemblers are wrong in {listed(by_later)}: the fault is in the kernel or in Triton, not in ptxas.",
         )
     num_same = sum(row["same_bits"] for row in rows)
     return Verdict(

@@ -11,7 +11,9 @@ OFF = "keep cuDNN's attention off where we call attention"
 
 def judge(found: Found) -> Verdict:
     if found.get("cudnn_gradient") == "not finite":
-        return Verdict("bad", f"cuDNN's gradient under a mask is not finite (pytorch #196678): {OFF}, whatever it gains.")
+        return Verdict(
+            "bad", f"cuDNN's gradient under a mask is not finite (pytorch #196678): {OFF}, whatever it gains."
+        )
     rows = found.get("rows", [])
     on = [row for row in rows if row["cudnn"]]
     off = {row["mask"]: row for row in rows if not row["cudnn"]}
@@ -24,7 +26,11 @@ def judge(found: Found) -> Verdict:
         f"{other['new_shape_ms']:.3g} and {other['seen_shape_ms']:.3g} without"
     )
     if row["new_shape_ms"] > MANY_TIMES * row["seen_shape_ms"]:
-        return Verdict("act", f"cuDNN builds a plan per shape ({times}), and scoring and decoding make new ones: {OFF}.")
+        return Verdict(
+            "act", f"cuDNN builds a plan per shape ({times}), and scoring and decoding make new ones: {OFF}."
+        )
     if row["seen_shape_ms"] < other["seen_shape_ms"] and row["new_shape_ms"] < other["new_shape_ms"]:
-        return Verdict("act", f"cuDNN is faster ({times}) and its gradients are finite here: its setting may be turned on.")
+        return Verdict(
+            "act", f"cuDNN is faster ({times}) and its gradients are finite here: its setting may be turned on."
+        )
     return Verdict("good", f"cuDNN costs no plan per shape worth speaking of ({times}): leave it off, nothing is lost.")

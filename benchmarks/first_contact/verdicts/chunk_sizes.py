@@ -44,8 +44,8 @@ def _faster_sizes(rows: Sequence[Row]) -> list[str]:
         gain = 1 - best["ms"] / shipped["ms"]
         if gain > NOTICEABLE:
             found.append(
-                f"at {size} {best['setting']} is {per_cent(gain)} faster than {shipped['setting']} ({sweep}), so change "
-                f"{PLACES[sweep]}"
+                f"at {size} {best['setting']} is {per_cent(gain)} faster than {shipped['setting']} ({sweep}), so "
+                f"change {PLACES[sweep]}"
             )
     return found
 

@@ -10,7 +10,7 @@ from benchmarks.first_contact.verdict import Found, Verdict
 IF_BROKEN = "the counters stay unknown; step 6's times do not depend on them"
 LEAST_TENSOR_PERCENT = 70.0
 MOST_DRAM_GB = 5.0
-"""Of the scan of 9216 rows at D = 2048: hidden and head are 0.66 GB, and a cache that holds a group reads them twice."""
+"""Of the scan of 9216 rows at D = 2048: hidden and head are 0.66 GB, and a cache that holds a group reads few again."""
 LEAST_SECTORS = 12.0
 """Per store request: 16 where every thread stores 16 bytes, 2 where it stores 2."""
 
@@ -40,7 +40,9 @@ def _scan(row: Mapping[str, Any]) -> list[str]:
     found = []
     tensor, dram = row.get("tensor_pipe_percent"), row.get("dram_gb")
     if tensor is not None and tensor < LEAST_TENSOR_PERCENT:
-        found.append("the tensor pipe waits for the epilogue, so a warp-specialised scan (Gluon) is the next thing to build")
+        found.append(
+            "the tensor pipe waits for the epilogue, so a warp-specialised scan (Gluon) is the next thing to build"
+        )
     if dram is not None and dram > MOST_DRAM_GB:
         found.append("hidden states leave the cache, so lower GROUP_BYTES in triton_shared/configs.py")
     return found

@@ -18,7 +18,8 @@ def judge(found: Found) -> Verdict:
     if not (logprob <= LOGPROB_GAP[dtype] and gradient <= GRADIENT_GAP[dtype]):
         return Verdict(
             "bad",
-            f"Packed attention ({found['attention']}) is off by {gaps}: set policy.attention to sdpa until it is repaired.",
+            f"Packed attention ({found['attention']}) is off by {gaps}: set policy.attention to sdpa until it is "
+            "repaired.",
         )
     differs = [message for message in found.get("warnings", []) if "varlen_attn" in message]
     if differs:

@@ -17,11 +17,13 @@ def judge(found: Found) -> Verdict:
     capability = found.get("capability", 0)
     about = _about(found)
     if capability < LEAST_CAPABILITY:
-        sentence = f"{about}: sm_{capability} is older than the kernels are for (sm_{LEAST_CAPABILITY}); `chunked` runs."
+        sentence = (
+            f"{about}: sm_{capability} is older than the kernels are for (sm_{LEAST_CAPABILITY}); `chunked` runs."
+        )
         return Verdict("act", sentence, lacks={"compiler": f"no kernel of ours is for sm_{capability}"})
     triton = found.get("triton")
     if triton is None:
-        return Verdict("bad", f"{about}: Triton is not installed, so only `chunked` runs; install it.", **_no_kernels())
+        return _without_kernels(f"{about}: Triton is not installed, so only `chunked` runs; install it.")
     if found.get("launch_error"):
         return _not_launched(found, about)
     if "launch_error" not in found:
@@ -35,8 +37,8 @@ def _sound(found: Found, about: str, triton: Found) -> Verdict:
     without = f" (without {', '.join(missing)}, whose steps are skipped or done in another way)" if missing else ""
     if not triton["is_reported"]:
         sentence = (
-            f"{about}{without}: a kernel was launched, and no compile report describes Triton {version}'s machine code; "
-            f"run make compile-report TRITON={version}."
+            f"{about}{without}: a kernel was launched, and no compile report describes the machine code of Triton "
+            f"{version}; run make compile-report TRITON={version}."
         )
         return Verdict("act", sentence)
     report = f"benchmarks/results/compile_report/{version}.json"
@@ -52,7 +54,7 @@ def _not_launched(found: Found, about: str) -> Verdict:
     cause = f"Triton builds its launcher at run time and lacks {' and '.join(lacking)}" if lacking else ""
     error = " ".join(str(found["launch_error"]).split())[:200]
     sentence = f"{about}: no kernel can be launched ({cause or error}); until then `chunked` is used."
-    return Verdict("bad", sentence, **_no_kernels())
+    return _without_kernels(sentence)
 
 
 def _without(found: Found) -> Verdict:
@@ -81,9 +83,7 @@ def _without_gpu() -> dict[Need, str]:
     return {"gpu": NO_GPU}
 
 
-def _no_kernels() -> dict[str, dict[str, str]]:
+def _without_kernels(sentence: str) -> Verdict:
     """Later steps go by plain torch, and those that are about kernels are left out."""
-    return {
-        "environment": {"SGSD_KERNELS_IMPLEMENTATION": "chunked"},
-        "lacks": {"compiler": "no kernel can be launched, see step 1"},
-    }
+    reason = "no kernel can be launched, see step 1"
+    return Verdict("bad", sentence, {"SGSD_KERNELS_IMPLEMENTATION": "chunked"}, {"compiler": reason})

@@ -11,11 +11,15 @@ def judge(found: Found) -> Verdict:
     if "has_tool" not in found:
         return Verdict("skipped", "compute-sanitizer was not looked for.")
     if not found["has_tool"]:
-        return Verdict("skipped", "There is no compute-sanitizer here: run this step where the CUDA toolkit is installed.")
+        return Verdict(
+            "skipped", "There is no compute-sanitizer here: run this step where the CUDA toolkit is installed."
+        )
     if "num_errors" not in found:
         return Verdict("skipped", "compute-sanitizer did not come to its end.")
     if found["num_errors"] is None:
-        return Verdict("act", "compute-sanitizer printed no summary: it does not support this device or driver; see its log.")
+        return Verdict(
+            "act", "compute-sanitizer printed no summary: it does not support this device or driver; see its log."
+        )
     if found["num_errors"] == 0:
         return Verdict("good", "No kernel of one forward and backward pass touches memory that is not its own.")
     kinds, kernels = listed(found["kinds"]) or "errors of no known kind", listed(found["kernels"]) or "no named kernel"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from benchmarks.first_contact.verdict import Found, Verdict, per_cent
 
 IF_BROKEN = "the kernels can be used without the trainer until it is repaired"
-ROLLOUTS = ("rollouts", "rollout", "generate")
 MOST_OF_A_STEP = 0.5
 
 
@@ -18,12 +17,11 @@ def judge(found: Found) -> Verdict:
     if not found["is_finite"]:
         return Verdict("bad", f"{steps} had a loss that is not finite: repeat them with policy.attention sdpa.")
     phases = found["phases"]
-    total = sum(phases.values())
-    rollouts = sum(value for name, value in phases.items() if name in ROLLOUTS)
+    total, rollouts = phases["step"], phases["rollout"]
     if rollouts > MOST_OF_A_STEP * total:
         return Verdict(
             "act",
-            f"{steps} run, and rollouts are {per_cent(rollouts / total)} of {total:.0f} ms: decoding waits for launches, so "
-            "time benchmarks.rollouts next and choose the engine and its graph by it.",
+            f"{steps} run, and rollouts are {per_cent(rollouts / total)} of a step's {total:.0f} ms: decoding waits "
+            "for launches, so time benchmarks.rollouts next and choose the engine and its graph by it.",
         )
     return Verdict("good", f"{steps} run, {total:.0f} ms each: time benchmarks.train_step next.")

@@ -22,7 +22,7 @@ def judge(found: Found) -> Verdict:
     if failed:
         return Verdict(
             "bad",
-            f"{numbers}: begin with {listed(found['failed'], 1)}; where all after one fail, that one left a CUDA fault.",
+            f"{numbers}: begin with {listed(found['failed'], 1)}; where all after it fail too, it left a CUDA fault.",
         )
     if not passed:
         return Verdict("act", f"{numbers}: nothing ran, so nothing is known; the skips' reasons are in the log.")
