@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +82,19 @@ def sweeps(rows: HeadRows, capability: int) -> list[Sweep]:
         ),
         Sweep(
             "logits of a block, JSD by cublas",
-            {name: lambda passes=passes: passes.measure(pair) for name, passes in blocks.items()},
+            {name: partial(passes.measure, pair) for name, passes in blocks.items()},
             f"{CublasDivergence().forward_bytes // 2**20} MiB",
         ),
         Sweep(
             "k, ranking by cublas",
-            {str(k): lambda k=k: top_k_logits(rows, k, implementation="cublas") for k in TOP_K},
+            {str(k): partial(top_k_logits, rows, k, implementation="cublas") for k in TOP_K},
             "",
         ),
     ]
 
 
 def _scan(passes: HeadPasses, rows: HeadRows) -> Callable[[], object]:
-    return lambda: passes.scan(rows, entropy=True)
+    return partial(passes.scan, rows, entropy=True)
 
 
 def random_rows(num_rows: int, width: int, vocab_size: int, device: torch.device) -> HeadRows:

@@ -97,11 +97,27 @@ def shared_prompts_table() -> str:
     return f"{shared_prompts.table(rows)}\n\n{_origin(found)}"
 
 
-def study_tables() -> str:
-    """The paper's table at toy scale, ablations and sweeps."""
-    found = _read(RESULTS / "study_toy.json")
+def demo_table() -> str:
+    """avg@4 of every method of the demo, a row each seed."""
+    found = _read(RESULTS / "demo_seeds.json")
     if found is None:
-        return "**study**: not measured."
+        return "**demo**: not measured."
+    by_seed = {seed: summary["methods"] for seed, summary in found["seeds"].items()}
+    names = list(next(iter(by_seed.values())))
+    rows = [[seed, *(f"{methods[name]['avg@k']:.3f}" for name in names)] for seed, methods in by_seed.items()]
+    table = markdown_table(["seed", *names], rows, right=range(1, len(names) + 1))
+    again = found["again"]
+    return (
+        f"{table}\n\n`{found['command']}`, {found['date']}; {found['machine']}; commit {found['commit'][:10]}. "
+        f"{' and '.join(again['methods'])} again on {again['machine']}: {again['found']}."
+    )
+
+
+def study_tables(name: str) -> str:
+    """The paper's table at toy scale, ablations and sweeps, as far as a result file holds them."""
+    found = _read(RESULTS / f"{name}.json")
+    if found is None:
+        return f"**{name}**: not measured."
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     origin = f"`{found['command']}`, {found['max_steps']} steps, {found['date']}; {found['machine']}; {versions}."
     return f"{study_summary.tables(found)}\n\n{origin}"
@@ -125,7 +141,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "shared prompts": shared_prompts_table,
     "evidence": lambda: _whole("evidence", evidence.table),
     "merge banks": lambda: _whole("merge_banks", merge_banks.table),
-    "study": study_tables,
+    "demo": demo_table,
+    "study methods": lambda: study_tables("study_methods"),
+    "study": lambda: study_tables("study_toy"),
     "retrieval": lambda: _whole("retrieval_cpu", retrieval.table),
 }
 

@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object]:
     """Base model, training and evaluation of every method under one seed."""
+    from sgsd_lightning.distributed.machine import describe_machine
     from sgsd_lightning.reports.demo_picture import draw_demo
     from sgsd_lightning.toy import build_base_model
 
@@ -76,7 +77,7 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     console.rule(f"[bold]toy world, seed {seed}")
-    console.print("1. the base model (trained from scratch, cached)")
+    console.print("1. the base model")
     build_base_model(seed)
     results: dict[str, dict[str, float]] = {}
     for number, method in enumerate(methods(_skill_evaluation(folder)), start=2):
@@ -91,6 +92,7 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
         },
         "growing_bank": bank_changes(folder / GROWING),
         "seconds": round(time.perf_counter() - start, 1),
+        "machine": describe_machine(),
     }
     _write_json(folder / "summary.json", summary)
     draw_demo(folder, summary)
@@ -163,7 +165,8 @@ def _print_table(console: Console, results: Mapping[str, Mapping[str, float]], s
             summary["growing_bank"]  # type: ignore[arg-type]
         )
     )
-    console.print(f"{summary['seconds']} s in all; what became of every item: sgsd skills audit RUN_FOLDER")
+    console.print(f"{summary['seconds']} s in all on {summary['machine']}", soft_wrap=True)
+    console.print("what became of every item: sgsd skills audit RUN_FOLDER")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -18,10 +18,14 @@ from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.null_values import keep_nulls
+from sgsd_lightning.cli.output import say
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
+from sgsd_lightning.texts.shown import printable
+from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.loggers import default_loggers
 
 SEED = 42
@@ -33,7 +37,7 @@ class ShortErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
 
     def dump(self, *arguments: Any, **settings: Any) -> str:
@@ -52,7 +56,12 @@ class SelfDistillationTrainer(Trainer):
     def audit_prompts(self, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
         """Print what student, teachers and evaluation read, with warnings, for the first training problem."""
         _load(self, model, datamodule)
-        print(audit(model, datamodule.problems["train"][0]))
+        problems, learner = datamodule.problems["train"], model.learner
+        report = audit(model, problems[0])
+        texts = {"train problems": list_texts(problems), "items of the bank": learner.contexts.own_texts()}
+        found = [describe_control_tokens(what, held, learner.tokenizer) for what, held in texts.items()]
+        report.warnings += [warning for warning in found if warning is not None]
+        say(str(report))
 
     def export(
         self,
@@ -239,6 +248,7 @@ def _for_command(command: str) -> type[SelfDistillationCLI]:
 
 def run(arguments: list[str]) -> SelfDistillationCLI:
     """Run one command line, such as ``["fit", "--config", "configs/sgsd_toy.yaml"]``."""
+    keep_nulls()
     return _for_command(arguments[0] if arguments else "")(
         SelfDistillation,
         LightningDataModule,

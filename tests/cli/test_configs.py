@@ -188,3 +188,13 @@ def test_a_short_name_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert main(["fit", *arguments, "--trainer.default_root_dir=growing"]) == 0
     assert (tmp_path / "growing/checkpoints/last.ckpt").exists()
     assert (tmp_path / "growing/skills/updates.jsonl").read_text().count("\n") == 1
+
+
+def test_null_on_the_command_line_is_null_in_a_part() -> None:
+    overrides = ["--model.init_args.prompts.system_text=null", "--data.init_args.train.init_args.limit=null"]
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
+        main(["fit", "--config=sgsd_math_smoke", *overrides, "--print_config"])
+    content = yaml.safe_load(text.getvalue())
+    assert content["model"]["init_args"]["prompts"]["init_args"]["system_text"] is None
+    assert content["data"]["init_args"]["train"]["init_args"]["limit"] is None

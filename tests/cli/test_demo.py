@@ -19,7 +19,7 @@ def test_the_demo_leaves_a_summary_and_a_picture(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("sgsd_lightning.cli.terminal.quiet_console", lambda: None)
     assert main(["demo", "--out", "demo", "--max-steps", "10"]) == 0
     summary = json.loads((tmp_path / "demo/summary.json").read_text())
-    assert list(summary) == ["problems", "samples_per_problem", "methods", "growing_bank", "seconds"]
+    assert list(summary) == ["problems", "samples_per_problem", "methods", "growing_bank", "seconds", "machine"]
     assert list(summary["methods"]) == ["base", "base+skill", "imitate", "sgsd", "sgsd+growing"]
     for result in summary["methods"].values():
         assert 0 <= result["avg@k"] <= result["pass@k"] <= 1

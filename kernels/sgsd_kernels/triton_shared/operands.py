@@ -120,7 +120,7 @@ ROWS_OF_ANY_LENGTH = ("width", "hidden_stride", "weight_stride")
 
 def option_variants(specimen: Specimen) -> Iterator[Specimen]:
     """A specimen of `factor_arguments` and `option_arguments` with each option that is off in it."""
-    biases = {name: True for name in specimen.constexprs if name.endswith("HAS_BIAS")}
+    biases: dict[str, Any] = {name: True for name in specimen.constexprs if name.endswith("HAS_BIAS")}
     yield specimen.variant("bias", **biases)
     yield specimen.variant("softcap", HAS_SOFTCAP=True)
 

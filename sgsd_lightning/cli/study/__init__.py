@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     from sgsd_lightning.cli.study.variants import GROUPS, study_variants
     from sgsd_lightning.cli.terminal import quiet_console
     from sgsd_lightning.toy import build_base_model
-    from sgsd_lightning.toy.world import READS_SOLUTIONS
+    from sgsd_lightning.toy.recipe import READS_SOLUTIONS
 
     parser = CommandParser(prog="sgsd study", description=__doc__)
     parser.add_argument("world", choices=["toy"], help="which world; the toy world is the only one so far")
