@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROBES = "benchmarks.first_contact.probes"
 GRACE_SECONDS = 3.0
 """Between asking a process to end and ending it."""
+POLL_SECONDS = 0.05
 TAIL_BYTES = 8000
 
 Ending = Literal["finished", "timed out", "crashed"]
@@ -65,32 +66,31 @@ def attempt(probe: str, folder: Path, seconds: float, environment: Mapping[str, 
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that what it starts can be ended with it
         )
+        has_ended = False
         try:
-            is_late = _wait(process, seconds)
+            has_ended = _wait(process.pid, seconds)
         finally:
             _end(process)
-    ending: Ending = "timed out" if is_late else "crashed" if process.returncode else "finished"
+    ending: Ending = "timed out" if not has_ended else "crashed" if process.returncode else "finished"
     taken = time.monotonic() - start
     return Attempt(ending, taken, _read(measured), process.returncode, _tail(log))
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the process was still there after ``seconds``."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
+def _wait(pid: int, seconds: float) -> bool:
+    """Whether the process ended within ``seconds``. It is left to be waited for, so that its number stays its own."""
+    deadline = time.monotonic() + seconds
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started."""
+    """End the process, where it has not ended, and all that it started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        _wait(process, GRACE_SECONDS)
+        os.killpg(process.pid, number)
+        _wait(process.pid, GRACE_SECONDS)
     process.wait()
 
 

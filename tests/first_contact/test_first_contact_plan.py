@@ -176,7 +176,10 @@ time.sleep(60)
         found = self.run(tmp_path, monkeypatch, code, seconds=0.7)
         assert found.ending == "timed out"
         assert time.monotonic() - start < 15
-        assert not _is_running(int(child.read_text()))
+        deadline = time.monotonic() + 10
+        while _is_running(int(child.read_text())):  # it was told to end, and takes its time on a busy machine
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def test_numbers_of_an_earlier_attempt_are_not_read_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
