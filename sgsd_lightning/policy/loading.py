@@ -261,11 +261,6 @@ def _disable_dropout_settings(config: PreTrainedConfig) -> None:
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, config: PreTrainedConfig) -> None:
     vocab_size = config.get_text_config().vocab_size
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"the tokenizer {name!r} has no chat template, which prompts are rendered with; take an instruction-tuned "
-            "model, or set policy.tokenizer_name_or_path to a tokenizer that has one"
-        )
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer {name!r} has no end-of-sequence token, without which no completion ends")
     if len(tokenizer) > vocab_size:

@@ -203,7 +203,12 @@ def _has_varlen_kernels() -> bool:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+    return {"scale", "window_size"} <= _parameters(varlen_attn)
+
+
+@functools.cache
+def _parameters(function: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 @functools.cache
@@ -244,6 +249,10 @@ def _varlen_kernels(
 
     if segments.key_index is not None:
         key, value = (states.index_select(0, segments.key_index) for states in (key, value))
+    is_grouped = key.shape[1] != query.shape[1]
+    grouping: dict[str, Any] = {"enable_gqa": is_grouped} if "enable_gqa" in _parameters(varlen_attn) else {}
+    if is_grouped and not grouping:  # torch 2.11
+        key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
     lookback = -1 if sliding_window is None else sliding_window - 1
     output = varlen_attn(
         query,
@@ -255,7 +264,7 @@ def _varlen_kernels(
         segments.longest_key,
         scale=scaling,
         window_size=(lookback, 0) if segments.is_causal else (-1, -1),
-        enable_gqa=key.shape[1] != query.shape[1],
+        **grouping,
     )
     assert isinstance(output, Tensor)  # a tuple only when more is asked for
     return output

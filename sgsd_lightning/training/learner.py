@@ -151,12 +151,14 @@ class Learner:
             "engine": self.rollouter.engine,
             "verifier": self.verifier,
             "contexts": self.contexts,
+            "objective": self.objective,
         }
 
     def load_tokenizer(self) -> None:
         """Load the tokenizer and what depends on it, once."""
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self.source.load_tokenizer()
+            self.prompts.settle_template(self.tokenizer)
             self.loss_mask_rule = LossMaskRule(self.tokenizer, train_eos=self.train_eos)
 
     def sample(self, problems: Sequence[Problem], step: int) -> list[Rollout]:
