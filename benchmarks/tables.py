@@ -26,6 +26,7 @@ from benchmarks import (
     rollouts,
     shared_prompts,
     step_report,
+    step_rollouts,
 )
 from benchmarks.cases import TRAINED
 from benchmarks.goals import NOT_MEASURED, goals_table
@@ -137,6 +138,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "chunk sweep": lambda: _whole("chunk_sweep", chunk_sweep.table, NOT_MEASURED),
     "train step": train_step_table,
     "rollouts": rollouts_table,
+    "step rollouts": lambda: _whole("step_rollouts_cpu", step_rollouts.table),
     "shared prompts": shared_prompts_table,
     "evidence": lambda: _whole("evidence", evidence.table),
     "merge banks": lambda: _whole("merge_banks", merge_banks.table),

@@ -21,6 +21,8 @@ from benchmarks.first_contact.verdicts import (
     training,
 )
 
+COLD_START_SECONDS = 30.0
+"""What imports may take beyond a step's time where files come from a slow disk."""
 LEAST_SHARE = 0.5
 """Of its own time that a step must have to begin."""
 
@@ -72,10 +74,10 @@ PLAN = (
 def seconds_for(step: Step, later: Sequence[Step], remaining: float) -> float | None:
     """How long ``step`` may take of the ``remaining`` seconds; None where that is too little to begin.
 
-    Its own time, and an even share of what the plan is ahead of its times. Time is not taken from a step for ``later``
-    ones, which are worth less.
+    Its own time and that of a cold start, or its even share of what the plan is ahead of its times where that is more.
+    Time is not taken from a step for ``later`` ones, which are worth less.
     """
     if remaining < LEAST_SHARE * step.seconds:
         return None
     stretch = remaining / (step.seconds + sum(other.seconds for other in later))
-    return min(remaining, step.seconds * max(1.0, stretch))
+    return min(remaining, max(step.seconds + COLD_START_SECONDS, step.seconds * stretch))

@@ -19,7 +19,7 @@ from benchmarks.first_contact.attempts import ROOT, Attempt, attempt
 from benchmarks.first_contact.contact import Entry, go_through, verdict_of
 from benchmarks.first_contact.failures import cause_of
 from benchmarks.first_contact.page import as_json, as_markdown
-from benchmarks.first_contact.plan import PLAN, Step, seconds_for
+from benchmarks.first_contact.plan import COLD_START_SECONDS, PLAN, Step, seconds_for
 from benchmarks.first_contact.verdict import Found, Need, Verdict
 
 
@@ -94,10 +94,10 @@ class TestGoThrough:
 
 class TestSeconds:
     def test_time_that_is_left_over_is_shared_evenly(self) -> None:
-        assert seconds_for(step("1", 10), [step("2", 30)], 80) == 20
+        assert seconds_for(step("1", 100), [step("2", 300)], 800) == 200
 
-    def test_a_step_keeps_its_time_at_the_cost_of_later_ones(self) -> None:
-        assert seconds_for(step("1", 10), [step("2", 30)], 20) == 10
+    def test_a_step_keeps_its_time_and_that_of_a_cold_start_at_the_cost_of_later_ones(self) -> None:
+        assert seconds_for(step("1", 100), [step("2", 300)], 200) == 100 + COLD_START_SECONDS
 
     def test_no_step_has_more_than_is_left_and_none_begins_with_less_than_half(self) -> None:
         assert seconds_for(step("1", 10), [], 6) == 6

@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.first_contact.probes.record import Record
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HEADS, KV_HEADS, HEAD_DIM = 16, 8, 128
 NEW, SEEN = range(401, 409), [405] * 8
 LENGTH_OF_THE_FAULT = 192
@@ -33,15 +34,20 @@ def measure(record: Record) -> None:
 
 def _milliseconds(lengths: Iterable[int], is_masked: bool) -> float:
     """Per length, forward and backward."""
-    torch.cuda.synchronize()
+    _synchronize()
     start = time.perf_counter()
     count = 0
     for length in lengths:
         query, key = _states(length)
         _attention(query, key, _causal(length) if is_masked else None).sum().backward()
         count += 1
-    torch.cuda.synchronize()
+    _synchronize()
     return 1e3 * (time.perf_counter() - start) / count
+
+
+def _synchronize() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def _gradient_by_cudnn() -> str:
@@ -60,14 +66,14 @@ def _gradient_by_cudnn() -> str:
 
 def _states(length: int) -> tuple[Tensor, Tensor]:
     query, key = (
-        torch.randn(1, heads, length, HEAD_DIM, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        torch.randn(1, heads, length, HEAD_DIM, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
         for heads in (HEADS, KV_HEADS)
     )
     return query, key
 
 
 def _causal(length: int) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool, device="cuda").tril()
+    return torch.ones(length, length, dtype=torch.bool, device=DEVICE).tril()
 
 
 def _attention(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
