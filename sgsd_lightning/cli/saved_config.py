@@ -13,6 +13,8 @@ from sgsd_lightning.checkpoints.identity import Identity, settings_identity
 from sgsd_lightning.files import atomically
 
 CONFIG_FILE = "config.yaml"
+OF_ONE_START = ("ckpt_path", "weights_only")
+"""Arguments of `fit` alone, which other commands do not know or mean otherwise."""
 
 
 class SavedConfig(SaveConfigCallback):
@@ -36,7 +38,8 @@ class SavedConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         config = self.config.clone()
-        config.ckpt_path = None
+        for name in OF_ONE_START:
+            config.pop(name, None)
         for name in ("checkpoint", "best_checkpoint"):
             if config[name].dirpath == str(folder / "checkpoints"):
                 config[name].dirpath = None

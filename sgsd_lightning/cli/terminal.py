@@ -22,8 +22,10 @@ NOISE = (
 )
 
 
-NOISY_MESSAGES = re.compile(r"Tip:|^(GPU|TPU|IPU|HPU) available|^LOCAL_RANK|^`Trainer\.fit` stopped")
-"""Of Lightning: advertisements, devices that are not used, and what the progress line says."""
+NOISY_MESSAGES = re.compile(
+    r"Tip:|^(GPU|TPU|IPU|HPU) available|^LOCAL_RANK|^`Trainer\.fit` stopped|^Restor(ing|ed) |^Loaded model weights"
+)
+"""Of Lightning: advertisements, devices that are not used, and what the progress line and we say ourselves."""
 CLEAR_LINE = "\r\x1b[K"
 
 
