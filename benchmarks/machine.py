@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import time_runs
-from sgsd_lightning.machine import describe_processor
+from sgsd_lightning.distributed.machine import describe_processor
 
 PACKAGES = ("torch", "triton", "liger-kernel", "cut-cross-entropy", "quack-kernels")
 BARE_OUTPUT_BYTES = 4 * 2**30

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
-from sgsd_lightning.strict_json import parse_line
+from sgsd_lightning.texts.strict_json import parse_line
 
 PACKAGE_SCHEME = "package://"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -11,6 +11,7 @@ from sgsd_lightning.cli import process
 from sgsd_lightning.cli.errors import INPUT_ERRORS, message_to_user, process_label
 from sgsd_lightning.cli.suggest import suggestion
 from sgsd_lightning.cli.usage import OTHER_COMMANDS, RUN_COMMANDS, USAGE
+from sgsd_lightning.texts.shown import printable
 
 PRINTS_ONLY = ("-h", "--help", "--print_config")
 
@@ -54,7 +55,7 @@ def _run(words: list[str]) -> int:
         is_unread = isinstance(error, BrokenPipeError) and process.is_unread()
         if is_unread or message is None or os.environ.get("SGSD_TRACEBACK"):
             raise
-        print(f"{process_label()}: error: {message}", file=sys.stderr, flush=True)
+        print(f"{process_label()}: error: {printable(message)}", file=sys.stderr, flush=True)
         return 2 if isinstance(error, INPUT_ERRORS) else 1
     return 0
 

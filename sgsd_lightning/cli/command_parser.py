@@ -6,6 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 from sgsd_lightning.cli.suggest import suggestion
+from sgsd_lightning.texts.shown import printable
 
 UNKNOWN = "unrecognized arguments: "
 
@@ -25,4 +26,4 @@ class CommandParser(argparse.ArgumentParser):
         words = message.removeprefix(UNKNOWN).split() if message.startswith(UNKNOWN) else []
         flag = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
         told = message if flag is None else f"there is no option {flag}{suggestion(flag, self.known)}"
-        self.exit(2, f"sgsd: error: {self.prog}: {told}\n")
+        self.exit(2, printable(f"sgsd: error: {self.prog}: {told}\n"))

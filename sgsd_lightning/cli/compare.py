@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.output import cell, say
 
 if TYPE_CHECKING:
     from sgsd_lightning.evaluation.comparison import Comparison
@@ -41,10 +42,9 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     console.print(_table(found, options.first.name, options.second.name))
     for mine, other in changed_problems(first, second)[: options.changed]:
-        console.print(
+        say(
             f"{mine.problem_set}/{mine.problem_id}: {mine.accuracy:.2f} -> {other.accuracy:.2f}, most frequent answer "
-            f"{mine.most_frequent_answer} -> {other.most_frequent_answer} (right: {mine.reference_answer})",
-            markup=False,
+            f"{mine.most_frequent_answer} -> {other.most_frequent_answer} (right: {mine.reference_answer})"
         )
     if options.out is not None:
         content = [{**asdict(comparison), "interval": list(comparison.interval)} for comparison in found]
@@ -62,7 +62,7 @@ def _table(comparisons: Sequence[Comparison], first: str, second: str) -> Table:
         table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for comparison in comparisons:
         table.add_row(
-            comparison.problem_set,
+            cell(comparison.problem_set),
             str(comparison.num_problems),
             f"{comparison.first:.3f}",
             f"{comparison.second:.3f}",

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object]:
     """Base model, training and evaluation of every method under one seed."""
-    from sgsd_lightning.machine import describe_machine
+    from sgsd_lightning.distributed.machine import describe_machine
     from sgsd_lightning.reports.demo_picture import draw_demo
     from sgsd_lightning.toy import build_base_model
 

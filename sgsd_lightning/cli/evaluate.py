@@ -14,7 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sgsd_lightning.checkpoints.identity import problems_digest, sampled_weights_digest
+from sgsd_lightning.checkpoints.identity import (
+    problem_fields_digest,
+    problems_digest,
+    prompts_digest,
+    sampled_weights_digest,
+)
+from sgsd_lightning.cli.output import cell
 from sgsd_lightning.cli.read_checkpoint import Source
 from sgsd_lightning.data import ProblemDataModule, load_problem_set
 from sgsd_lightning.evaluation.collection import collect_samples, missing_samples, samples_so_far, wanted_samples
@@ -22,7 +28,8 @@ from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.strict_json import read_json
+from sgsd_lightning.texts.shown import quote_cells
+from sgsd_lightning.texts.strict_json import read_json
 from sgsd_lightning.training.preflight import keep_fitting_problems
 from sgsd_lightning.training.usable_problems import keep_usable_problems
 from sgsd_lightning.types import Problem
@@ -76,6 +83,7 @@ def evaluate(
         **settings,
         "weights": sampled_weights_digest(module.model),
         **{f"problems of {name}": problems_digest(of_set) for name, of_set in sets.items()},
+        **{f"prompts of {name}": _shown_digest(module, of_set) for name, of_set in sets.items()},
     }
     _claim(out, identity)
     missing = missing_samples(wanted_samples(sets, num_samples, part), samples_so_far(out))
@@ -111,6 +119,10 @@ def evaluation_settings(config: Mapping[str, Any]) -> dict[str, str]:
     counted["evaluation"] = {
         name: value for name, value in (counted["evaluation"] or {}).items() if name != "group_size"
     }
+    if isinstance(counted["prompts"], Mapping):  # a template's file may move; prompts are compared as they are read
+        settings = dict(counted["prompts"].get("init_args") or {})
+        settings.pop("chat_template", None)
+        counted["prompts"] = {**counted["prompts"], "init_args": settings}
     return {f"model.{name}": json.dumps(value, sort_keys=True, default=str) for name, value in counted.items()}
 
 
@@ -123,7 +135,7 @@ def write_scores(out: Path, samples: Sequence[Sample], source: Source | None) ->
     with (out / "problems.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [entry.name for entry in fields(ProblemScore)])
         writer.writeheader()
-        writer.writerows(asdict(score) for score in score_problems(samples))
+        writer.writerows(quote_cells(asdict(score)) for score in score_problems(samples))
     Console().print(score_table(sets))
     print(f"wrote {out / 'summary.json'} and {out / 'problems.csv'}; every sample is in {out}/samples*.jsonl")
 
@@ -136,7 +148,7 @@ def score_table(sets: Sequence[SetScore]) -> Table:
         table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for score in sets:
         table.add_row(
-            score.problem_set,
+            cell(score.problem_set),
             f"{score.num_problems} x {score.samples_per_problem}",
             f"{score.average:.3f}",
             f"{score.interval.low:.2f}..{score.interval.high:.2f}",
@@ -176,6 +188,13 @@ def _fitting(
         name: keep_fitting_problems(problems, module.learner.prompts, module.learner.tokenizer, name)
         for name, problems in sets.items()
     }
+
+
+def _shown_digest(module: SelfDistillation, problems: Sequence[Problem]) -> str:
+    """Of the prompts as the model reads them, and of what contexts can show of the problems."""
+    learner = module.learner
+    prompts = [learner.prompts.evaluation(learner.tokenizer, problem) for problem in problems]
+    return prompts_digest(prompts) + problem_fields_digest(problems)
 
 
 def _claim(out: Path, identity: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.files import atomically
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.policy import export_model
-from sgsd_lightning.strict_json import read_json
+from sgsd_lightning.texts.strict_json import read_json
 
 NOTE = "sgsd_export.json"
 """What an export says of itself, beside the model."""

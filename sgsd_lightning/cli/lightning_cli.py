@@ -19,11 +19,14 @@ from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, chec
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
 from sgsd_lightning.cli.null_values import keep_nulls
+from sgsd_lightning.cli.output import say
 from sgsd_lightning.cli.read_checkpoint import Source, read_source, tell_source
 from sgsd_lightning.cli.run_folder import with_run_folder
 from sgsd_lightning.cli.saved_config import SavedConfig
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.texts.shown import printable
+from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.loggers import default_loggers
 
 SEED = 42
@@ -37,7 +40,7 @@ class ShortErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
 
     def dump(self, *arguments: Any, **settings: Any) -> str:
@@ -58,7 +61,12 @@ class SelfDistillationTrainer(Trainer):
     def audit_prompts(self, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
         """Print what student, teachers and evaluation read, with warnings, for the first training problem."""
         _load(self, model, datamodule)
-        print(audit(model, datamodule.problems["train"][0]))
+        problems, learner = datamodule.problems["train"], model.learner
+        report = audit(model, problems[0])
+        texts = {"train problems": list_texts(problems), "items of the bank": learner.contexts.own_texts()}
+        found = [describe_control_tokens(what, held, learner.tokenizer) for what, held in texts.items()]
+        report.warnings += [warning for warning in found if warning is not None]
+        say(str(report))
 
     def export(
         self,

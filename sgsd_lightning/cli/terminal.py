@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
 from sgsd_lightning.cli.errors import OUR_PACKAGES
+from sgsd_lightning.texts.shown import printable
 
 NOISE = (
     # metrics are put together over processes before they are logged
@@ -67,8 +68,16 @@ def announce_choices() -> None:
             continue
         handler = _BesideProgress()
         handler.addFilter(_is_for_this_process)
+        handler.setFormatter(_Printable())
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+
+
+class _Printable(logging.Formatter):
+    """Messages quote problems and banks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _is_no_noise(record: logging.LogRecord) -> bool:

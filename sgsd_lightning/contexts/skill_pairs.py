@@ -20,7 +20,7 @@ from sgsd_lightning.skills import (
     check_num_contexts,
     pair_by_rank,
 )
-from sgsd_lightning.text_damage import lost_backslashes
+from sgsd_lightning.texts.damage import lost_backslashes
 from sgsd_lightning.types import Observation, Problem, TeacherContext
 from sgsd_lightning.types.arguments import require, require_at_least, require_choice
 
@@ -89,6 +89,9 @@ class SkillPairs(ProblemContextBuilder):
         self.ledger.describe(bank.items)
         self.bank = bank
         self._selection = None
+
+    def own_texts(self) -> Mapping[str, str]:
+        return {} if self.bank is None else {item.item_id: item.text for item in self.bank.items}
 
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
         return [[self._context(pair) for pair in pairs] for pairs in self.pairs(problems)]

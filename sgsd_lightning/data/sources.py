@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import locate
-from sgsd_lightning.strict_json import read_json_lines, shorten
-from sgsd_lightning.text_damage import strip_spaces, unreadable_character
+from sgsd_lightning.texts.damage import strip_spaces, unreadable_character
+from sgsd_lightning.texts.strict_json import read_json_lines, shorten
 from sgsd_lightning.types import Problem
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import whole_records
-from sgsd_lightning.strict_json import shorten
+from sgsd_lightning.texts.strict_json import shorten
 from sgsd_lightning.types import JudgedRollout
 
 SAMPLE_FILES = "samples*.jsonl"

@@ -203,7 +203,12 @@ def _has_varlen_kernels() -> bool:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+    return {"scale", "window_size"} <= _parameters(varlen_attn)
+
+
+@functools.cache
+def _parameters(function: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 @functools.cache
@@ -212,12 +217,13 @@ def _kernels_agree(device: torch.device, dtype: torch.dtype) -> bool:
 
     A causal diagonal aligned at the wrong end, or a window off by one, would silently train on wrong scores.
     """
-    # the second continues the first, with fewer queries than keys
-    segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
-    tolerance = 8 * torch.finfo(dtype).eps  # of outputs of about 1
-    with torch.no_grad():
+    # a model may be loaded under another default device, on which a CPU's generator cannot draw
+    with torch.no_grad(), torch.device("cpu"):
+        # the second continues the first, with fewer queries than keys
+        segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
+        generator = torch.Generator().manual_seed(0)
+        query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
+        tolerance = 8 * torch.finfo(dtype).eps  # of outputs of about 1
         for window in (None, 3):
             expected = _sdpa_by_shape(query, key, value, segments, None, window)
             difference = (_varlen_kernels(query, key, value, segments, None, window) - expected).abs().max().item()
@@ -244,6 +250,10 @@ def _varlen_kernels(
 
     if segments.key_index is not None:
         key, value = (states.index_select(0, segments.key_index) for states in (key, value))
+    is_grouped = key.shape[1] != query.shape[1]
+    grouping: dict[str, Any] = {"enable_gqa": is_grouped} if "enable_gqa" in _parameters(varlen_attn) else {}
+    if is_grouped and not grouping:  # torch 2.11
+        key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
     lookback = -1 if sliding_window is None else sliding_window - 1
     output = varlen_attn(
         query,
@@ -255,7 +265,7 @@ def _varlen_kernels(
         segments.longest_key,
         scale=scaling,
         window_size=(lookback, 0) if segments.is_causal else (-1, -1),
-        enable_gqa=key.shape[1] != query.shape[1],
+        **grouping,
     )
     assert isinstance(output, Tensor)  # a tuple only when more is asked for
     return output

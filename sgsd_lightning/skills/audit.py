@@ -26,7 +26,8 @@ from sgsd_lightning.skills.evidence import (
     Tally,
 )
 from sgsd_lightning.skills.selection import STATUS
-from sgsd_lightning.strict_json import read_json, read_text, shorten
+from sgsd_lightning.texts.shown import quote_cells, read_cell
+from sgsd_lightning.texts.strict_json import read_json, read_text, shorten
 from sgsd_lightning.types.arguments import require, require_at_least
 
 Kind = Literal["skill", "mistake", "pair"]
@@ -93,7 +94,7 @@ def save_audit(rows: Sequence[AuditRow], path: Path) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, [entry.name for entry in fields(AuditRow)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(quote_cells(asdict(row)) for row in rows)
         text = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -117,7 +118,7 @@ def load_audit(path: Path) -> list[AuditRow]:
 def _csv_records(path: Path) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
-        return list(reader)
+        return [{name: read_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in reader]
     except csv.Error as error:
         raise ValueError(f"{path}:{reader.line_num}: not CSV ({error})") from error
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from sgsd_lightning.files import atomically, locate
-from sgsd_lightning.strict_json import parse_json, read_text, shorten
-from sgsd_lightning.text_damage import unreadable_character
+from sgsd_lightning.texts.damage import unreadable_character
+from sgsd_lightning.texts.strict_json import parse_json, read_text, shorten
 
 DYNAMIC_PREFIX = "dyn_"
 

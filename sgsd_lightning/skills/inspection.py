@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from sgsd_lightning.files import locate
 from sgsd_lightning.skills.bank import Mistake, Skill
+from sgsd_lightning.skills.control_spellings import find_control_spellings
 from sgsd_lightning.skills.provenance import SOURCES_KEY
 from sgsd_lightning.skills.similarity import LexicalSimilarity, TextSimilarity
-from sgsd_lightning.strict_json import MalformedTextError, read_json, shorten
-from sgsd_lightning.text_damage import control_characters, lost_backslashes, unreadable_character
+from sgsd_lightning.texts.damage import control_characters, lost_backslashes, unreadable_character
+from sgsd_lightning.texts.strict_json import MalformedTextError, read_json, shorten
 
 Severity = Literal["error", "warning", "note"]
 MAX_TEXT_CHARACTERS = 1000
@@ -134,6 +135,10 @@ def _check_entry(entry: _Entry) -> Iterator[BankProblem]:
 def _check_text(entry: _Entry, name: str, text: str) -> Iterator[BankProblem]:
     if len(text) > MAX_TEXT_CHARACTERS:
         message = f"has {len(text)} characters, more than {MAX_TEXT_CHARACTERS}; every prompt that shows it grows"
+        yield entry.problem("warning", name, message)
+    found = find_control_spellings(text)
+    if found:
+        message = f"holds what models know as control tokens ({', '.join(found)}); prompts show them as plain text"
         yield entry.problem("warning", name, message)
     unreadable = unreadable_character(text)
     if unreadable is not None:

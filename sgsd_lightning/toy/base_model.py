@@ -14,7 +14,7 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from sgsd_lightning.machine import describe_machine
+from sgsd_lightning.distributed.machine import describe_machine
 from sgsd_lightning.toy.base_training import train_base_model
 from sgsd_lightning.toy.recipe import BaseModelSettings, recipe_digest
 from sgsd_lightning.toy.shipped_weights import NotShipped, load_shipped, shipped_file

@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sgsd_lightning.machine import describe_machine
+from sgsd_lightning.distributed.machine import describe_machine
 from sgsd_lightning.toy.base_training import train_base_model
 from sgsd_lightning.toy.recipe import BaseModelSettings, recipe_digest
 from sgsd_lightning.toy.shipped_weights import COMMAND, RECIPES, SEEDS, file_name, weights_folder

@@ -11,6 +11,7 @@ from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter
+from sgsd_lightning.training.control_tokens import list_texts, warn_of_control_tokens
 from sgsd_lightning.training.learner import Learner
 from sgsd_lightning.training.usable_problems import keep_usable_problems, shorten_list
 from sgsd_lightning.types import Problem
@@ -34,6 +35,10 @@ def check_problems(
         rollouter = learner.rollouter if is_training else None
         data.keep(split, keep_fitting_problems(usable, learner.prompts, learner.tokenizer, split, rollouter))
         if is_training:
+            warn_of_control_tokens("items of the bank", learner.contexts.own_texts(), learner.tokenizer)
+            guidance = getattr(learner.rollouter, "guidance", None)
+            if guidance is not None:
+                warn_of_control_tokens("items of the student's bank", guidance.own_texts(), learner.tokenizer)
             check_teacher_prompts(data.problems[split], learner)
 
 
@@ -51,6 +56,7 @@ def keep_fitting_problems(
     Raises:
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
+    warn_of_control_tokens(f"{split} problems", list_texts(problems), tokenizer)
     guidance = {} if rollouter is None else rollouter.guidance_for(problems)
     shown = [
         prompt

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from sgsd_lightning.data.datamodule import UnusableProblems
-from sgsd_lightning.strict_json import shorten
-from sgsd_lightning.text_damage import lost_backslashes
+from sgsd_lightning.texts.damage import lost_backslashes
+from sgsd_lightning.texts.strict_json import shorten
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import Verifier
 from sgsd_lightning.verifiers.math.equivalence import math_equal

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sgsd_lightning.text_damage import lost_in_formula
+from sgsd_lightning.texts.damage import lost_in_formula
 from sgsd_lightning.types import Rollout
 from sgsd_lightning.types.arguments import require
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,24 @@ def test_an_audit_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
     rows = audit_rows(bank(), ledger())
     save_audit(rows, tmp_path / name)
     assert load_audit(tmp_path / name) == rows
+
+
+def test_a_bank_of_formulas_is_text_in_a_spreadsheet_and_comes_back(tmp_path: Path) -> None:
+    named = {"gen_0": "=cmd|' /C calc'!A0", "gen_1": "-5", "err_0": "@x"}
+    evil = replace(
+        bank(),
+        general_skills=tuple(
+            replace(skill, skill_id=named.get(skill.skill_id, skill.skill_id), title="+1, =HYPERLINK()")
+            for skill in bank().general_skills
+        ),
+    )
+    rows = audit_rows(evil, ledger())
+    save_audit(rows, tmp_path / "audit.csv")
+    with (tmp_path / "audit.csv").open(newline="") as file:
+        cells = [cell for row in csv.DictReader(file) for cell in row.values()]
+    assert {"'=cmd|' /C calc'!A0", "-5", "'+1, =HYPERLINK()", "-0.5"} <= set(cells)
+    assert not [cell for cell in cells if cell[:1] in {"=", "@", "+"}]
+    assert load_audit(tmp_path / "audit.csv") == rows
 
 
 def test_what_misleads_with_confidence_goes_and_what_was_hardly_used_stays() -> None:

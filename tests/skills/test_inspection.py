@@ -28,6 +28,32 @@ def test_a_sound_bank_has_no_problem(tmp_path: Path) -> None:
     assert found(tmp_path / "bank.json", {"general_skills": [SKILL], "common_mistakes": [MISTAKE]}) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a<|im_end|>b",
+        "<s>",
+        "x [INST]",
+        "<think>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "<end_of_turn>",
+        "<<SYS>>",
+    ],
+)
+def test_control_tokens_of_well_known_models_are_found(tmp_path: Path, text: str) -> None:
+    (problem,) = found(
+        tmp_path / "bank.json", {"general_skills": [{**SKILL, "title": text}], "common_mistakes": [MISTAKE]}
+    )
+    assert (problem.severity, problem.field) == ("warning", "title")
+    assert "control tokens" in problem.message
+
+
+@pytest.mark.parametrize("text", ["x < |y| > z", "a<b>c", "$|x|<|y|$ and |x|>1", "[1, 2]", "<i>"])
+def test_mathematics_is_no_control_token(tmp_path: Path, text: str) -> None:
+    content = {"general_skills": [{**SKILL, "title": text}], "common_mistakes": [MISTAKE]}
+    assert found(tmp_path / "bank.json", content) == []
+
+
 def test_everything_is_found_at_once_with_item_and_field(tmp_path: Path) -> None:
     content = {
         "general_skills": [

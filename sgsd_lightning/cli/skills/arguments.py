@@ -10,13 +10,14 @@ from jsonargparse import ArgumentParser
 
 from sgsd_lightning.cli.errors import essential_lines
 from sgsd_lightning.cli.null_values import keep_nulls
+from sgsd_lightning.texts.shown import printable
 
 
 class SkillsParser(ArgumentParser):
     """Says what is wrong in a few lines."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
 
 

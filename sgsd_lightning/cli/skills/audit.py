@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.output import cell
 from sgsd_lightning.skills.audit import AuditRow, audit_rows, save_audit
 
 DESCRIPTION = """Every item of a run's bank, most useful first: how often its teachers were helpful, neutral and
@@ -56,7 +56,7 @@ def print_rows(rows: Sequence[AuditRow], num: int | None, step: int) -> None:
     console = Console()
     numbers_width = sum(max(len(row[place]) for row in cells) + 3 for place in range(4)) if cells else 0
     for *numbers, says in cells:
-        table.add_row(*numbers, Text(_clipped(says, console.width - numbers_width - 4)))
+        table.add_row(*map(cell, numbers), cell(_clipped(says, console.width - numbers_width - 4)))
     console.print(table)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.output import say
 from sgsd_lightning.skills.audit import PruneRules, load_audit, prune
 from sgsd_lightning.skills.bank import SkillBank
-from sgsd_lightning.strict_json import shorten
+from sgsd_lightning.texts.shown import one_line
+from sgsd_lightning.texts.strict_json import shorten
 
 DESCRIPTION = """Write a bank without the items that mislead with confidence, by the audit of a run, and say what went
 and why. Nothing is dropped on few uses or on a guess: the whole interval must lie beyond the bound."""
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     smaller, dropped = prune(bank, load_audit(options.audit), rules)
     titles = {item.item_id: item.headline for item in bank.items}
     for drop in dropped:
-        print(f"{drop.item_id}: {drop.reason} ({shorten(titles[drop.item_id])})")
+        say(one_line(f"{drop.item_id}: {drop.reason} ({shorten(titles[drop.item_id])})"))
     print(f"{len(dropped)} of {len(bank.items)} items go, {len(smaller.items)} stay")
     for name, items in (("skills", smaller.general_skills), ("mistakes", smaller.common_mistakes)):
         if not items:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.output import cell, say
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
 from sgsd_lightning.skills.provenance import SOURCES_KEY, list_sources
 from sgsd_lightning.skills.selection import STATUS
+from sgsd_lightning.texts.shown import one_line
 
 
 def show(arguments: Sequence[str]) -> None:
@@ -40,7 +41,8 @@ def show(arguments: Sequence[str]) -> None:
     }
     for item in chosen[options.kind]:
         num_sources = str(len(list_sources(item))) if SOURCES_KEY in item.extra else ""
-        table.add_row(item.item_id, str(item.extra.get(STATUS, "static")), num_sources, item.headline)
+        status = str(item.extra.get(STATUS, "static"))
+        table.add_row(cell(item.item_id), cell(status), num_sources, cell(item.headline))
     Console().print(table)
 
 
@@ -60,9 +62,9 @@ def validate(arguments: Sequence[str]) -> None:
     problems = find_problems(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
-            print(problem)
+            say(one_line(str(problem)))
     counts = Counter(problem.severity for problem in problems)
-    print(f"{options.bank}: {counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
+    say(f"{options.bank}: {counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
     if counts["error"]:
         raise SystemExit(1)
 
@@ -89,11 +91,11 @@ def compare(arguments: Sequence[str]) -> None:
 
 def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
     for item in found.added:
-        print(f"+ {item.item_id}: {item.headline}")
+        say(one_line(f"+ {item.item_id}: {item.headline}"))
     for item in found.removed:
-        print(f"- {item.item_id}: {item.headline}")
+        say(one_line(f"- {item.item_id}: {item.headline}"))
     for change in found.changed:
-        print(f"~ {change.new.item_id}: {change.new.headline}")
+        say(one_line(f"~ {change.new.item_id}: {change.new.headline}"))
         for field in change.fields:
             _print_change(field, "    ")
     if found.is_reordered:
@@ -102,7 +104,7 @@ def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
 
 def _print_change(change: FieldChange, indent: str) -> None:
     old, new = (_short(value) for value in (change.old, change.new))
-    Console(highlight=False, soft_wrap=True).print(Text(f"{indent}{change.field}: {old} -> {new}"))
+    say(indent + one_line(f"{change.field}: {old} -> {new}"))
 
 
 def _short(value: object, width: int = 70) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sgsd_lightning.cli.study.run_variant import StudyRun
 from sgsd_lightning.cli.study.variants import Variant
-from sgsd_lightning.machine import describe_machine
+from sgsd_lightning.distributed.machine import describe_machine
 from sgsd_lightning.metrics.intervals import half_width
 
 TARGET = 0.7

@@ -10,7 +10,7 @@ from typing import Any
 from sgsd_lightning.skills.bank import Mistake, Skill
 from sgsd_lightning.skills.growth.merge_answer import find_missing_text, find_repeated_source, text_fields
 from sgsd_lightning.skills.growth.writer import MAX_DRAFTS, Draft, Reject
-from sgsd_lightning.text_damage import restore_backslashes, strip_spaces
+from sgsd_lightning.texts.damage import restore_backslashes, strip_spaces
 
 LIST_KEYS: dict[type, tuple[str, str]] = {Skill: ("skills", "general_skills"), Mistake: ("mistakes", "common_mistakes")}
 MAX_CHARACTERS = 1000

@@ -17,7 +17,7 @@ from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, Written
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
-from sgsd_lightning.strict_json import read_json_lines
+from sgsd_lightning.texts.strict_json import read_json_lines
 
 KINDS: dict[str, type[Skill] | type[Mistake]] = {"skill": Skill, "mistake": Mistake}
 CANDIDATE_PREFIX: dict[type, str] = {Skill: "gen_cand_", Mistake: "err_cand_"}

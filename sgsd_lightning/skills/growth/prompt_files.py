@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sgsd_lightning.language_models.identity import digest
 from sgsd_lightning.prompts.chat import fill
-from sgsd_lightning.strict_json import read_text
+from sgsd_lightning.texts.strict_json import read_text
 
 OUR_FOLDER = Path(__file__).resolve().parent / "prompts"
 DOMAIN_FILE = "domain.txt"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgsd_lightning.text_damage import (
+from sgsd_lightning.texts.damage import (
     control_characters,
     lost_backslashes,
     lost_in_formula,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sgsd_lightning import machine
+from sgsd_lightning.distributed import machine
 
 
 def test_it_names_processor_vectors_and_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

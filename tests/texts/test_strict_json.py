@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgsd_lightning.files import locate, whole_records
-from sgsd_lightning.strict_json import MAX_DEPTH, MalformedTextError, parse_json, read_json, read_json_lines, read_text
+from sgsd_lightning.texts.strict_json import (
+    MAX_DEPTH,
+    MalformedTextError,
+    parse_json,
+    read_json,
+    read_json_lines,
+    read_text,
+)
 
 GOOD = b'{"a": 1}'
 VALUES = st.recursive(
