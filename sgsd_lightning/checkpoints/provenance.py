@@ -14,6 +14,7 @@ from sgsd_lightning.checkpoints.reading import load_unsharded_part
 
 PARTS = {"objective": "model.init_args.objective", "contexts": "model.init_args.contexts"}
 """Settings whose classes make a method."""
+CLASS_PATH = ".class_path"
 MEANT_TO_DIFFER = "model.init_args.evaluation"
 """Settings of how a policy is evaluated, which nothing was trained with."""
 
@@ -49,8 +50,14 @@ def read_provenance(path: Path) -> Provenance:
 
 
 def changed_settings(saved: Identity, now: Identity) -> list[str]:
-    """Return one line per setting that differs; none where one side has no settings."""
+    """Return one line per setting that differs; none where one side has no settings.
+
+    Where a part is of another class, that is said, and not how the arguments of the two classes differ.
+    """
     names = {name for name in saved.keys() | now.keys() if not f"{name}.".startswith(f"{MEANT_TO_DIFFER}.")}
+    classes = {name for name in names if name.endswith(CLASS_PATH) and saved.get(name) != now.get(name)}
+    replaced = tuple(f"{name.removesuffix(CLASS_PATH)}.init_args." for name in classes)
+    names = {name for name in names if not name.startswith(replaced)}
     return differences(saved, now, names) if saved and now else []
 
 
@@ -61,7 +68,7 @@ def method_of(settings: Identity) -> str:
 
 
 def _class_name(settings: Identity, part: str) -> str:
-    outer = _short(json.loads(settings.get(f"{part}.class_path", '""')))
+    outer = _short(json.loads(settings.get(f"{part}{CLASS_PATH}", '""')))
     inner = [
         _short(path)
         for name, value in settings.items()

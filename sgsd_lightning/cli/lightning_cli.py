@@ -20,7 +20,7 @@ from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
 from sgsd_lightning.cli.null_values import keep_nulls
 from sgsd_lightning.cli.output import say
-from sgsd_lightning.cli.read_checkpoint import Source, read_source
+from sgsd_lightning.cli.read_checkpoint import Source, read_source, tell_source
 from sgsd_lightning.cli.run_folder import with_run_folder
 from sgsd_lightning.cli.saved_config import SavedConfig
 from sgsd_lightning.data import ProblemDataModule
@@ -215,6 +215,8 @@ class SelfDistillationCLI(LightningCLI):
             return
         config = self.config[self.subcommand]
         self.source = read_source(config.ckpt_path, _files(config), settings_identity(self.config_dump))
+        if self.prints_results:
+            tell_source(self.source)
         assert isinstance(self.trainer, SelfDistillationTrainer)
         self.trainer.source = self.source
 

@@ -42,17 +42,21 @@ class Source:
 
 
 def read_source(ckpt_path: str | None, configs: Sequence[str], settings: Identity) -> Source:
-    """Read what the checkpoint says of itself, tell it, and warn of settings that differ.
+    """Read what the checkpoint says of itself.
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
         ValueError: if it cannot be read.
     """
     checkpoint = None if ckpt_path is None else read_provenance(Path(ckpt_path))
-    source = Source(checkpoint=checkpoint, configs=configs, settings=settings)
+    return Source(checkpoint=checkpoint, configs=configs, settings=settings)
+
+
+def tell_source(source: Source) -> None:
+    """Say which checkpoint is read, and warn of settings that differ."""
+    checkpoint = source.checkpoint
     log.info("reads %s", "no checkpoint: the policy as it is before training" if checkpoint is None else checkpoint)
     warn_of_changes(source.changed, "the configuration")
-    return source
 
 
 def warn_of_changes(changed: Sequence[str], other: str) -> None:

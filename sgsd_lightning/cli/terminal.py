@@ -20,6 +20,9 @@ NOISE = (
     r"It is recommended to use .self\.log.*sync_dist=True",
     # Lightning's own business with torch
     r".isinstance\(treespec, LeafSpec\). is deprecated",
+    # predictions are written as they come, and a run that is resumed has checkpoints
+    r"predict returned None if it was on purpose",
+    r"Checkpoint directory .* exists and is not empty",
 )
 
 

@@ -63,6 +63,21 @@ def test_what_was_trained_otherwise_is_told_and_how_it_is_evaluated_is_not() -> 
     ]
 
 
+def test_arguments_of_another_class_are_not_compared() -> None:
+    now = {
+        **SETTINGS,
+        f"{OBJECTIVE}.class_path": '"sgsd_lightning.objectives.PolicyGradient"',
+        f"{OBJECTIVE}.init_args.kl_weight": "0.0",
+        "model.init_args.rollouts.init_args.group_size": "8",
+    }
+    del now[f"{OBJECTIVE}.init_args.polarity"]
+    found = changed_settings({**SETTINGS, "model.init_args.rollouts.init_args.group_size": "4"}, now)
+    assert [line.partition(": ")[0] for line in found] == [
+        f"{OBJECTIVE}.class_path",
+        "model.init_args.rollouts.init_args.group_size",
+    ]
+
+
 def test_a_checkpoint_that_is_absent_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt: no such checkpoint"):
         read_provenance(tmp_path / "nowhere.ckpt")

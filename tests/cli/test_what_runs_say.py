@@ -103,6 +103,13 @@ def test_another_method_s_checkpoint_is_told(folder: Path, caplog: pytest.LogCap
     assert 'polarity: "validated" in the checkpoint, "imitate" now' in warned
 
 
+def test_who_wants_no_result_printed_is_told_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a study does, whose evaluations are of other settings on purpose."""
+    other = "--model.init_args.objective.init_args.polarity=imitate"
+    assert main(["test", "--config=run/config.yaml", "--ckpt_path=last", other, "--verbose=false"]) == 0
+    assert not [record for record in caplog.records if record.name.startswith("sgsd_lightning.cli")]
+
+
 def test_an_evaluation_prints_few_digits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--config=run/config.yaml", "--ckpt_path=best"]) == 0
     said = capsys.readouterr().out
