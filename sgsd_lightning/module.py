@@ -17,6 +17,7 @@ from sgsd_lightning.policy import LiveTeacher, PolicySource, PolicyView
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter, SingleTurn
 from sgsd_lightning.rollouts.reuse import RolloutReuse
+from sgsd_lightning.training.contracts import judge
 from sgsd_lightning.training.learner import Learner, ScoringSettings
 from sgsd_lightning.training.lifecycle import LearnerLifecycle
 from sgsd_lightning.training.run_callback import run_callbacks
@@ -170,7 +171,7 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
 
     def _evaluate(self, problems: list[Problem], stage: str) -> list[JudgedRollout]:
         rollouts = self.evaluation_rollouts.rollouts(self.learner, problems, stream="evaluation")
-        judged = self.evaluation_verifier.verify(rollouts)
+        judged = judge(self.evaluation_verifier, rollouts)
         for callback in run_callbacks(self.trainer):
             callback.on_evaluated(self.trainer, self, stage, judged)
         return judged

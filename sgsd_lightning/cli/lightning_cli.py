@@ -28,6 +28,7 @@ from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.texts.shown import printable
 from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.loggers import default_loggers
+from sgsd_lightning.training.trainer_settings import told_in_one_sentence
 
 SEED = 42
 READERS = ("validate", "test", "predict", "evaluate", "export")
@@ -247,7 +248,8 @@ class SelfDistillationCLI(LightningCLI):
         kwargs["callbacks"] = with_progress(
             own if isinstance(own, list) else [own], trainer_config.get("enable_progress_bar")
         )
-        return super().instantiate_trainer(**kwargs)
+        with told_in_one_sentence(trainer_config):
+            return super().instantiate_trainer(**kwargs)
 
 
 @cache

@@ -4,4 +4,11 @@ from sgsd_lightning.engines.base import GenerationRequest, RolloutEngine, check_
 from sgsd_lightning.engines.positions import position_limit
 from sgsd_lightning.engines.transformers_engine import TransformersEngine, end_of_sequence_ids
 
-__all__ = ["GenerationRequest", "RolloutEngine", "TransformersEngine", "check_freshness", "end_of_sequence_ids", "position_limit"]
+__all__ = [
+    "GenerationRequest",
+    "RolloutEngine",
+    "TransformersEngine",
+    "check_freshness",
+    "end_of_sequence_ids",
+    "position_limit",
+]

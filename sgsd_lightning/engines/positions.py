@@ -43,8 +43,8 @@ def position_limit(config: PreTrainedConfig) -> PositionLimit | None:
 def rotary_limit(config: PreTrainedConfig) -> PositionLimit | None:
     """Up to where the rotary frequencies are those of any shorter sequence; None where they always are.
 
-    Beyond it ``longrope`` and ``dynamic`` choose frequencies for all tokens of a forward pass by its longest sequence: a
-    score would depend on its neighbours in a batch, and a rollout's first tokens would be scored under other
+    Beyond it ``longrope`` and ``dynamic`` choose frequencies for all tokens of a forward pass by its longest sequence:
+    a score would depend on its neighbours in a batch, and a rollout's first tokens would be scored under other
     frequencies than they were sampled under.
     """
     text = config.get_text_config()

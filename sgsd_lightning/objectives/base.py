@@ -36,6 +36,16 @@ class Objective(Part, ABC):
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
         """Evaluate on B rollouts; ``verdicts`` are in the order of the rows of ``scores``."""
 
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether a rollout without a teacher teaches nothing; False unless overridden."""
+        return False
+
+    @property
+    def compares_siblings(self) -> bool:
+        """Whether a rollout teaches nothing that is alone in its group; False unless overridden."""
+        return False
+
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:
         """Return how much a log-ratio may move the student, in [0, 1], in the shape of ``log_ratio``; for pictures.
 

@@ -72,6 +72,14 @@ class GatedPolarity(Objective):
         self.baseline = OutcomeBaseline(outcome_baseline, baseline_decay)
 
     @property
+    def needs_teachers(self) -> bool:
+        return True
+
+    @property
+    def compares_siblings(self) -> bool:
+        return self.baseline.name == "group"
+
+    @property
     def score_request(self) -> ScoreRequest:
         return ScoreRequest(entropy=True, support_top_k=self.support_top_k)
 

@@ -37,6 +37,14 @@ class WeightedSum(Objective):
         self._request = _unite([objective.score_request for objective in objectives])
 
     @property
+    def needs_teachers(self) -> bool:
+        return any(objective.needs_teachers for objective in self.objectives)
+
+    @property
+    def compares_siblings(self) -> bool:
+        return any(objective.compares_siblings for objective in self.objectives)
+
+    @property
     def score_request(self) -> ScoreRequest:
         return self._request
 

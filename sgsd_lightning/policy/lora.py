@@ -120,19 +120,15 @@ def merged_adapter(model: PreTrainedModel) -> str | None:
 
 def _check_tied(model: nn.Module, what: str) -> None:
     """Adapters must not lie on a matrix that another layer uses too: added to it, they would change both layers."""
-    users = Counter(
-        id(parameter)
-        for module in model.modules()
-        for parameter in module.parameters(recurse=False)
-    )
+    users = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
             base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module.original_module
             if any(users[id(parameter)] > 1 for parameter in base.parameters()):
                 raise ValueError(
-                    f"{what} changes {name.removeprefix('base_model.model.')}, whose matrix is also that of another layer "
-                    "(tie_word_embeddings), which it would change as well; leave embeddings and head out of it, or take "
-                    "a base model with a head of its own"
+                    f"{what} changes {name.removeprefix('base_model.model.')}, whose matrix is also that of another "
+                    "layer (tie_word_embeddings), which it would change as well; leave embeddings and head out of it, "
+                    "or take a base model with a head of its own"
                 )
 
 

@@ -218,9 +218,7 @@ class ChatPrompts:
         in_doubt = [
             place
             for place, (chat, text) in enumerate(zip(chats, texts, strict=True))
-            if per_byte is None
-            or per_byte * len(text.encode()) > most
-            or holds_reserved(tokenizer, chat, args)
+            if per_byte is None or per_byte * len(text.encode()) > most or holds_reserved(tokenizer, chat, args)
         ]
         ids = encode_rendered(tokenizer, [chats[p] for p in in_doubt], [texts[p] for p in in_doubt], args)
         return dict(zip(in_doubt, map(len, ids), strict=True))

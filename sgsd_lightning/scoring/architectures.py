@@ -26,7 +26,7 @@ def has_packable_layers(config: PreTrainedConfig) -> bool:
 
 
 def has_attention_interface(config: PreTrainedConfig) -> bool:
-    """Whether the model calls an attention function by name; taken to be so for code that transformers does not have."""
+    """Whether the model calls an attention function by name; taken to be so for code outside transformers."""
     model = _model_class(config)
     return (
         model is None

@@ -46,7 +46,7 @@ def check_score(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def check_decoding(model: PreTrainedModel) -> None:
-    """Compare a few sampled tokens with the model's own logits, where an architecture may carry more than keys and values.
+    """Compare a few sampled tokens with the model's own logits, where layers may carry more than keys and values.
 
     Raises:
         ValueError: if rows of a batch that decodes together differ from each alone by more than rounding, or the model

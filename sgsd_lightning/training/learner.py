@@ -23,6 +23,7 @@ from sgsd_lightning.rollouts.ahead import RolloutsAhead
 from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.scoring.token_count import TokenCount
 from sgsd_lightning.seeding import DEFAULT_POLICY
+from sgsd_lightning.training.contracts import check_contexts, check_result, judge
 from sgsd_lightning.training.step_metrics import (
     objective_metrics,
     rollout_metrics,
@@ -184,7 +185,7 @@ class Learner:
     def judge(self, rollouts: Sequence[Rollout]) -> list[JudgedRollout]:
         """What the verifier says of them."""
         with self.timer("verify"):
-            return self.verifier.verify(rollouts)
+            return judge(self.verifier, rollouts)
 
     def teach(self, own: Sequence[JudgedRollout], everyone: Mapping[str, Sequence[JudgedRollout]]) -> Taught:
         """Build the teachers of every rollout that is not dropped.
@@ -195,7 +196,10 @@ class Learner:
         """
         with self.timer("contexts"):
             kept = {name: without_dropped(judged) for name, judged in everyone.items()}
-            return self.render(own, self.contexts.contexts_for(without_dropped(own), kept))
+            scored = without_dropped(own)
+            contexts = self.contexts.contexts_for(scored, kept)
+            check_contexts(self.contexts, contexts, len(scored))
+            return self.render(own, contexts)
 
     def render(self, own: Sequence[JudgedRollout], contexts: Sequence[Sequence[TeacherContext]]) -> Taught:
         """From rollouts and contexts to the token sequences that are scored.
@@ -232,6 +236,7 @@ class Learner:
         scored, num_sampled = taught.scored, len(taught.sampled)
         with self.timer("objective"):
             result = self.objective(scores, [judged.verdict for judged in scored])
+            check_result(self.objective, result)
             loss = _share_of_step(result.loss, len(scored), num_sampled, self.model.device)
         lengths = [(len(entry.rollout.prompt_ids), len(entry.rollout.completion_ids)) for entry in taught.sampled]
         lengths = [] if is_reused else lengths

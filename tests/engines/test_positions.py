@@ -1,4 +1,4 @@
-"""How long sequences may become: where position embeddings depend on the longest one of a batch, no longer than that."""
+"""How long sequences may become where position embeddings depend on the longest one of a batch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ def llama(**rope: Any) -> PreTrainedConfig:
         (llama(rope_type="linear", factor=4.0), 128, False),
         (llama(rope_type="dynamic", factor=4.0), 128, True),
         (llama(**LONGROPE), 16, True),
-        (Phi3Config(**SIZES, original_max_position_embeddings=32, rope_scaling={"type": "longrope", **FACTORS}), 32, True),
+        (
+            Phi3Config(**SIZES, original_max_position_embeddings=32, rope_scaling={"type": "longrope", **FACTORS}),
+            32,
+            True,
+        ),
         (GPT2Config(n_positions=64), 64, False),
         (MptConfig(), None, False),
     ],

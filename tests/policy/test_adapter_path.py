@@ -95,7 +95,9 @@ def test_an_adapter_on_a_matrix_that_two_layers_share_is_refused(
 ) -> None:
     folder = base(True)
     saved_adapter(folder, tmp_path / "a", **settings)
-    with pytest.raises(ValueError, match=r"the adapter changes \S+, whose matrix is also that of another layer") as info:
+    with pytest.raises(
+        ValueError, match=r"the adapter changes \S+, whose matrix is also that of another layer"
+    ) as info:
         PretrainedPolicy(folder, adapter_path=str(tmp_path / "a")).load_model()
     assert "\n" not in str(info.value)
     assert "policy.adapter_path" in str(info.value)
@@ -119,9 +121,7 @@ def test_other_kinds_of_adapters_are_refused(base: Callable[[bool], str], tmp_pa
 def test_an_adapter_on_top_of_another_is_exported_merged_alone(base: Callable[[bool], str], tmp_path: Path) -> None:
     folder = base(False)
     saved_adapter(folder, tmp_path / "a", target_modules=["q_proj"])
-    policy = stirred(
-        PretrainedPolicy(folder, adapter_path=str(tmp_path / "a"), lora=LoraSettings(rank=2)).load_model()
-    )
+    policy = stirred(PretrainedPolicy(folder, adapter_path=str(tmp_path / "a"), lora=LoraSettings(rank=2)).load_model())
     with pytest.raises(ValueError, match=r"on top of policy.adapter_path .* added to it; use merged"):
         export_model(policy, TOKENIZER, tmp_path / "out", adapter="adapter")
     assert not (tmp_path / "out").exists()

@@ -172,6 +172,6 @@ def test_an_architecture_with_an_unknown_step_before_its_logits_is_refused(make_
 
 
 def test_an_attention_that_a_model_does_not_have_is_named(save: Callable[..., str]) -> None:
-    with pytest.raises(ValueError, match="does not load under policy.attention varlen_sgsd") as info:
+    with pytest.raises(ValueError, match=r"does not load under policy.attention varlen_sgsd") as info:
         PretrainedPolicy(save(), attention="varlen_sgsd").load_model()
     assert "\n" not in str(info.value)

@@ -37,7 +37,10 @@ RUN: dict[str, tuple[str, dict[str, Any]]] = {
     "Falcon": ("FalconConfig", {**FALCON, "initializer_range": 0.3}),
     "Falcon with ALiBi": ("FalconConfig", {**FALCON, "initializer_range": 0.3, "alibi": True}),
     "MPT": ("MptConfig", {"vocab_size": 53, "d_model": 32, "n_layers": 2, "n_heads": 4, "initializer_range": 0.3}),
-    "Bloom": ("BloomConfig", {"vocab_size": 53, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}),
+    "Bloom": (
+        "BloomConfig",
+        {"vocab_size": 53, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
+    ),
     "MiniMax": ("MiniMaxConfig", {**LLAMA, "num_local_experts": 2, "num_experts_per_tok": 1, "block_size": 4}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,6 +61,11 @@ def load(kind: str, settings: dict[str, Any]) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
+def check_all(model: PreTrainedModel) -> None:
+    check_score(model)
+    check_decoding(model)
+
+
 @pytest.mark.parametrize("name", list(RUN))
 @torch.no_grad()
 def test_auto_scores_padded_rows_as_each_sequence_alone(name: str) -> None:
@@ -71,16 +79,14 @@ def test_auto_scores_padded_rows_as_each_sequence_alone(name: str) -> None:
         logits = model(torch.tensor([sequence.input_ids]), use_cache=False).logits[0, list(sequence.predicted_from)]
         expected = logits.log_softmax(-1).gather(-1, torch.tensor(sequence.targets)[:, None])[:, 0]
         torch.testing.assert_close(logprob, expected, atol=1e-4, rtol=0)
-    check_score(model)
-    check_decoding(model)
+    check_all(model)
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
 def test_others_are_refused_in_one_sentence(name: str) -> None:
     model = load(*REFUSED[name])
     with pytest.raises(ValueError, match=type(model).__name__) as info:
-        check_score(model)
-        check_decoding(model)
+        check_all(model)
     assert "\n" not in str(info.value)
 
 
