@@ -92,7 +92,7 @@ def test_a_support_larger_than_the_vocabulary_is_refused(objective: Any, tmp_pat
 def test_prompts_and_completions_must_have_positions(tmp_path: Path) -> None:
     told = refusal(tmp_path, policy=tiny_policy(max_positions=32))
     assert "sampling.max_new_tokens = 12 exceed the model's 32 positions" in told
-    assert told.startswith(("the train prompt of problem 'p", "the teacher prompt of problem 'p"))
+    assert told.startswith("the prompt of problem 'p")
 
 
 @pytest.mark.parametrize(
