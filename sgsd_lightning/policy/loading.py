@@ -21,7 +21,7 @@ from transformers import (
 
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora, with_adapter
-from sgsd_lightning.scoring.attention import resolve_attention
+from sgsd_lightning.scoring.attention import allow_cudnn_attention, resolve_attention
 from sgsd_lightning.scoring.check import check_decoding, check_score
 from sgsd_lightning.scoring.compilation import compile_layers
 from sgsd_lightning.seeding import seeded
@@ -67,6 +67,7 @@ class PretrainedPolicy(PolicySource):
         revision: A branch, tag or commit on the hub.
         trust_remote_code: Run model code that comes with the weights.
         tokenizer_name_or_path: Where the tokenizer is, when not beside the model.
+        cudnn_attention: Let torch compute attention by cuDNN where it prefers to; see `allow_cudnn_attention`.
         adapter_path: The folder of a LoRA adapter that is added to the weights, such as ``sgsd export
             --adapter=adapter`` writes; its base model goes under ``model_name_or_path``.
     """
@@ -83,6 +84,7 @@ class PretrainedPolicy(PolicySource):
         trust_remote_code: bool = False,
         tokenizer_name_or_path: str | None = None,
         adapter_path: str | None = None,
+        cudnn_attention: bool = False,
     ) -> None:
         self.model_name_or_path = model_name_or_path
         self.dtype = _torch_dtype(dtype)
@@ -92,6 +94,7 @@ class PretrainedPolicy(PolicySource):
         self.lora = lora
         self.tokenizer_name_or_path = tokenizer_name_or_path
         self.adapter_path = adapter_path
+        self.cudnn_attention = cudnn_attention
         self._options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -137,6 +140,7 @@ class PretrainedPolicy(PolicySource):
                 "trainer.precision bf16-mixed on a GPU), or policy.lora",
                 self.dtype,
             )
+        allow_cudnn_attention(self.cudnn_attention)
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
     def _load_config(self) -> PreTrainedConfig:
@@ -169,6 +173,7 @@ class RandomPolicy(PolicySource):
         gradient_checkpointing: As for `PretrainedPolicy`.
         compile: As for `PretrainedPolicy`.
         lora: As for `PretrainedPolicy`.
+        cudnn_attention: As for `PretrainedPolicy`.
     """
 
     def __init__(
@@ -186,6 +191,7 @@ class RandomPolicy(PolicySource):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         lora: LoraSettings | None = None,
+        cudnn_attention: bool = False,
     ) -> None:
         sizes = {
             "hidden_size": hidden_size,
@@ -216,6 +222,7 @@ class RandomPolicy(PolicySource):
         self.gradient_checkpointing = gradient_checkpointing
         self.compile = compile
         self.lora = lora
+        self.cudnn_attention = cudnn_attention
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         return byte_tokenizer()
@@ -232,6 +239,7 @@ class RandomPolicy(PolicySource):
         attention = resolve_attention(self.attention, config, self.dtype)
         with seeded(self.seed), torch.device("cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=attention)
+        allow_cudnn_attention(self.cudnn_attention)
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
 
