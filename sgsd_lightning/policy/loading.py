@@ -22,7 +22,7 @@ from transformers import (
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora, with_adapter
 from sgsd_lightning.scoring.attention import resolve_attention
-from sgsd_lightning.scoring.check import check_score
+from sgsd_lightning.scoring.check import check_decoding, check_score
 from sgsd_lightning.scoring.compilation import compile_layers
 from sgsd_lightning.seeding import seeded
 from sgsd_lightning.types import Completion, TokenSequence
@@ -124,6 +124,11 @@ class PretrainedPolicy(PolicySource):
             )
         except OSError as error:
             raise _not_loadable("model", self.model_name_or_path, error) from error
+        except (ImportError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"policy: the model {self.model_name_or_path!r} does not load under policy.attention {attention} "
+                f"({str(error).splitlines()[0]}); set it to auto or eager"
+            ) from error
         if self.adapter_path is not None:
             model = with_adapter(model, self.adapter_path)
         if self.lora is None and self.dtype != torch.float32:
@@ -238,6 +243,7 @@ def _prepared(
             module.p = 0.0
     with torch.device("cpu"):  # packed rows and adapters are made there, then moved to where the model is
         check_score(model.eval())
+        check_decoding(model)
         if lora is not None:
             inject_lora(model, lora)
     if gradient_checkpointing:

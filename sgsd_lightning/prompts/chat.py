@@ -188,25 +188,30 @@ class ChatPrompts:
         if not tokenizer.chat_template:
             raise no_template(tokenizer)
 
-    def over_long(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> dict[int, int]:
-        """Of those prompts that exceed ``max_prompt_tokens``, by their place among ``prompts``: how many tokens.
+    def over_long(
+        self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], most: int | None = None
+    ) -> dict[int, int]:
+        """Of those prompts that exceed ``most`` tokens, by their place among ``prompts``: how many tokens.
 
-        Makes ids only of prompts whose length in bytes leaves room for doubt.
+        Makes ids only of prompts whose length in bytes leaves room for doubt. ``most`` is by default
+        ``max_prompt_tokens``.
         """
+        most = self.max_prompt_tokens if most is None else most
         found: dict[int, int] = {}
         for role in PromptRole:
             places = [place for place, prompt in enumerate(prompts) if prompt.role is role]
             for start in range(0, len(places), _AT_A_TIME):
                 some = places[start : start + _AT_A_TIME]
                 with _naming(role):
-                    lengths = self._lengths_in_doubt(tokenizer, [prompts[place].messages for place in some], role)
-                found |= {some[index]: length for index, length in lengths.items() if length > self.max_prompt_tokens}
+                    chats = [prompts[place].messages for place in some]
+                    lengths = self._lengths_in_doubt(tokenizer, chats, role, most)
+                found |= {some[index]: length for index, length in lengths.items() if length > most}
         return dict(sorted(found.items()))
 
     def _lengths_in_doubt(
-        self, tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], role: PromptRole
+        self, tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], role: PromptRole, most: int
     ) -> dict[int, int]:
-        """How many tokens, by place, each chat has that may exceed the limit."""
+        """How many tokens, by place, each chat has that may exceed ``most``."""
         args = self.render_args(role)
         per_byte = tokens_per_byte(tokenizer)
         texts = render_chats(tokenizer, chats, args)
@@ -214,7 +219,7 @@ class ChatPrompts:
             place
             for place, (chat, text) in enumerate(zip(chats, texts, strict=True))
             if per_byte is None
-            or per_byte * len(text.encode()) > self.max_prompt_tokens
+            or per_byte * len(text.encode()) > most
             or holds_reserved(tokenizer, chat, args)
         ]
         ids = encode_rendered(tokenizer, [chats[p] for p in in_doubt], [texts[p] for p in in_doubt], args)

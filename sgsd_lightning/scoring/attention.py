@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from sgsd_lightning.scoring.architectures import has_packable_layers, is_packable, own_attention
 from sgsd_lightning.scoring.packing import RowLayout
 from sgsd_lightning.scoring.precision import product_dtype
 from sgsd_lightning.scoring.segments import Segment, Segments, Span
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 VARLEN = "sgsd_varlen"
 FLEX = "flex_attention"
-_PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 _HALF_PRECISION = (torch.float16, torch.bfloat16)
 _is_packed_forward: ContextVar[bool] = ContextVar("is_packed_forward", default=False)
 
@@ -38,33 +38,30 @@ def resolve_attention(name: str, config: PreTrainedConfig, dtype: torch.dtype) -
     """Return the attention implementation to load a model with.
 
     ``auto`` prefers flash-attention 3, then 2, where the package, a GPU and a half-precision dtype are there, and our
-    own ``sgsd_varlen`` otherwise. Architectures whose layers cannot be kept apart in a packed row (linear attention,
-    chunked attention, capped attention logits, attention sinks) get ``sdpa`` or ``eager`` and padded rows. Any other
+    own ``sgsd_varlen`` otherwise. Architectures whose sequences cannot be kept apart in a packed row (see
+    :func:`is_packable`; capped attention logits, attention sinks) get ``sdpa`` or ``eager`` and padded rows. Any other
     name is taken as it is.
     """
     if name != "auto":
         return name
-    chosen = _automatic_attention(config.get_text_config(), dtype)
+    chosen = _automatic_attention(config, dtype)
     log.info("attention: auto resolved to %s", chosen)
     return chosen
 
 
 def _automatic_attention(config: PreTrainedConfig, dtype: torch.dtype) -> str:
+    text = config.get_text_config()
     # eager is the one implementation that every architecture has its own quirks in
-    if getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss":
+    if getattr(text, "attn_logit_softcapping", None) is not None or text.model_type == "gpt_oss":
         return "eager"
-    if not _has_packable_layers(config):
-        return "sdpa"
+    if not is_packable(config):
+        return own_attention(config)
     if torch.cuda.is_available() and dtype in _HALF_PRECISION:
         if is_flash_attn_3_available():
             return "flash_attention_3"
         if is_flash_attn_2_available():
             return "flash_attention_2"
     return VARLEN
-
-
-def _has_packable_layers(config: PreTrainedConfig) -> bool:
-    return set(getattr(config, "layer_types", None) or ()) <= _PACKABLE_LAYERS
 
 
 def row_layout(config: PreTrainedConfig) -> RowLayout:
@@ -74,7 +71,7 @@ def row_layout(config: PreTrainedConfig) -> RowLayout:
     row's length squared: they are given padded rows. So are models with layers that know no segments.
     """
     implementation = config._attn_implementation
-    if not _has_packable_layers(config.get_text_config()):
+    if not has_packable_layers(config):
         return "padded"
     if implementation == VARLEN:
         return "shared"

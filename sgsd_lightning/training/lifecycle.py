@@ -12,6 +12,7 @@ from sgsd_lightning.rollouts import Rollouter
 from sgsd_lightning.rollouts.reuse import RolloutReuse
 from sgsd_lightning.training.fsdp2 import check_strategy, shard
 from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.training.position_check import check_positions
 from sgsd_lightning.training.preflight import check_problems
 from sgsd_lightning.training.saved_weights import complete_weights, restorable_names
 from sgsd_lightning.verifiers import Verifier
@@ -34,6 +35,7 @@ class LearnerLifecycle(_Base):
     lr_scheduler: Any
     _is_fitting = False
     _has_teacher = False
+    _splits: Sequence[str] = ()
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
@@ -57,6 +59,7 @@ class LearnerLifecycle(_Base):
         self.reuse.check_data(data.updates_per_batch)
         for learner in self.learners.values():
             check_problems(data, splits, learner, self.evaluation_verifier)
+        self._splits = splits
 
     def configure_model(self) -> None:
         """Load the model, once, when the strategy says where, and shard it if the strategy does."""
@@ -65,6 +68,9 @@ class LearnerLifecycle(_Base):
             self.model = learner.model = learner.source.load_model()
             if self.device_mesh is not None:
                 shard(self.model, self.trainer.strategy)
+            data = getattr(self.trainer, "datamodule", None)
+            if isinstance(data, ProblemDataModule):
+                check_positions(data, self._splits, learner, self.evaluation_rollouts)
         if self._is_fitting and not self._has_teacher:
             learner.teacher.prepare(self.model)
             self._has_teacher = True

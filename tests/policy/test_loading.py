@@ -169,3 +169,9 @@ def test_an_architecture_with_an_unknown_step_before_its_logits_is_refused(make_
     model.lm_head.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     with pytest.raises(ValueError, match="Qwen3ForCausalLM does something between its hidden states and its logits"):
         check_score(model)
+
+
+def test_an_attention_that_a_model_does_not_have_is_named(save: Callable[..., str]) -> None:
+    with pytest.raises(ValueError, match="does not load under policy.attention varlen_sgsd") as info:
+        PretrainedPolicy(save(), attention="varlen_sgsd").load_model()
+    assert "\n" not in str(info.value)
