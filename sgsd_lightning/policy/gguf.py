@@ -143,8 +143,8 @@ def _load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         )
     elif kind == "gpt2" and splits not in _AS_GPT2 and _splits_as_gpt2(tokenizer):
         log.warning(
-            "%s: its tokenizer splits words as %r does, which transformers reads as GPT-2's splitting; give the original "
-            "tokenizer as policy.tokenizer_name_or_path if texts come out otherwise",
+            "%s: its tokenizer splits words as %r does, which transformers reads as GPT-2's splitting; if texts come "
+            "out otherwise, give the original tokenizer as policy.tokenizer_name_or_path",
             path,
             splits,
         )

