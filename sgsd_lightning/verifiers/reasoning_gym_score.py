@@ -14,9 +14,10 @@ from sgsd_lightning.types.arguments import require, require_choice
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 from sgsd_lightning.verifiers.math.boxes import CUT_OFF, boxed_answer
 
-Extraction = Literal["boxed", "last_line", "whole"]
+Extraction = Literal["boxed", "last_number", "last_line", "whole"]
 MAX_ANSWER_LENGTH = 4096
 """In characters; a longer answer is no answer."""
+NUMBER = re.compile(r"(?:(?<![\w.)])-)?\d+(?:\.\d+)?")
 RUNS_ANSWERS = re.compile(r"\b(?:eval|exec|parse_expr|sympify)\(\s*(?:answer|user_answer|pred\w*|response)\b")
 """In the source of a scorer: an answer is run as Python, by sympy's parser too."""
 
@@ -28,8 +29,9 @@ class ReasoningGymVerifier(Verifier):
     other words around it. A scorer that fails over an answer judges nothing, which is counted.
 
     Args:
-        extraction: what is taken for the answer: ``boxed`` the last box, ``last_line`` the last line that is not empty,
-            ``whole`` all of the completion; without spaces around it.
+        extraction: what is taken for the answer: ``boxed`` the last box; ``last_number`` the last number, as small
+            models end a sentence with it; ``last_line`` the last line that is not empty; ``whole`` all of it. Without
+            spaces around it.
         accept_from: the smallest reward of a completion that counts as right.
         runs_answers: whether scorers that run an answer as Python may be used; they are refused otherwise, since a
             model's text then does what it likes on this machine, or takes for ever.
@@ -102,7 +104,9 @@ class ReasoningGymVerifier(Verifier):
 
 def extract(text: str, extraction: Extraction) -> str | None:
     """Return what a completion gives as its answer, without spaces around it; None if that is nothing, or too long."""
-    if extraction == "boxed":
+    if extraction == "last_number":
+        answer = next(reversed(NUMBER.findall(text)), "")
+    elif extraction == "boxed":
         found = boxed_answer(text)
         answer = "" if found in (None, CUT_OFF) else str(found)
     else:

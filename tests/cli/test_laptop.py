@@ -106,7 +106,7 @@ def test_the_laptops_configuration_trains_evaluates_and_exports(cut: Path) -> No
     (scores,) = json.loads(Path("evaluated/summary.json").read_text())["problem_sets"]
     trained_on = {problem.text for problem in _of_the_laptop(320, 0)}
     assert scores["num_problems"] == sum(problem.text not in trained_on for problem in _of_the_laptop(12, 20000))
-    assert not main(["export", *arguments, "--out=exported"])
+    assert not main(["export", *arguments, "--folder=exported"])
     model, tokenizer = AutoModelForCausalLM.from_pretrained("exported"), AutoTokenizer.from_pretrained("exported")
     chat = [{"role": "user", "content": "2 + 2 ="}]
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")

@@ -35,8 +35,26 @@ def test_an_answer_is_taken_where_the_setting_says(
     assert extract(text, "whole") == whole
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 11.", "11"),
+        ("1 + 5 = 6", "6"),
+        ("The final answer to this problem is -4.", "-4"),
+        ("so 7-2", "2"),
+        ("(8)-3", "3"),
+        ("= 2.50", "2.50"),
+        ("x = -0.5, say", "-0.5"),
+        ("Hm.", None),
+    ],
+)
+def test_a_number_is_found_at_the_end_of_a_sentence(text: str, answer: str | None) -> None:
+    """As the packaged model words its answers. A minus between two numbers is no sign."""
+    assert extract(text, "last_number") == answer
+
+
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"verifier\.extraction must be one of boxed, last_line, whole"):
+    with pytest.raises(ValueError, match=r"verifier\.extraction must be one of boxed, last_number, last_line, whole"):
         ReasoningGymVerifier(extraction="first_line")  # type: ignore[arg-type]
     for value in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match=r"verifier\.accept_from must be above 0 and at most 1"):
@@ -71,8 +89,8 @@ def test_rewards_are_those_of_the_data_set(dataset: str, reasoning_gym: Any) -> 
 def test_part_of_a_reward_counts_as_right_where_that_is_asked_for(reasoning_gym: Any) -> None:
     (problem,) = ReasoningGymProblems("chain_sum", 1, 1).load()
     nearly = tiny_rollout(problem, [1], [2], text=f"= {problem.answer}")
-    assert ReasoningGymVerifier(accept_from=0.25).grade(nearly).is_accepted
-    grade = ReasoningGymVerifier().grade(nearly)
+    assert ReasoningGymVerifier("whole", accept_from=0.25).grade(nearly).is_accepted
+    grade = ReasoningGymVerifier("whole").grade(nearly)
     assert grade.is_accepted is False
     assert 0 < (grade.reward or 0) < 1
 
