@@ -26,6 +26,7 @@ from benchmarks import (
     rollouts,
     shared_prompts,
     step_report,
+    step_rollouts,
 )
 from benchmarks.cases import TRAINED
 from benchmarks.goals import NOT_MEASURED, goals_table
@@ -63,29 +64,18 @@ def cpu_tables() -> str:
 
 
 def accuracy_table() -> str:
-    """Errors against float64 at the vocabulary of Qwen3, on a CPU and, where there is one, on a GPU."""
-    parts = []
-    for path in sorted(RESULTS.glob("accuracy_*.json")):
-        found = json.loads(path.read_text())
-        parts += [accuracy.table(found), _origin(found)]
-    return "\n\n".join(parts)
+    """Errors against float64 at the vocabulary of Qwen3."""
+    return _on_both("accuracy_cpu", "accuracy_cuda", accuracy.table)
 
 
 def train_step_table() -> str:
-    """Ours beside the authors' scheme, on a CPU and, where there is one, on a GPU."""
-    parts = []
-    for path in (RESULTS / "train_step_cpu.json", RESULTS / "train_step.json"):
-        found = _read(path)
-        parts += (
-            [f"**A GPU**: {NOT_MEASURED}."] if found is None else [step_report.table(found["rows"]), _origin(found)]
-        )
-    return "\n\n".join(parts)
+    """Ours beside the authors' scheme."""
+    return _on_both("train_step_cpu", "train_step", lambda found: step_report.table(found["rows"]))
 
 
 def rollouts_table() -> str:
     """Tokens per second of the engine beside transformers' own ways."""
-    found = _read(RESULTS / "rollouts_cpu.json")
-    return f"**rollouts**: {NOT_MEASURED}." if found is None else f"{rollouts.as_markdown(found)}\n\n{_origin(found)}"
+    return _on_both("rollouts_cpu", "rollouts", rollouts.as_markdown)
 
 
 def shared_prompts_table() -> str:
@@ -129,6 +119,16 @@ def _whole(name: str, table: Callable[[dict[str, Any]], str], absent: str = "not
     return f"**{name}**: {absent}." if found is None else f"{table(found)}\n\n{_origin(found)}"
 
 
+def _on_both(cpu: str, gpu: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """The table of a CPU's result file and that of a GPU's, or that there is none."""
+    parts = []
+    for name, device in ((cpu, "CPU"), (gpu, "GPU")):
+        found = _read(RESULTS / f"{name}.json")
+        absent = f"**A {device}**: not measured on a {device}."
+        parts += [absent] if found is None else [table(found), _origin(found)]
+    return "\n\n".join(parts)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "goals": goals,
     "gpu": gpu_tables,
@@ -138,6 +138,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "chunk sweep": lambda: _whole("chunk_sweep", chunk_sweep.table, NOT_MEASURED),
     "train step": train_step_table,
     "rollouts": rollouts_table,
+    "step rollouts": lambda: _whole("step_rollouts_cpu", step_rollouts.table),
     "shared prompts": shared_prompts_table,
     "evidence": lambda: _whole("evidence", evidence.table),
     "merge banks": lambda: _whole("merge_banks", merge_banks.table),

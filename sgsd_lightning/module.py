@@ -107,15 +107,17 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
         kept = self.reuse.find(problems, batch_idx, micro_batches, restore)
         taught = kept
         if taught is None:
-            judged = {name: who.judge(who.sample(problems, self.global_step)) for name, who in learners.items()}
+            judged = {name: who.judge(who.sample_ahead(problems, self.global_step)) for name, who in learners.items()}
             taught = {name: who.teach(judged[name], judged) for name, who in learners.items()}
         self.reuse.keep(taught, batch_idx, micro_batches)
         steps = {name: who.loss(taught[name], is_reused=kept is not None) for name, who in learners.items()}
         return self._window.add(steps, ProblemBatch.weight_of(problems))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Free the gradients of the last step before rollouts need the memory."""
+        """Forget what is left of the last step, and free its gradients before rollouts need the memory."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            for learner in self.learners.values():
+                learner.ahead.clear()
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad(set_to_none=True)
 

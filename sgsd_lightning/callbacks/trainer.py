@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
-from sgsd_lightning.callbacks.defaults import TRAINER_DEFAULTS, default_callbacks
+from sgsd_lightning.callbacks.defaults import TRAINER_DEFAULTS, default_callbacks, with_progress
 from sgsd_lightning.callbacks.resume_guard import ResumeGuard
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.training.loggers import default_loggers
@@ -47,7 +47,7 @@ class Trainer(lightning.Trainer):
                 callback.dirpath = callback.dirpath or str(run_folder / "checkpoints")
         super().__init__(
             default_root_dir=run_folder,
-            callbacks=run_callbacks,
+            callbacks=with_progress(run_callbacks, settings.get("enable_progress_bar")),
             logger=default_loggers(run_folder) if logger in (None, True) else logger,
             **{**TRAINER_DEFAULTS, **settings},
         )

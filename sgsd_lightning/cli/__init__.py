@@ -81,12 +81,13 @@ def _run_configuration(method: str, rest: list[str]) -> None:
 
     resolved = resolve_config_arguments(rest)
     check_arguments(method, resolved)
+    from sgsd_lightning.cli.endings import say_what_was_done
     from sgsd_lightning.cli.lightning_cli import run
     from sgsd_lightning.cli.terminal import announce_choices, silence_known_warnings
 
     announce_choices()
     silence_known_warnings()
-    run([method, *resolved])
+    say_what_was_done(run([method, *resolved]))
 
 
 def _prints_only(words: list[str]) -> bool:

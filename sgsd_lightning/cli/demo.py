@@ -16,6 +16,8 @@ from sgsd_lightning.cli.command_parser import CommandParser
 
 CONFIG = "sgsd_toy"
 GROWING = "sgsd+growing"
+VALIDATED_EVERY = 10
+"""Optimizer steps between two evaluations of the configuration."""
 IMITATE = "--model.init_args.objective.init_args.polarity=imitate"
 
 
@@ -47,9 +49,13 @@ def main(arguments: Sequence[str]) -> None:
     parser = CommandParser(prog="sgsd demo", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="output folder; its content is replaced")
     parser.add_argument("--seeds", default="0", help="seeds of base model and training, separated by commas")
-    parser.add_argument("--max-steps", type=int, default=None, help="training steps; default: the configuration's")
+    parser.add_argument(
+        "--max-steps", "--steps", type=int, default=None, help="training steps; default: the configuration's"
+    )
     options = parser.parse_args(list(arguments))
     seeds = parse_seeds(options.seeds)
+    if options.max_steps is not None and options.max_steps < 1:
+        raise ValueError(f"sgsd demo: --max-steps must be at least 1; got {options.max_steps}")
     _require_pictures()
     from sgsd_lightning.cli.terminal import quiet_console
 
@@ -114,8 +120,7 @@ def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) 
         *method.overrides,
     ]
     if method.is_trained:
-        limit = [] if max_steps is None else [f"--trainer.max_steps={max_steps}"]
-        cli = run(["fit", *common, *limit])
+        cli = run(["fit", *common, *length(max_steps)])
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     else:
         cli = run(["test", *common, "--verbose=false"])
@@ -127,6 +132,14 @@ def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) 
         "problems": len(cli.datamodule.problems["test"]),
         "samples": cli.model.evaluation.group_size,
     }
+
+
+def length(max_steps: int | None) -> list[str]:
+    """Overrides for a run of so many steps, which evaluates at its end at the latest: the picture draws that."""
+    if max_steps is None:
+        return []
+    every = min(max_steps, VALIDATED_EVERY)
+    return [f"--trainer.max_steps={max_steps}", f"--trainer.val_check_interval={every}"]
 
 
 def bank_changes(run_folder: Path) -> dict[str, int]:

@@ -21,6 +21,7 @@ from sgsd_lightning.checkpoints.identity import (
     sampled_weights_digest,
 )
 from sgsd_lightning.cli.output import cell
+from sgsd_lightning.cli.read_checkpoint import Source
 from sgsd_lightning.data import ProblemDataModule, load_problem_set
 from sgsd_lightning.evaluation.collection import collect_samples, missing_samples, samples_so_far, wanted_samples
 from sgsd_lightning.evaluation.loading import load_policy
@@ -46,6 +47,7 @@ def evaluate(
     module: SelfDistillation,
     data: ProblemDataModule,
     settings: Mapping[str, str],
+    source: Source | None,
     out: Path,
     problems: str | None,
     samples: int | None,
@@ -53,6 +55,8 @@ def evaluate(
     shard: str,
 ) -> None:
     """Sample what is missing and write ``summary.json`` and ``problems.csv``; the trainer says on which device.
+
+    ``summary.json`` names the checkpoint and the configuration.
 
     Raises:
         ValueError: for arguments out of range, several processes, or a folder that holds another evaluation.
@@ -93,7 +97,7 @@ def evaluate(
             progress.update(task, advance=1, shown=f"{sum(seen) / len(seen):.3f} right so far")
 
         collect_samples(module, missing, out / name, on_sample)
-    write_scores(out, [sample for sample in samples_so_far(out) if sample.index < num_samples])
+    write_scores(out, [sample for sample in samples_so_far(out) if sample.index < num_samples], source)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -122,10 +126,11 @@ def evaluation_settings(config: Mapping[str, Any]) -> dict[str, str]:
     return {f"model.{name}": json.dumps(value, sort_keys=True, default=str) for name, value in counted.items()}
 
 
-def write_scores(out: Path, samples: Sequence[Sample]) -> None:
+def write_scores(out: Path, samples: Sequence[Sample], source: Source | None) -> None:
     """Print a table, and write ``summary.json`` and ``problems.csv``."""
     sets = score_sets(samples)
-    summary = {"problem_sets": [{**asdict(score), "interval": list(score.interval)} for score in sets]}
+    told = {} if source is None else source.to_json()
+    summary = {**told, "problem_sets": [{**asdict(score), "interval": list(score.interval)} for score in sets]}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     with (out / "problems.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [entry.name for entry in fields(ProblemScore)])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
+from typing import Any
 
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,11 +23,29 @@ NOISE = (
 )
 
 
+NOISY_MESSAGES = re.compile(
+    r"Tip:|^(GPU|TPU|IPU|HPU) available|^LOCAL_RANK|^`Trainer\.fit` stopped|^Restor(ing|ed) |^Loaded model weights"
+)
+"""Of Lightning: advertisements, devices that are not used, and what the progress line and we say ourselves."""
+CLEAR_LINE = "\r\x1b[K"
+
+
 def silence_known_warnings() -> None:
-    """Drop warnings that a user of ours can do nothing about, and advertisements."""
+    """Drop warnings that a user of ours can do nothing about, advertisements, and bars that are full in a second."""
     for pattern in NOISE:
         warnings.filterwarnings("ignore", message=pattern)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_noise)
+    shows_downloads = not are_progress_bars_disabled()
+    disable_progress_bar()  # of loading a model, and of downloading one
+    if shows_downloads:
+        enable_progress_bars()
+
+
+class _BesideProgress(logging.StreamHandler[Any]):
+    """Takes the place of a progress line that is drawn on the terminal, instead of writing into it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{CLEAR_LINE if self.stream.isatty() else ''}{super().format(record)}"
 
 
 def quiet_console() -> None:
@@ -42,7 +63,7 @@ def announce_choices() -> None:
         logger = logging.getLogger(name)
         if logger.handlers:
             continue
-        handler = logging.StreamHandler()
+        handler = _BesideProgress()
         handler.addFilter(_is_for_this_process)
         handler.setFormatter(_Printable())
         logger.addHandler(handler)
@@ -56,8 +77,8 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or not NOISY_MESSAGES.search(record.getMessage())
 
 
 def _is_for_this_process(record: logging.LogRecord) -> bool:

@@ -75,17 +75,24 @@ class ProblemLoader:
         while self.num_batches_done < len(self):
             window, place = divmod(self.num_batches_done, self.window * self.repeats)
             number = window * self.window + place % self.window
-            start = number * self.batch_size
             # counted before it is handed out: a checkpoint written after this batch's step then counts it
             self.num_batches_done += 1
-            problems = [self.problems[index] for index in order[start : start + self.batch_size]]
-            yield ProblemBatch(problems, weight=self._weight(number))
+            following = [self._batch(order, later) for later in range(number + 1, self._end_of_step(number))]
+            yield ProblemBatch(self._batch(order, number), weight=self._weight(number), following=following)
+
+    def _batch(self, order: Sequence[int], number: int) -> list[Problem]:
+        start = number * self.batch_size
+        return [self.problems[index] for index in order[start : start + self.batch_size]]
 
     def _weight(self, number: int) -> float:
         """What a batch counts in its step, by its problems of all processes; 1 is an equal share of a full window."""
         first = number // self.window * self.window
-        num_of_step = self._num_problems(first, min(first + self.window, self._num_taken()))
+        num_of_step = self._num_problems(first, self._end_of_step(number))
         return self.window * self._num_problems(number, number + 1) / num_of_step if num_of_step else 1.0
+
+    def _end_of_step(self, number: int) -> int:
+        """The first batch after those that the trainer takes of this one's window."""
+        return min((number // self.window + 1) * self.window, self._num_taken())
 
     def _num_problems(self, first: int, last: int) -> int:
         """Of all processes, in the batches from ``first`` up to ``last``."""

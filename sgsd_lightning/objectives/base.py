@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sgsd_lightning.metrics.measurements import Measurement
-from sgsd_lightning.types import ScoreRequest, TeacherStances, TokenScores, Verdict
+from sgsd_lightning.types import Part, ScoreRequest, TeacherStances, TokenScores, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +24,8 @@ class ObjectiveResult:
     """What was measured of each teacher; None where the objective measures no stance."""
 
 
-class Objective(ABC):
-    """A loss over token scores. Holds settings, no weights."""
+class Objective(Part, ABC):
+    """A loss over token scores. Holds settings, and state only as `Part` allows; no weights."""
 
     @property
     @abstractmethod

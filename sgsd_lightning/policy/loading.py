@@ -43,7 +43,11 @@ class PolicySource(ABC):
 
     @abstractmethod
     def load_model(self) -> PreTrainedModel:
-        """A causal LM on the CPU, in training mode, without dropout; trained parameters require gradients."""
+        """A causal LM in training mode, without dropout; trained parameters require gradients.
+
+        It is on the CPU or, if it is read from files, on torch's default device: Lightning sets that to a GPU while it
+        configures the model. Values drawn from a seed are drawn on the CPU, so that they are the same everywhere.
+        """
 
     def sequences(self, prompt_ids: Sequence[int], completion: Completion) -> tuple[TokenSequence, ...]:
         """How this policy's model reads a completion after a prompt; the targets in order are the completion's ids."""
@@ -233,7 +237,7 @@ class RandomPolicy(PolicySource):
             **self.config_arguments,
         )
         attention = resolve_attention(self.attention, config, self.dtype)
-        with seeded(self.seed):
+        with seeded(self.seed), torch.device("cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=attention)
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
@@ -244,9 +248,10 @@ def _prepared(
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    check_score(model.eval())
-    if lora is not None:
-        inject_lora(model, lora)
+    with torch.device("cpu"):  # packed rows and adapters are made there, then moved to where the model is
+        check_score(model.eval())
+        if lora is not None:
+            inject_lora(model, lora)
     if gradient_checkpointing:
         checkpoint_activations(model)
     if is_compiled:

@@ -217,12 +217,13 @@ def _kernels_agree(device: torch.device, dtype: torch.dtype) -> bool:
 
     A causal diagonal aligned at the wrong end, or a window off by one, would silently train on wrong scores.
     """
-    # the second continues the first, with fewer queries than keys
-    segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
-    tolerance = 8 * torch.finfo(dtype).eps  # of outputs of about 1
-    with torch.no_grad():
+    # a model may be loaded under another default device, on which a CPU's generator cannot draw
+    with torch.no_grad(), torch.device("cpu"):
+        # the second continues the first, with fewer queries than keys
+        segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
+        generator = torch.Generator().manual_seed(0)
+        query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
+        tolerance = 8 * torch.finfo(dtype).eps  # of outputs of about 1
         for window in (None, 3):
             expected = _sdpa_by_shape(query, key, value, segments, None, window)
             difference = (_varlen_kernels(query, key, value, segments, None, window) - expected).abs().max().item()

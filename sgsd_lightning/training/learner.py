@@ -19,6 +19,7 @@ from sgsd_lightning.objectives import Objective
 from sgsd_lightning.policy import LiveTeacher, PolicySource, PolicyView
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter
+from sgsd_lightning.rollouts.ahead import RolloutsAhead
 from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.scoring.token_count import TokenCount
 from sgsd_lightning.seeding import DEFAULT_POLICY
@@ -34,6 +35,7 @@ from sgsd_lightning.types import (
     JudgedRollout,
     Part,
     Problem,
+    ProblemBatch,
     Rollout,
     ScoreRow,
     StepRecord,
@@ -136,6 +138,7 @@ class Learner:
         self.scorer = Scorer(scoring.teacher_tokens_per_forward, scoring.head_implementation, timer)
         self.seed = seed
         self.timer = timer
+        self.ahead = RolloutsAhead()
         self._version = version
 
     @property
@@ -151,6 +154,7 @@ class Learner:
             "engine": self.rollouter.engine,
             "verifier": self.verifier,
             "contexts": self.contexts,
+            "objective": self.objective,
         }
 
     def load_tokenizer(self) -> None:
@@ -164,6 +168,18 @@ class Learner:
         """A group of rollouts of each problem, under the weights as they are now."""
         with self.timer("rollout"), self.sampled_under.activate(self.model):
             return self.rollouter.rollouts(self, problems, stream="rollout", step=step)
+
+    def sample_ahead(self, problems: Sequence[Problem], step: int) -> list[Rollout]:
+        """The rollouts of a micro-batch, which the first of an optimizer step samples with all that follow in it.
+
+        A token of many sequences takes hardly longer than a token of one; the engine bounds how many it decodes at
+        once. A collective: every process samples at the same micro-batches.
+        """
+        if not self.ahead.has_left(step):
+            batches = [problems, *ProblemBatch.following_of(problems)]
+            rollouts = self.sample([problem for batch in batches for problem in batch], step)
+            self.ahead.keep(batches, rollouts, self.rollouter.group_size, step)
+        return self.ahead.take(problems)
 
     def judge(self, rollouts: Sequence[Rollout]) -> list[JudgedRollout]:
         """What the verifier says of them."""

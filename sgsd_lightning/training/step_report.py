@@ -54,10 +54,12 @@ class StepWindow:
         return sum(losses[1:], start=losses[0]) * weight
 
     def complete(self, step: int) -> StepReport:
-        """Measure the step over all processes and let the contexts observe it; a collective."""
+        """Measure the step over all processes and let the parts observe it; a collective."""
         micro_batches, self._micro_batches = self._micro_batches, []
         for name, learner in self._learners.items():
-            learner.contexts.observe(step, _gathered_observations([steps[name] for steps in micro_batches]))
+            observations = _gathered_observations([steps[name] for steps in micro_batches])
+            for part in learner.parts.values():
+                part.observe(step, observations)
         window = [self._measurements(steps) for steps in micro_batches]
         counts = {
             self._prefixed(name, f"{part}/{what}"): Total(count)

@@ -21,6 +21,7 @@ from sgsd_lightning.cli.configs import (
     resolve_configs,
     shipped_configs,
 )
+from sgsd_lightning.cli.run_folder import run_folder
 
 METHODS, SCALES = overlay_configs("method"), overlay_configs("scale")
 
@@ -113,12 +114,11 @@ def test_a_method_is_laid_over_a_configuration(place: int) -> None:
     base = ("sgsd_toy", "sgsd_paper")[place % 2]
     alone, laid_over = yaml.safe_load(shipped_configs()[base].read_text()), settings_of(base, method)
     said = yaml.safe_load(METHODS[method].read_text())
-    # a name of its own for the run folder is all that a method may say of the trainer
-    assert set(said) <= {"model", "bank_maintenance", "trainer"}
-    assert set(said.get("trainer", {})) <= {"default_root_dir"}
+    assert set(said) <= {"model", "bank_maintenance"}
     for part, content in said.items():
         assert_says(laid_over[part], content, part)
-    assert {**alone["trainer"], **said.get("trainer", {})}.items() <= laid_over["trainer"].items()
+    assert alone["trainer"].items() <= laid_over["trainer"].items()
+    assert laid_over["trainer"]["default_root_dir"] == run_folder([*resolve_configs(base), *resolve_configs(method)])
 
 
 @pytest.mark.parametrize("method", ["grpo_kl", "opsd", "sgsd_grpo"])
@@ -130,7 +130,7 @@ def test_a_method_trains(method: str, tmp_path: Path, monkeypatch: pytest.Monkey
     arguments += ["--model.init_args.policy.init_args.hidden_size=32", "--data.init_args.batch_size=2"]
     arguments += ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]
     assert main(["fit", *arguments]) == 0
-    assert (tmp_path / "runs/sgsd_toy/checkpoints/last.ckpt").exists()
+    assert (tmp_path / f"runs/sgsd_toy-{method}/checkpoints/last.ckpt").exists()
 
 
 def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,3 +113,22 @@ def test_micro_batches_weigh_by_their_share_of_the_step(settings: dict[str, Any]
     taken = found[: num_taken if isinstance(num_taken, int) else int(len(found) * num_taken)]
     assert taken == pytest.approx(weights)
     assert all(weight == 1.0 for weight, expected in zip(taken, weights, strict=True) if expected == 1)
+
+
+@pytest.mark.parametrize("settings", [{}, {"repeats": 2}, {"limit": 3}, {"drop_last": True}])
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_a_micro_batch_names_those_that_follow_in_its_step(window: int, settings: dict[str, Any]) -> None:
+    for rank in range(2):
+        loader = ProblemLoader(PROBLEMS, 1, rank=rank, world_size=2, seed=1, window=window, **settings)
+        batches = list(loader)[: settings.get("limit")]
+        for place, batch in enumerate(batches):
+            end = (place // window + 1) * window
+            assert list(batch.following) == batches[place + 1 : end]
+
+
+def test_a_micro_batch_after_a_resume_in_the_middle_of_a_step_names_what_is_left_of_it() -> None:
+    loader = ProblemLoader(PROBLEMS, 2, seed=1, window=4)
+    batches = list(loader)
+    resumed = ProblemLoader(PROBLEMS, 2, seed=1, window=4)
+    resumed.load_state_dict({"epoch": 0, "num_batches_done": 2})
+    assert list(next(iter(resumed)).following) == batches[3:4]

@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from sgsd_lightning.cli import main
+from sgsd_lightning.cli.configs import resolve_config_arguments
 from sgsd_lightning.cli.renamed import RENAMED_CLASSES, RENAMED_SETTINGS
+from sgsd_lightning.cli.run_folder import with_run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples/my_method.py", *sorted((ROOT / "docs").glob("*.md"))]
@@ -98,6 +100,21 @@ def test_a_command_parses(
     except SystemExit as stop:
         status = int(stop.code or 0)
     assert status == 0, capsys.readouterr().err
+
+
+def test_runs_that_are_shown_do_not_meet_in_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them can be run one after the other, in any order; what resumes a run is not one of its own."""
+    monkeypatch.chdir(ROOT)
+    runs: dict[str, str] = {}
+    for command in sgsd_commands():
+        words = shlex.split(command)
+        if words[1] != "fit" or {"--ckpt_path", "--print_config", "--help"} & set(words):
+            continue
+        joined = " ".join(with_run_folder(resolve_config_arguments(words[2:])))
+        folder = re.findall(r"--trainer\.default_root_dir[= ](\S+)", joined)[-1]
+        assert folder not in runs, f"{command} and {runs[folder]} both run in {folder}"
+        runs[folder] = command
+    assert {"runs/sgsd_toy", "runs/sgsd_toy-grpo", "runs/sgsd_starter", "runs/mine"} <= runs.keys()
 
 
 def test_there_are_commands_to_check() -> None:

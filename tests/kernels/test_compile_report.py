@@ -235,7 +235,7 @@ def test_the_committed_reports_are_those_of_every_kernel_without_fault(version: 
 def test_a_listing_gives_registers_stack_and_kinds_of_instructions() -> None:
     code = parse_listing(LISTING)
     assert (code.registers, code.stack_bytes) == (255, 48)
-    assert code.num_instructions == 8
+    assert code.num_instructions == 9
     assert code.instructions == {
         "wgmma": 1, "tma": 2, "tcgen05": 1, "mma.sync": 1, "cp.async": 1, "local loads": 1, "local stores": 1,
     }  # fmt: skip

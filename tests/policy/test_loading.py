@@ -41,6 +41,17 @@ def test_a_random_policy_comes_from_its_seed_alone() -> None:
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
 
 
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_no_other_default_device_reaches_random_weights_and_adapters(lora: LoraSettings | None) -> None:
+    """Lightning configures a model under its GPU as the default device; ``meta`` stands for one here."""
+    policy = RandomPolicy(**SMALL, dtype="bfloat16", lora=lora)
+    expected = policy.load_model()
+    with torch.device("meta"):
+        found = policy.load_model()
+    assert dict(found.named_parameters()).keys() == dict(expected.named_parameters()).keys()
+    assert all(map(torch.equal, found.parameters(), expected.parameters()))
+
+
 def test_drawing_random_weights_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
     RandomPolicy(**SMALL, lora=LoraSettings(rank=2)).load_model()
