@@ -67,7 +67,8 @@ def converted_folder(source: str, cache_dir: Path | None = None) -> Path:
     log.warning("%s is converted once, which takes a minute or so for 100 MB, and kept as %s", path, folder)
     with folder_atomically(folder, _COMPLETE_MARK) as staging:
         try:
-            _convert(path, staging)
+            with torch.device("cpu"):  # whatever Lightning has set for the run's own model
+                _convert(path, staging)
         except Exception as error:  # transformers and gguf raise nearly anything over a damaged file
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ValueError(
