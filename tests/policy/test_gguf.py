@@ -137,7 +137,7 @@ def test_other_weights_in_the_folder_are_noticed(tmp_path: Path, monkeypatch: py
     """What is compared is what a later run reads."""
     write_gguf(tmp_path / "checked.gguf", tiny_llama())
     load = conversion._load_model
-    monkeypatch.setattr(conversion, "_load_model", lambda path: _with_a_changed_weight(load(path)))
+    monkeypatch.setattr(conversion, "_load_model", lambda *read: _with_a_changed_weight(load(*read)))
     with pytest.raises(ValueError, match="the converted weights give other logits"):
         conversion.converted_folder(str(tmp_path / "checked.gguf"))
 
