@@ -58,7 +58,9 @@ def _event() -> torch.cuda.Event:
 
 
 def _elapsed_ms(start: Mark, end: Mark) -> float:
-    if isinstance(start, float):
-        assert isinstance(end, float)  # both are of one clock
+    # both are of one clock
+    if isinstance(start, float) or isinstance(end, float):
+        assert isinstance(start, float)
+        assert isinstance(end, float)
         return 1000 * (end - start)
     return float(start.elapsed_time(end))

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.policy.gguf import converted_folder, is_gguf
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora, with_adapter
 from sgsd_lightning.scoring.attention import allow_cudnn_attention, resolve_attention
 from sgsd_lightning.scoring.check import check_decoding, check_score
@@ -57,7 +58,8 @@ class PretrainedPolicy(PolicySource):
     """Any Hugging Face causal LM.
 
     Args:
-        model_name_or_path: A folder, or a name on the hub.
+        model_name_or_path: A folder, a name on the hub, or a GGUF file, which is converted once: its path, or
+            ``package://some_package/file.gguf``.
         dtype: Of the weights. Full training in bfloat16 rounds small updates away; LoRA's adapters are always float32.
         attention: ``auto``, ``sgsd_varlen``, or a name that transformers knows (``flash_attention_2``, ``sdpa``,
             ``flex_attention``, ``eager``).
@@ -96,9 +98,10 @@ class PretrainedPolicy(PolicySource):
         self.adapter_path = adapter_path
         self.cudnn_attention = cudnn_attention
         self._options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self._converted: dict[str, str] = {}
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        name = self.tokenizer_name_or_path or self.model_name_or_path
+        name = self._place(self.tokenizer_name_or_path or self.model_name_or_path)
         # a revision is the model repository's, which a tokenizer from elsewhere does not have
         options = dict(self._options)
         if self.tokenizer_name_or_path is not None:
@@ -119,7 +122,7 @@ class PretrainedPolicy(PolicySource):
         attention = resolve_attention(self.attention, config, self.dtype)
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                self.model_name_or_path,
+                self._place(self.model_name_or_path),
                 config=config,
                 dtype=self.dtype,
                 attn_implementation=attention,
@@ -144,16 +147,25 @@ class PretrainedPolicy(PolicySource):
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
     def _load_config(self) -> PreTrainedConfig:
-        folder = Path(self.model_name_or_path)
+        place = self._place(self.model_name_or_path)
+        folder = Path(place)
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
             raise ValueError(
                 f"policy: {self.model_name_or_path!r} holds a LoRA adapter and no model; give it as "
                 "policy.adapter_path, and its base model as policy.model_name_or_path"
             )
         try:
-            return AutoConfig.from_pretrained(self.model_name_or_path, **self._options)
+            return AutoConfig.from_pretrained(place, **self._options)
         except (OSError, ValueError) as error:
             raise _not_loadable("model", self.model_name_or_path, error) from error
+
+    def _place(self, name: str) -> str:
+        """Where Hugging Face libraries find what a name or path stands for."""
+        if not is_gguf(name):
+            return name
+        if name not in self._converted:
+            self._converted[name] = str(converted_folder(name))
+        return self._converted[name]
 
 
 class RandomPolicy(PolicySource):
