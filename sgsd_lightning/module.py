@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -22,7 +22,7 @@ from sgsd_lightning.training.lifecycle import LearnerLifecycle
 from sgsd_lightning.training.run_callback import run_callbacks
 from sgsd_lightning.training.step_report import StepReport, StepWindow
 from sgsd_lightning.training.validation import EvaluationSettings, SampledEvaluation
-from sgsd_lightning.types import JudgedRollout, Problem
+from sgsd_lightning.types import JudgedRollout, MicroBatch, Problem
 from sgsd_lightning.verifiers import MathAnswer, Verifier
 
 PROGRESS_BAR_METRICS = {"objective/loss", "rollout/reward_mean", "objective/helpful_frac"}
@@ -107,11 +107,17 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
         kept = self.reuse.find(problems, batch_idx, micro_batches, restore)
         taught = kept
         if taught is None:
-            judged = {name: who.judge(who.sample(problems, self.global_step)) for name, who in learners.items()}
+            ahead = (problems, self._following(problems, batch_idx), self.global_step)
+            judged = {name: who.judge(who.sample_ahead(*ahead)) for name, who in learners.items()}
             taught = {name: who.teach(judged[name], judged) for name, who in learners.items()}
         self.reuse.keep(taught, batch_idx, micro_batches)
         is_reused = kept is not None
         return self._window.add({name: who.loss(taught[name], is_reused=is_reused) for name, who in learners.items()})
+
+    def _following(self, problems: list[Problem], batch_idx: int) -> Sequence[Sequence[Problem]]:
+        """The micro-batches after this one in its step; none beyond ``limit_train_batches``, nor of a plain loader."""
+        following = problems.following if isinstance(problems, MicroBatch) else ()
+        return following[: int(min(len(following), self.trainer.num_training_batches - batch_idx - 1))]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Free the gradients of the last step before rollouts need the memory."""

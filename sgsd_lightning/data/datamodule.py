@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from sgsd_lightning.data.sources import ProblemSource
-from sgsd_lightning.types import Problem
+from sgsd_lightning.types import MicroBatch, Problem
 
 
 class ProblemLoader:
@@ -27,7 +27,8 @@ class ProblemLoader:
         seed: what the training order derives from; None keeps the order of the problems.
         drop_last: leave out the end of an epoch that does not fill a global batch.
         repeats: how often a window of batches is handed out in a row, before the next one.
-        window: batches in a window. With repeats, an end of an epoch that does not fill a window is left out.
+        window: batches in a window, each of which names the problems that follow in it. With repeats, an end of an epoch
+            that does not fill a window is left out.
     """
 
     def __init__(
@@ -66,15 +67,21 @@ class ProblemLoader:
             return len(self.problems) // global_batch
         return -(-len(self.problems) // global_batch)
 
-    def __iter__(self) -> Iterator[list[Problem]]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         self._start_epoch()
         order = self._order()
         while self.num_batches_done < len(self):
             window, place = divmod(self.num_batches_done, self.window * self.repeats)
-            start = (window * self.window + place % self.window) * self.batch_size
+            first = window * self.window + place % self.window
+            end = min((window + 1) * self.window, self._num_batches())
+            own, *following = [self._batch(order, index) for index in range(first, end)]
             # counted before it is handed out: a checkpoint written after this batch's step then counts it
             self.num_batches_done += 1
-            yield [self.problems[index] for index in order[start : start + self.batch_size]]
+            yield MicroBatch(own, following)
+
+    def _batch(self, order: Sequence[int], index: int) -> list[Problem]:
+        start = index * self.batch_size
+        return [self.problems[place] for place in order[start : start + self.batch_size]]
 
     def _start_epoch(self) -> None:
         """Begin the next epoch, or resume the one that a checkpoint was in the middle of."""

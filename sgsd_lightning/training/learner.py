@@ -19,6 +19,7 @@ from sgsd_lightning.objectives import Objective
 from sgsd_lightning.policy import LiveTeacher, PolicySource, PolicyView
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter
+from sgsd_lightning.rollouts.ahead import RolloutsAhead
 from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.scoring.token_count import TokenCount
 from sgsd_lightning.seeding import DEFAULT_POLICY
@@ -136,6 +137,7 @@ class Learner:
         self.scorer = Scorer(scoring.teacher_tokens_per_forward, scoring.head_implementation, timer)
         self.seed = seed
         self.timer = timer
+        self.ahead = RolloutsAhead()
         self._version = version
 
     @property
@@ -163,6 +165,23 @@ class Learner:
         """A group of rollouts of each problem, under the weights as they are now."""
         with self.timer("rollout"), self.sampled_under.activate(self.model):
             return self.rollouter.rollouts(self, problems, stream="rollout", step=step)
+
+    def sample_ahead(
+        self, problems: Sequence[Problem], following: Sequence[Sequence[Problem]], step: int
+    ) -> list[Rollout]:
+        """The rollouts of one micro-batch, which the first one of a step samples together with all that follow.
+
+        A token of many sequences takes an engine hardly longer than a token of one; its own limits bound the memory.
+
+        Args:
+            problems: Of this micro-batch.
+            following: Those of each micro-batch that follows in the step.
+            step: The optimizer step.
+        """
+        if not self.ahead.holds(step):
+            batches = [problems, *following]
+            self.ahead.keep(batches, self.sample([one for batch in batches for one in batch], step), step)
+        return self.ahead.take(problems)
 
     def judge(self, rollouts: Sequence[Rollout]) -> list[JudgedRollout]:
         """What the verifier says of them."""

@@ -73,6 +73,7 @@ class LearnerLifecycle(_Base):
         """Settle how the head is computed, where the model now is, before the first rollout costs anything."""
         with self.trainer.strategy.precision_plugin.train_step_context():
             for learner in self.learners.values():
+                learner.ahead.clear()
                 learner.scorer.resolve_head(learner.model)
                 for part in learner.parts.values():
                     part.attach(self.learners)

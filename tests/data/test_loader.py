@@ -76,3 +76,14 @@ def test_evaluation_shares_cover_every_problem_once() -> None:
     assert len({len(loader) for loader in loaders}) == 1
     shares = [list(chain(*ids(list(loader)))) for loader in loaders]
     assert sorted(chain(*shares), key=int) == [problem.problem_id for problem in PROBLEMS]
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_a_micro_batch_names_the_problems_that_follow_in_its_window(window: int, repeats: int) -> None:
+    for rank in range(2):
+        loader = ProblemLoader(PROBLEMS, 1, rank=rank, world_size=2, seed=1, repeats=repeats, window=window)
+        batches = list(loader)
+        for place, batch in enumerate(batches):
+            end = (place // window + 1) * window
+            assert batch.following == batches[place + 1 : end]
