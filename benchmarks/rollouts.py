@@ -69,8 +69,8 @@ def measure_sampler(device: torch.device, repeats: int) -> list[dict[str, Any]]:
         found = {"before": before(logits, uniforms), "now": now(logits, uniforms).ids}
         times: dict[str, list[float]] = {"before": [], "now": []}
         for _ in range(repeats):
-            times["before"].append(_seconds(lambda before=before: before(logits, uniforms), device))  # type: ignore[misc]
-            times["now"].append(_seconds(lambda now=now: now(logits, uniforms), device))  # type: ignore[misc]
+            times["before"].append(seconds_of(lambda before=before: before(logits, uniforms), device))  # type: ignore[misc]
+            times["now"].append(seconds_of(lambda now=now: now(logits, uniforms), device))  # type: ignore[misc]
         rows.append(
             {
                 "settings": settings,
@@ -84,11 +84,11 @@ def measure_sampler(device: torch.device, repeats: int) -> list[dict[str, Any]]:
 
 def _timed(provider: Callable[[Workload], Completions], workload: Workload) -> tuple[float, Completions]:
     found: list[Completions] = []
-    seconds = _seconds(lambda: found.append(provider(workload)), workload.model.device)
+    seconds = seconds_of(lambda: found.append(provider(workload)), workload.model.device)
     return seconds, found[0]
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     """On a CPU the time that this process was given, which other processes do not lengthen."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     start = clock()

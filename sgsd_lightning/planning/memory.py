@@ -3,7 +3,8 @@
 What is approximate, and in which direction:
 
 * Gradients are counted in the student's phase as a whole, though they come into being while activations go; in
-  rollouts and teachers only where several micro-batches make a step; in validation, which comes before they are freed.
+  teachers only where several micro-batches make a step; in validation, which comes before they are freed. The rollouts
+  of all micro-batches of a step are sampled at its beginning, when there are none.
 * Activations are counted operator by operator for plain execution, see `sgsd_lightning.planning.activations`; on the
   CPU they agree with what torch's operators make to about a sixth (`tests/planning/test_activations.py`).
 * Prompts and completions are all as long as given; what several prompts share is counted with each.
@@ -120,7 +121,7 @@ def _resident_items(run: RunSettings) -> list[MemoryItem]:
         f"optimizer ({run.optimizer})": run.num_optimizer_moments * trained,
         f"teacher's own weights ({run.teacher})": _shadow_bytes(run),
     }
-    phases_with_gradients = _ALL if run.accumulate_grad_batches > 1 else (STUDENT, OPTIMIZER, EVALUATION)
+    phases_with_gradients = _ALL[1:] if run.accumulate_grad_batches > 1 else (STUDENT, OPTIMIZER, EVALUATION)
     items = [_item(name, dict.fromkeys(_ALL, size)) for name, size in sizes.items()]
     items.insert(2, _item("gradients", dict.fromkeys(phases_with_gradients, trained)))
     return items
@@ -236,7 +237,7 @@ def _teacher_tokens(run: RunSettings) -> int:
 def _generating(run: RunSettings, count: Counter) -> dict[str, int]:
     evaluated = run.evaluation_rollouts
     return {
-        ROLLOUT: count(run, run.num_rollouts, run.completion_tokens),
+        ROLLOUT: count(run, run.num_step_rollouts, run.completion_tokens),
         EVALUATION: count(run, evaluated, run.evaluation_completion_tokens) if evaluated else 0,
     }
 

@@ -108,7 +108,7 @@ def summary_lines(read: ReadConfiguration) -> list[str]:
     if run.is_sharded and run.param_dtype:
         precision += f", gathered as {run.param_dtype}"
     checkpointing = "with" if run.gradient_checkpointing else "without"
-    num_step_rollouts = run.num_rollouts * run.accumulate_grad_batches * run.num_devices
+    num_step_rollouts = run.num_step_rollouts * run.num_devices
     return [
         f"{read.model_name}: {shape.num_parameters / 1e6:,.1f} million parameters, {trained}; {precision}; "
         f"{checkpointing} gradient checkpointing.",

@@ -136,6 +136,11 @@ class RunSettings:
         return self.problems_per_batch * self.group_size
 
     @property
+    def num_step_rollouts(self) -> int:
+        """In one optimizer step of one device, which samples them together."""
+        return self.num_rollouts * self.accumulate_grad_batches
+
+    @property
     def student_length(self) -> int:
         """Tokens that the student reads of one rollout; the last predicts nothing."""
         return self.prompt_tokens + self.completion_tokens - 1

@@ -12,7 +12,7 @@ def step_flops(run: RunSettings) -> dict[str, Flops]:
     Every prompt and completion is as long as the settings say; a prompt that several completions share is counted with
     each.
     """
-    num_rollouts = run.num_rollouts * run.accumulate_grad_batches * run.num_devices
+    num_rollouts = run.num_step_rollouts * run.num_devices
     completion, num_sequences = run.completion_tokens, run.num_contexts
     teachers = scoring_flops(run.shape, [run.teacher_length] * num_sequences, num_sequences * completion)
     student = training_flops(
