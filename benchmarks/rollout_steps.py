@@ -21,7 +21,7 @@ import transformers
 from benchmarks.machine import provenance
 from benchmarks.markdown import markdown_table
 from benchmarks.rollout_workloads import Workload, random_workload
-from benchmarks.rollouts import PAPER, seconds_of
+from benchmarks.rollouts import seconds_of
 from sgsd_lightning.engines import TransformersEngine
 from sgsd_lightning.types import Completion
 
@@ -63,9 +63,7 @@ def _decoded(workload: Workload, number: int) -> list[Completion]:
     return [
         completion
         for start in range(0, len(workload.requests), number)
-        for completion in engine.generate(
-            workload.model, workload.requests[start : start + number], workload.sampling
-        )
+        for completion in engine.generate(workload.model, workload.requests[start : start + number], workload.sampling)
     ]
 
 
@@ -110,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     is_small = options.small or device.type == "cpu"
     shapes = ("small", "small, vocabulary of Qwen3") if is_small else ("qwen3-0.6b",)
     dtype = torch.float32 if is_small else torch.bfloat16
-    workloads = (random_workload(name, NUM_ROLLOUTS, NUM_ROLLOUTS, PAPER, device, dtype) for name in shapes)
+    workloads = (random_workload(name, NUM_ROLLOUTS, NUM_ROLLOUTS, {}, device, dtype) for name in shapes)
     found = {
         **provenance("benchmarks.rollout_steps", arguments, device),
         "transformers": transformers.__version__,

@@ -27,8 +27,8 @@ class ProblemLoader:
         seed: what the training order derives from; None keeps the order of the problems.
         drop_last: leave out the end of an epoch that does not fill a global batch.
         repeats: how often a window of batches is handed out in a row, before the next one.
-        window: batches in a window, each of which names the problems that follow in it. With repeats, an end of an epoch
-            that does not fill a window is left out.
+        window: batches in a window, each of which names the problems that follow in it. With repeats, an end of an
+            epoch that does not fill a window is left out.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from sgsd_lightning.engines.growing_layer import GrowingLayer
 
 
 class CachedRows:
@@ -24,6 +25,8 @@ class CachedRows:
         self.cache = cache
         self.mask = mask
         self._next_position = mask.sum(-1)
+        if isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers):
+            cache.layers = [GrowingLayer(layer.keys, layer.values) for layer in cache.layers]
 
     @property
     def width(self) -> int:
@@ -32,7 +35,7 @@ class CachedRows:
     @property
     def can_be_cut(self) -> bool:
         """Whether the cache holds only keys and values of all tokens, so that columns can be added and removed."""
-        return isinstance(self.cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        return isinstance(self.cache, DynamicCache) and all(type(layer) is GrowingLayer for layer in self.cache.layers)
 
     def append(self, ids: Tensor) -> dict[str, Tensor]:
         """Make room for one more token per row, [B] int64; return the inputs of a forward pass over them."""
@@ -45,30 +48,36 @@ class CachedRows:
         self._next_position = self._next_position + 1
         return inputs
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row may come more than once."""
-        index = torch.tensor(rows, device=self.mask.device)
-        self.cache.reorder_cache(index)  # the one selection of rows that every kind of cache has
+    def select(self, index: Tensor) -> None:
+        """Keep the rows ``index`` [B'] int64, in this order; a row may come more than once."""
+        if self.can_be_cut:
+            for layer in self.cache.layers:
+                layer.select(index)
+        else:
+            self.cache.reorder_cache(index)  # the one selection of rows that every kind of cache has
         self.mask = self.mask[index]
         self._next_position = self._next_position[index]
 
     def join(self, others: CachedRows) -> None:
         """Append the rows of ``others``. Both must satisfy `can_be_cut`."""
         width = max(self.width, others.width)
-        for layer, other in zip(self.cache.layers, others.cache.layers, strict=True):
-            layer.keys = torch.cat([_widened(layer.keys, width), _widened(other.keys, width)])
-            layer.values = torch.cat([_widened(layer.values, width), _widened(other.values, width)])
+        self.cache.layers = [
+            GrowingLayer(
+                torch.cat([_widened(layer.keys, width), _widened(other.keys, width)]),
+                torch.cat([_widened(layer.values, width), _widened(other.values, width)]),
+            )
+            for layer, other in zip(self.cache.layers, others.cache.layers, strict=True)
+        ]
         masks = [pad(rows.mask, (width - rows.width, 0)) for rows in (self, others)]
         self.mask = torch.cat(masks)
         self._next_position = torch.cat([self._next_position, others._next_position])
 
     def cut(self, width: int) -> None:
-        """Keep the last ``width`` columns; no row has a token before them. Requires `can_be_cut`."""
+        """Keep the last ``width`` columns: tokens before them are lost. Requires `can_be_cut`."""
         if width >= self.width:
             return
         for layer in self.cache.layers:
-            layer.keys = layer.keys[..., -width:, :]
-            layer.values = layer.values[..., -width:, :]
+            layer.cut(width)
         self.mask = self.mask[:, -width:]
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from sgsd_lightning.engines.base import GenerationRequest
 from sgsd_lightning.engines.cached_rows import CachedRows
+from sgsd_lightning.engines.row_inputs import RowInputs
 from sgsd_lightning.engines.sampling import SampledTokens, TokenSampler
 from sgsd_lightning.types import SamplingSettings
 
@@ -36,8 +37,7 @@ class _Row:
     place: int
     """Index into the requests."""
     request: GenerationRequest
-    uniforms: array[float]
-    """max_new_tokens of them in [0, 1)."""
+    max_new_tokens: int
     numbers: array[float] = field(default_factory=lambda: array("d"))
     """Id, log-probability, sampling log-probability and kept mass of each token: compact however long it gets."""
     is_finished: bool = False
@@ -52,7 +52,7 @@ class _Row:
 
     @property
     def num_tokens_at_most(self) -> int:
-        return len(self.request.prompt_ids) + len(self.uniforms)
+        return len(self.request.prompt_ids) + self.max_new_tokens
 
 
 class Decoder:
@@ -83,6 +83,7 @@ class Decoder:
         self._waiting: deque[_Row] = deque()
         self._rows: list[_Row] = []
         self._cached: CachedRows | None = None
+        self._inputs: RowInputs | None = None
 
     def run(self, requests: Sequence[GenerationRequest]) -> list[SampledTokens]:
         """Return the sampled tokens per request, [T] on the CPU, the end-of-sequence token included."""
@@ -93,7 +94,7 @@ class Decoder:
     def finished(self, requests: Sequence[GenerationRequest]) -> Iterator[tuple[int, SampledTokens]]:
         """Yield (index of the request, sampled tokens) as rows end."""
         rows = [
-            _Row(place=place, request=request, uniforms=_uniforms(request, self._sampling.max_new_tokens))
+            _Row(place=place, request=request, max_new_tokens=self._sampling.max_new_tokens)
             for place, request in enumerate(requests)
         ]
         # the longest prompt first: rows that come later fit into the width that is there
@@ -137,22 +138,24 @@ class Decoder:
         new = CachedRows(cache, mask)
         if len(places) < len(rows):
             owners = [places[prompt] for prompt in prompts]
-            new.select(owners)
-            logits = logits[owners]
-        self._sample(logits, rows)
-        if self._cached is None:
-            self._cached = new
+            index = torch.tensor(owners, device=device)
+            new.select(index)
+            logits = logits[index]
+        uniforms = torch.stack([_uniforms(row.request, row.max_new_tokens) for row in rows]).to(device)
+        inputs = self._sample(logits, rows, RowInputs.of(uniforms))
+        if self._cached is None or self._inputs is None:
+            self._cached, self._inputs = new, inputs
         else:
             self._cached.join(new)
+            self._inputs = self._inputs.joined_by(inputs)
         self._rows.extend(rows)
 
     def _decode(self) -> None:
-        cached = self._cached
+        cached, inputs = self._cached, self._inputs
         assert cached is not None  # rows are admitted where there are none
-        last_ids = [int(row.numbers[-_NUMBERS_PER_TOKEN]) for row in self._rows]
-        inputs = cached.append(torch.tensor(last_ids, device=self._model.device))
-        logits, _ = self._forward({**inputs, "past_key_values": cached.cache})
-        self._sample(logits, self._rows)
+        assert inputs is not None
+        logits, _ = self._forward({**cached.append(inputs.last_ids), "past_key_values": cached.cache})
+        self._inputs = self._sample(logits, self._rows, inputs)
 
     def _forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, object]:
         """Return the next token's logits [B, V] and the cache."""
@@ -166,37 +169,37 @@ class Decoder:
             )
         return output.logits[:, -1], output.past_key_values
 
-    def _sample(self, logits: Tensor, rows: list[_Row]) -> None:
-        uniforms = torch.tensor(
-            [row.uniforms[row.num_sampled] for row in rows], dtype=torch.float64, device=logits.device
-        )
-        tokens = self._sampler(logits, uniforms)
+    def _sample(self, logits: Tensor, rows: list[_Row], inputs: RowInputs) -> RowInputs:
+        tokens = self._sampler(logits, inputs.next_uniforms)
         # one transfer, in which float64 holds ids and float32 numbers exactly
         fields = (tokens.ids, tokens.logprob, tokens.sampling_logprob, tokens.kept_mass)
         numbers = torch.stack([values.double() for values in fields], dim=-1).tolist()
         for row, values in zip(rows, numbers, strict=True):
             row.numbers.extend(values)
-            row.is_finished = int(values[0]) in row.request.stop_ids or row.num_sampled == len(row.uniforms)
+            row.is_finished = int(values[0]) in row.request.stop_ids or row.num_sampled == row.max_new_tokens
+        return inputs.followed_by(tokens.ids)
 
     def _drop_finished(self) -> None:
         going = [place for place, row in enumerate(self._rows) if not row.is_finished]
         if len(going) == len(self._rows):
             return
         self._rows = [self._rows[place] for place in going]
-        if not going or self._cached is None:
-            self._cached = None
+        if not going or self._cached is None or self._inputs is None:
+            self._cached = self._inputs = None
             return
-        self._cached.select(going)
         if self._cached.can_be_cut:
             # the last sampled token is not cached yet
             self._cached.cut(max(row.num_tokens for row in self._rows) - 1)
+        index = torch.tensor(going, device=self._model.device)
+        self._cached.select(index)
+        self._inputs = self._inputs.select(index)
 
 
-def _uniforms(request: GenerationRequest, num_steps: int) -> array[float]:
+def _uniforms(request: GenerationRequest, num_steps: int) -> Tensor:
     """Draw one number per step from the request's seed; the first n numbers do not depend on ``num_steps``."""
     generator = torch.Generator().manual_seed(request.seed)
     uniforms = torch.rand(request.first_uniform + num_steps, generator=generator, dtype=torch.float64)
-    return array("d", uniforms[request.first_uniform :].numpy().tobytes())
+    return uniforms[request.first_uniform :]
 
 
 def _sampled(row: _Row) -> SampledTokens:

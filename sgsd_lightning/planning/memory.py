@@ -10,7 +10,7 @@ What is approximate, and in which direction:
 * Prompts and completions are all as long as given; what several prompts share is counted with each.
 * While sampling, 52 bytes per entry of the logits of one step: the model's, their float32 copy, and 45 in the sampler
   where top-p meets a flat distribution and sorts it; without that case under half as many.
-* The cache of generation grows by concatenation: one layer's exists twice for a moment.
+* The cache of generation grows by 128 tokens at a time: one layer's exists twice for a moment.
 * FSDP2 holds two gathered layers (one computes, one is fetched), the root's group (embedding, final norm, head) from
   its forward to the end of its backward pass, and the gradient of a layer before it is spread. Generation gathers the
   whole model, unless ``rollouts.gather_weights`` is off.
@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sgsd_lightning.engines.growing_layer import GROWTH_COLUMNS
 from sgsd_lightning.planning.activations import no_grad_bytes, student_bytes, student_momentary_bytes
 from sgsd_lightning.planning.head_workspace import head_workspace_bytes
 from sgsd_lightning.planning.run_settings import BYTES, RunSettings
@@ -97,10 +98,14 @@ def plan_memory(run: RunSettings) -> MemoryPlan:
 
 
 def key_value_bytes(run: RunSettings, num_rollouts: int, completion_tokens: int) -> int:
-    """The cache at its longest, in the dtype of the keys' norm, which autocast leaves as wide as the weights."""
+    """The cache at its longest, in the dtype of the keys' norm, which autocast leaves as wide as the weights.
+
+    It has room for whole multiples of `GROWTH_COLUMNS` beyond the prompts.
+    """
     shape = run.shape
     rows = _rows_at_a_time(run, num_rollouts, completion_tokens)
-    width = run.prompt_tokens + completion_tokens - 1
+    num_growths = -(-(completion_tokens - 1) // GROWTH_COLUMNS)
+    width = run.prompt_tokens + num_growths * GROWTH_COLUMNS
     per_number = max(run.stream_bytes, run.compute_bytes)
     per_layer = 2 * rows * width * shape.num_kv_heads * shape.head_dim * per_number
     return (shape.num_layers + 1) * per_layer

@@ -14,6 +14,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from sgsd_lightning.distributed.sharding import ShardingSettings, shard_policy
+from sgsd_lightning.engines.cached_rows import CachedRows
+from sgsd_lightning.engines.growing_layer import GROWTH_COLUMNS
 from sgsd_lightning.engines.sampling import TokenSampler
 from sgsd_lightning.planning.head_workspace import head_workspace_bytes
 from sgsd_lightning.planning.memory import (
@@ -77,11 +79,17 @@ def test_what_stays_is_what_a_step_leaves(lora: object, teacher: str, dtype: str
 def test_the_cache_of_generation(dtype: str, autocast: str | None) -> None:
     model = scored_model(dtype=dtype)
     run = small_run(model, dtype=dtype, autocast_dtype=autocast)
-    ids = torch.ones(run.num_rollouts, run.prompt_tokens + run.completion_tokens - 1, dtype=torch.int64)
+    run = replace(run, completion_tokens=2 * GROWTH_COLUMNS - 5)
+    ids = torch.ones(run.num_rollouts, run.prompt_tokens, dtype=torch.int64)
     precision = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
     with torch.no_grad(), precision:
         cache = model.eval()(ids, use_cache=True).past_key_values
-    measured = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    CachedRows(cache, ids)
+    for layer in cache.layers:
+        for _ in range(run.completion_tokens - 1):  # the last token is not cached
+            layer.update(layer.keys[..., :1, :], layer.values[..., :1, :])
+    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
     num_layers = run.shape.num_layers
     # one layer's exists twice for a moment
     assert key_value_bytes(run, run.num_rollouts, run.completion_tokens) * num_layers == measured * (num_layers + 1)
