@@ -51,8 +51,14 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-compile-report: setup  ## every kernel for sm_80, sm_90 and sm_100, without a GPU
+# every kernel for sm_80, sm_90, sm_100 and sm_120, without a GPU
+compile-report: setup  ## by the installed Triton, or by another one: make compile-report TRITON=3.6.0
+ifdef TRITON
+	test -d $(VENV)/triton-$(TRITON) || $(BIN)/python -m pip install -q --no-deps --target $(VENV)/triton-$(TRITON) triton==$(TRITON)
+	PYTHONPATH=$(VENV)/triton-$(TRITON) $(BIN)/python -m benchmarks.compile_report
+else
 	$(BIN)/python -m benchmarks.compile_report
+endif
 
 benchmarks: setup  ## the kernels beside their peers, on a GPU where there is one, else small on this CPU
 	$(BIN)/python -m benchmarks.run_all --out runs/benchmarks

@@ -1,9 +1,13 @@
 """Compile every kernel ahead of time, without a GPU, and report what the machine code needs.
 
-    python -m benchmarks.compile_report --json benchmarks/results/compile_report.json
+    python -m benchmarks.compile_report --json benchmarks/results/compile_report/3.7.1.json
+
+It is the installed Triton that compiles. Another one is unpacked beside it and comes first on the path:
+
+    make compile-report TRITON=3.6.0
 
 Exits with 1, naming the kernel, where one spills beyond `compile_budget.json`, needs more shared memory than the device
-has, lacks the instructions that it is there for, or does not compile.
+has, lacks the instructions that it is there for, holds some that none may hold, or does not compile.
 """
 
 from __future__ import annotations
@@ -21,20 +25,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compile_tables import report_table
 from benchmarks.compiled_kernel import (
-    KIB,
     SHARED_MEMORY_LIMIT,
     CompiledKernel,
     FailedKernel,
     compile_specimen,
     specimens_by_name,
 )
-from benchmarks.markdown import markdown_table
 
 HERE = Path(__file__).resolve().parent
 KERNELS = HERE.parent / "kernels"
 BUDGET = HERE / "compile_budget.json"
-RESULTS = HERE / "results" / "compile_report.json"
 CATALOGUE = "sgsd_kernels.triton_shared.catalogue"
 NUM_WORKERS = 2
 
@@ -101,29 +103,6 @@ def stale_budgets(outcomes: Sequence[Outcome], budget: Budget) -> list[str]:
     ]
 
 
-def report_table(outcomes: Sequence[Mapping[str, Any]]) -> str:
-    """A markdown table, one row per kernel and capability, of the ``kernels`` of the JSON report."""
-    header = ["kernel", "sm", "warps", "stages", "registers", "stack B", "spilled B", "shared KiB", "instructions"]
-    rows = [
-        [outcome["name"], str(outcome["capability"]), *_cells(outcome)]
-        for outcome in sorted(outcomes, key=lambda outcome: (outcome["name"], outcome["capability"]))
-    ]
-    return markdown_table(header, rows, right=range(1, 8))
-
-
-def committed_table() -> str:
-    """`report_table` of the committed results."""
-    return report_table(json.loads(RESULTS.read_text())["kernels"])
-
-
-def _cells(outcome: Mapping[str, Any]) -> list[str]:
-    if "error" in outcome:
-        return ["", "", "", "", "", "", "does not compile"]
-    numbers = ["num_warps", "num_stages", "registers", "stack_bytes", "spilled_bytes"]
-    instructions = ", ".join(f"{kind} {count}" for kind, count in outcome["instructions"].items())
-    return [*(str(outcome[name]) for name in numbers), f"{outcome['shared_bytes'] / KIB:.1f}", instructions]
-
-
 def _triton_version() -> str:
     import triton
 
@@ -145,6 +124,12 @@ def _as_json(outcomes: Sequence[Outcome], faults: Sequence[str]) -> dict[str, An
         "faults": list(faults),
         "kernels": [dataclasses.asdict(outcome) for outcome in outcomes],
     }
+
+
+def _one_kernel_per_line(report: Mapping[str, Any]) -> str:
+    kernels = ",\n".join(f"  {json.dumps(kernel)}" for kernel in report["kernels"])
+    head = json.dumps({**report, "kernels": []}, indent=1).removesuffix("[]\n}")
+    return f"{head}[\n{kernels}\n ]\n}}\n"
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -183,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = _as_json(outcomes, faults)
     print(report_table(report["kernels"]))
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(_one_kernel_per_line(report))
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine_code import SERIALIZED, ptx_instructions, read_machine_code, spilled_bytes
+from benchmarks.machine_code import PTX_INSTRUCTIONS, SERIALIZED, ptx_instructions, read_machine_code, spilled_bytes
 
 if TYPE_CHECKING:
     from sgsd_kernels.triton_shared.catalogue import Specimen
 
 KIB = 1024
-SHARED_MEMORY_LIMIT = {80: 163 * KIB, 90: 227 * KIB, 100: 227 * KIB}
+SHARED_MEMORY_LIMIT = {80: 163 * KIB, 90: 227 * KIB, 100: 227 * KIB, 120: 99 * KIB}
 """Bytes of shared memory that one block may opt in to, by compute capability (CUDA C++ programming guide, "Compute
-capabilities": 8.0, 9.0 and 10.0)."""
+capabilities": 8.0, 9.0, 10.0 and 12.0)."""
+UNWANTED = {
+    "slow exp2": "exponentials that keep subnormal results, at three more instructions each: use `exponential`",
+    "wgmma from registers": "products (wgmma) that take A from registers, which assemblers are known to get wrong",
+}
+"""Kinds of `machine_code.ptx_instructions` that no kernel may hold, and what they are."""
 TENSOR_MEMORY_LIMIT = 512
 """Columns of tensor memory on compute capability 10.0."""
 INSTRUCTION_CAPABILITY = 90
@@ -44,8 +49,12 @@ class CompiledKernel:
     tensor_memory_columns: int
     instructions: dict[str, int]
     """Kinds of `machine_code.MACHINE_INSTRUCTIONS` in the machine code."""
+    num_instructions: int
+    """Of the machine code."""
     ptx_instructions: dict[str, int]
     expects: list[str]
+    holds: list[str]
+    """Kinds of `ptx_instructions` that must be there."""
     is_serialized: bool
     """Whether ptxas says that it serialised the asynchronous products."""
 
@@ -77,6 +86,12 @@ class CompiledKernel:
             )
         if self.capability == INSTRUCTION_CAPABILITY:
             found += [f"{kernel} holds no {kind} instruction" for kind in self.expects if kind not in self.instructions]
+        found += [f"{kernel} holds no {kind}" for kind in self.holds if kind not in self.ptx_instructions]
+        found += [
+            f"{kernel} holds {self.ptx_instructions[kind]} {what}"
+            for kind, what in UNWANTED.items()
+            if kind in self.ptx_instructions
+        ]
         if self.is_serialized:
             found.append(f"{kernel} has its asynchronous products (wgmma) serialised by ptxas")
         return found
@@ -106,6 +121,10 @@ def specimens_by_name(catalogue: str, capability: int) -> dict[str, Specimen]:
     for specimen in specimens:
         if unknown := specimen.expects - {"wgmma", "tma"}:
             raise ValueError(f"specimen {specimen.name} expects {sorted(unknown)}; only wgmma and tma are looked for")
+        if unknown := specimen.holds - PTX_INSTRUCTIONS.keys():
+            raise ValueError(
+                f"specimen {specimen.name} holds {sorted(unknown)}; known are {', '.join(PTX_INSTRUCTIONS)}"
+            )
     return {specimen.name: specimen for specimen in specimens}
 
 
@@ -156,7 +175,9 @@ def _describe(specimen: Specimen, capability: int, compiled: Any, ptxas_log: str
         shared_bytes=compiled.metadata.shared,
         tensor_memory_columns=getattr(compiled.metadata, "tmem_size", 0) or 0,
         instructions=code.instructions,
+        num_instructions=code.num_instructions,
         ptx_instructions=ptx_instructions(compiled.asm["ptx"]),
         expects=sorted(specimen.expects),
+        holds=sorted(specimen.holds),
         is_serialized=SERIALIZED in ptxas_log,
     )

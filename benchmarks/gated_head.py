@@ -85,12 +85,12 @@ class GatedHead(Workload):
 
 
 def _as_trained(implementation: Implementation) -> Provider:
-    """The trainer's calls: no more than one teacher's hidden states need exist at a time."""
+    """The trainer's calls, entropies included: no more than one teacher's hidden states need exist at a time."""
 
     def compute(hidden: Tensor, weight: Tensor, inputs: Inputs) -> exact.GatedLoss:
         def logprob(states: Tensor, head: Tensor) -> Tensor:
-            found = linear_logprob(states, head, inputs.targets, implementation=implementation).logprob
-            return found.view(len(inputs.outcome), -1)  # rollouts are of one length
+            found = linear_logprob(states, head, inputs.targets, entropy=True, implementation=implementation)
+            return found.logprob.view(len(inputs.outcome), -1)  # rollouts are of one length
 
         with torch.no_grad():
             teachers = torch.stack([logprob(states, weight.detach()) for states in inputs.teacher_hidden], dim=1)

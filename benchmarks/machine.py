@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import time_runs
+from sgsd_lightning.distributed.machine import describe_processor
 
 PACKAGES = ("torch", "triton", "liger-kernel", "cut-cross-entropy", "quack-kernels")
 BARE_OUTPUT_BYTES = 4 * 2**30
@@ -35,16 +36,10 @@ def provenance(module: str, arguments: Sequence[str], device: torch.device) -> d
 
 
 def device_name(device: torch.device) -> str:
-    """``NVIDIA H200``, or what the system calls its CPU."""
+    """``NVIDIA H200``, or what the system calls its CPU, with the vectors that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpu_info = Path("/proc/cpuinfo")
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in (cpu_info.read_text().splitlines() if cpu_info.exists() else [])
-        if line.startswith("model name")
-    ]
-    return f"CPU: {names[0] if names else platform.machine()}"
+    return f"CPU: {describe_processor()}"
 
 
 def bare_product_flops_per_second(

@@ -26,12 +26,17 @@ PTX_INSTRUCTIONS = {
     "tcgen05": r"tcgen05\.mma",
     "mma.sync": r"mma\.sync",
     "cp.async": r"cp\.async\.c[ag]",
+    "16-byte loads": r"ld\.global\S*\.v4\.[bfu]32",
+    "16-byte stores": r"st\.global\S*\.v4\.[bfu]32",
+    "slow exp2": r"ex2\.approx\.f32",
 }
-"""The same kinds in PTX, which has no local memory yet."""
+"""The same kinds in PTX, which has no local memory yet, and what is decided there: how wide accesses are, and how
+exponentials are rounded."""
 
 _RESOURCES = re.compile(r"REG:(?P<registers>\d+) STACK:(?P<stack>\d+) .*?LOCAL:(?P<local>\d+)")
 _INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_]*)", re.MULTILINE)
 _PTX_STATEMENT = re.compile(r"^\s*(?:@!?%\w+\s+)?(?P<opcode>[a-z][\w.:]*)", re.MULTILINE)
+_REGISTER_WGMMA = re.compile(r"^\s*wgmma\.mma_async\S*\s*\{[^}]*\},\s*\{", re.MULTILINE)
 _SPILLS = re.compile(r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads")
 SERIALIZED = "wgmma.mma_async instructions are serialized"
 
@@ -44,6 +49,7 @@ class MachineCode:
     """Per thread."""
     stack_bytes: int
     """Local memory per thread, spilled registers included."""
+    num_instructions: int
     instructions: dict[str, int]
     """How many of each kind of `MACHINE_INSTRUCTIONS` there are; absent kinds are left out."""
 
@@ -73,14 +79,20 @@ def parse_listing(listing: str) -> MachineCode:
     return MachineCode(
         registers=int(resources["registers"]),
         stack_bytes=int(resources["stack"]) + int(resources["local"]),
+        num_instructions=opcodes.total(),
         instructions=_count_kinds(opcodes, MACHINE_INSTRUCTIONS),
     )
 
 
 def ptx_instructions(ptx: str) -> dict[str, int]:
-    """How many of each kind of `PTX_INSTRUCTIONS` there are in PTX; absent kinds are left out."""
+    """How many of each kind of `PTX_INSTRUCTIONS` there are in PTX; absent kinds are left out.
+
+    ``wgmma from registers`` are those whose first factor is a list of registers, not a descriptor of shared memory.
+    """
     opcodes = Counter(found["opcode"] for found in _PTX_STATEMENT.finditer(ptx))
-    return _count_kinds(opcodes, {kind: rf"{pattern}\b.*" for kind, pattern in PTX_INSTRUCTIONS.items()})
+    counts = _count_kinds(opcodes, {kind: rf"{pattern}\b.*" for kind, pattern in PTX_INSTRUCTIONS.items()})
+    from_registers = len(_REGISTER_WGMMA.findall(ptx))
+    return counts | ({"wgmma from registers": from_registers} if from_registers else {})
 
 
 def spilled_bytes(ptxas_log: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
@@ -83,6 +83,10 @@ class Workload:
     requests: Sequence[GenerationRequest]
     sampling: SamplingSettings
     batch_size: int
+
+    def with_requests(self, requests: Sequence[GenerationRequest]) -> Workload:
+        """Return the same with other requests."""
+        return replace(self, requests=requests)
 
 
 def toy_workload(num_requests: int, batch_size: int, device: torch.device) -> Workload:

@@ -18,13 +18,15 @@ from typing import Any
 
 from benchmarks import (
     accuracy,
-    compile_report,
+    chunk_sweep,
+    compile_tables,
     evidence,
     merge_banks,
     retrieval,
     rollouts,
     shared_prompts,
     step_report,
+    step_rollouts,
 )
 from benchmarks.cases import TRAINED
 from benchmarks.goals import NOT_MEASURED, goals_table
@@ -62,29 +64,18 @@ def cpu_tables() -> str:
 
 
 def accuracy_table() -> str:
-    """Errors against float64 at the vocabulary of Qwen3, on a CPU and, where there is one, on a GPU."""
-    parts = []
-    for path in sorted(RESULTS.glob("accuracy_*.json")):
-        found = json.loads(path.read_text())
-        parts += [accuracy.table(found), _origin(found)]
-    return "\n\n".join(parts)
+    """Errors against float64 at the vocabulary of Qwen3."""
+    return _on_both("accuracy_cpu", "accuracy_cuda", accuracy.table)
 
 
 def train_step_table() -> str:
-    """Ours beside the authors' scheme, on a CPU and, where there is one, on a GPU."""
-    parts = []
-    for path in (RESULTS / "train_step_cpu.json", RESULTS / "train_step.json"):
-        found = _read(path)
-        parts += (
-            [f"**A GPU**: {NOT_MEASURED}."] if found is None else [step_report.table(found["rows"]), _origin(found)]
-        )
-    return "\n\n".join(parts)
+    """Ours beside the authors' scheme."""
+    return _on_both("train_step_cpu", "train_step", lambda found: step_report.table(found["rows"]))
 
 
 def rollouts_table() -> str:
     """Tokens per second of the engine beside transformers' own ways."""
-    found = _read(RESULTS / "rollouts_cpu.json")
-    return f"**rollouts**: {NOT_MEASURED}." if found is None else f"{rollouts.as_markdown(found)}\n\n{_origin(found)}"
+    return _on_both("rollouts_cpu", "rollouts", rollouts.as_markdown)
 
 
 def shared_prompts_table() -> str:
@@ -96,20 +87,46 @@ def shared_prompts_table() -> str:
     return f"{shared_prompts.table(rows)}\n\n{_origin(found)}"
 
 
-def study_tables() -> str:
-    """The paper's table at toy scale, ablations and sweeps."""
-    found = _read(RESULTS / "study_toy.json")
+def demo_table() -> str:
+    """avg@4 of every method of the demo, a row each seed."""
+    found = _read(RESULTS / "demo_seeds.json")
     if found is None:
-        return "**study**: not measured."
+        return "**demo**: not measured."
+    by_seed = {seed: summary["methods"] for seed, summary in found["seeds"].items()}
+    names = list(next(iter(by_seed.values())))
+    rows = [[seed, *(f"{methods[name]['avg@k']:.3f}" for name in names)] for seed, methods in by_seed.items()]
+    table = markdown_table(["seed", *names], rows, right=range(1, len(names) + 1))
+    again = found["again"]
+    return (
+        f"{table}\n\n`{found['command']}`, {found['date']}; {found['machine']}; commit {found['commit'][:10]}. "
+        f"{' and '.join(again['methods'])} again on {again['machine']}: {again['found']}."
+    )
+
+
+def study_tables(name: str) -> str:
+    """The paper's table at toy scale, ablations and sweeps, as far as a result file holds them."""
+    found = _read(RESULTS / f"{name}.json")
+    if found is None:
+        return f"**{name}**: not measured."
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     origin = f"`{found['command']}`, {found['max_steps']} steps, {found['date']}; {found['machine']}; {versions}."
     return f"{study_summary.tables(found)}\n\n{origin}"
 
 
-def _whole(name: str, table: Callable[[dict[str, Any]], str]) -> str:
+def _whole(name: str, table: Callable[[dict[str, Any]], str], absent: str = "not measured") -> str:
     """A table of one result file, with where it comes from."""
     found = _read(RESULTS / f"{name}.json")
-    return f"**{name}**: not measured." if found is None else f"{table(found)}\n\n{_origin(found)}"
+    return f"**{name}**: {absent}." if found is None else f"{table(found)}\n\n{_origin(found)}"
+
+
+def _on_both(cpu: str, gpu: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """The table of a CPU's result file and that of a GPU's, or that there is none."""
+    parts = []
+    for name, device in ((cpu, "CPU"), (gpu, "GPU")):
+        found = _read(RESULTS / f"{name}.json")
+        absent = f"**A {device}**: not measured on a {device}."
+        parts += [absent] if found is None else [table(found), _origin(found)]
+    return "\n\n".join(parts)
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -117,13 +134,17 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "gpu": gpu_tables,
     "cpu": cpu_tables,
     "accuracy": accuracy_table,
-    "compile report": compile_report.committed_table,
+    "compile report": compile_tables.committed_tables,
+    "chunk sweep": lambda: _whole("chunk_sweep", chunk_sweep.table, NOT_MEASURED),
     "train step": train_step_table,
     "rollouts": rollouts_table,
+    "step rollouts": lambda: _whole("step_rollouts_cpu", step_rollouts.table),
     "shared prompts": shared_prompts_table,
     "evidence": lambda: _whole("evidence", evidence.table),
     "merge banks": lambda: _whole("merge_banks", merge_banks.table),
-    "study": study_tables,
+    "demo": demo_table,
+    "study methods": lambda: study_tables("study_methods"),
+    "study": lambda: study_tables("study_toy"),
     "retrieval": lambda: _whole("retrieval_cpu", retrieval.table),
 }
 

@@ -2,7 +2,7 @@
 
 Two classes make a method, a context that reads the rollouts and an objective; a configuration names both:
 
-    PYTHONPATH=. sgsd fit --config sgsd_toy --config examples/my_method.yaml
+    sgsd fit --config sgsd_toy --config examples/my_method.yaml
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from sgsd_lightning.contexts import SkillPairs
-from sgsd_lightning.data.datamodule import ProblemLoader
+from sgsd_lightning.data import ProblemLoader
 from sgsd_lightning.engines import GenerationRequest, TransformersEngine, end_of_sequence_ids
 from sgsd_lightning.objectives import GatedPolarity
-from sgsd_lightning.policy import LiveTeacher
+from sgsd_lightning.policy import LiveTeacher, PolicySource
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.seeding import rollout_seed
@@ -51,8 +51,8 @@ NUM_TEACHERS = 8
 class Loop:
     """The parts of SGSD. Each is one folder of the package, and each can be replaced."""
 
-    def __init__(self) -> None:
-        source = ToyPolicy(seed=SEED)
+    def __init__(self, source: PolicySource | None = None) -> None:
+        source = source or ToyPolicy(seed=SEED)
         self.tokenizer = source.load_tokenizer()
         self.model = source.load_model()
         self.prompts = ChatPrompts(STUDENT_TEMPLATE, TEACHER_TEMPLATE, student_template_args={"enable_thinking": False})

@@ -1,17 +1,47 @@
-"""Files that survive a stop: JSON Lines whose last line may be cut off, atomic writes, and errors of a full disk."""
+"""Files: those of packages, JSON Lines whose last line may be cut off, atomic writes, and errors of a full disk."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
+from sgsd_lightning.texts.strict_json import parse_line
+
+PACKAGE_SCHEME = "package://"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def locate(source: str | Path, what: str) -> Path:
+    """The file behind a path, or behind ``package://some.package/file``, which names one that a package ships.
+
+    Args:
+        source: the path.
+        what: what the file is, for errors: ``skill bank``.
+
+    Raises:
+        FileNotFoundError: if there is no such package or file.
+    """
+    if str(source).startswith(PACKAGE_SCHEME):
+        package, _, name = str(source).removeprefix(PACKAGE_SCHEME).partition("/")
+        try:
+            path = Path(str(resources.files(package).joinpath(name)))
+        except (ModuleNotFoundError, ValueError) as error:
+            raise FileNotFoundError(f"{what} {source}: there is no package {package!r}") from error
+        if not path.is_file():
+            raise FileNotFoundError(f"{what} {source}: the package {package!r} has no file {name!r}")
+        return path
+    path = Path(source)
+    if path.is_dir():
+        raise FileNotFoundError(f"{what} {path} is a folder, not a file (looked in {Path.cwd()})")
+    if not path.is_file():
+        raise FileNotFoundError(f"{what} {path} does not exist (looked in {Path.cwd()})")
+    return path
 
 
 def keep_whole_lines(path: Path) -> None:
@@ -35,11 +65,12 @@ def whole_records(path: Path) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line.decode("utf-8"))
-        except ValueError as error:
+            record = parse_line(line, str(path), number)
+        except ValueError:
             if number == len(lines):  # only a line that was written whole ends in a line break
                 return
-            raise ValueError(f"{path}:{number}: not JSON ({error})") from error
+            raise
+        yield number, record
 
 
 def reason(error: OSError) -> str:

@@ -17,12 +17,13 @@ from sgsd_lightning.policy import LiveTeacher, PolicySource, PolicyView
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter, SingleTurn
 from sgsd_lightning.rollouts.reuse import RolloutReuse
+from sgsd_lightning.training.contracts import judge
 from sgsd_lightning.training.learner import Learner, ScoringSettings
 from sgsd_lightning.training.lifecycle import LearnerLifecycle
 from sgsd_lightning.training.run_callback import run_callbacks
 from sgsd_lightning.training.step_report import StepReport, StepWindow
 from sgsd_lightning.training.validation import EvaluationSettings, SampledEvaluation
-from sgsd_lightning.types import JudgedRollout, MicroBatch, Problem
+from sgsd_lightning.types import JudgedRollout, Problem, ProblemBatch
 from sgsd_lightning.verifiers import MathAnswer, Verifier
 
 PROGRESS_BAR_METRICS = {"objective/loss", "rollout/reward_mean", "objective/helpful_frac"}
@@ -107,12 +108,11 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
         kept = self.reuse.find(problems, batch_idx, micro_batches, restore)
         taught = kept
         if taught is None:
-            ahead = (problems, self._following(problems, batch_idx), self.global_step)
-            judged = {name: who.judge(who.sample_ahead(*ahead)) for name, who in learners.items()}
+            judged = {name: who.judge(who.sample_ahead(problems, self.global_step)) for name, who in learners.items()}
             taught = {name: who.teach(judged[name], judged) for name, who in learners.items()}
         self.reuse.keep(taught, batch_idx, micro_batches)
-        is_reused = kept is not None
-        return self._window.add({name: who.loss(taught[name], is_reused=is_reused) for name, who in learners.items()})
+        steps = {name: who.loss(taught[name], is_reused=kept is not None) for name, who in learners.items()}
+        return self._window.add(steps, ProblemBatch.weight_of(problems))
 
     def _following(self, problems: list[Problem], batch_idx: int) -> Sequence[Sequence[Problem]]:
         """The micro-batches after this one in its step; none beyond ``limit_train_batches``, nor of a plain loader."""
@@ -120,8 +120,10 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
         return following[: int(min(len(following), self.trainer.num_training_batches - batch_idx - 1))]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Free the gradients of the last step before rollouts need the memory."""
+        """Forget what is left of the last step, and free its gradients before rollouts need the memory."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            for learner in self.learners.values():
+                learner.ahead.clear()
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad(set_to_none=True)
 
@@ -174,7 +176,7 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
 
     def _evaluate(self, problems: list[Problem], stage: str) -> list[JudgedRollout]:
         rollouts = self.evaluation_rollouts.rollouts(self.learner, problems, stream="evaluation")
-        judged = self.evaluation_verifier.verify(rollouts)
+        judged = judge(self.evaluation_verifier, rollouts)
         for callback in run_callbacks(self.trainer):
             callback.on_evaluated(self.trainer, self, stage, judged)
         return judged

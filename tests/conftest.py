@@ -45,6 +45,12 @@ def shared_golden() -> Path:
     return _shared_folder("golden")
 
 
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of what went wrong in real use; the test skips where it is absent."""
+    return _shared_folder("cases")
+
+
 def _shared_folder(name: str) -> Path:
     folder = SHARED / name
     if not folder.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -294,6 +295,14 @@ class TestTables:
     def test_a_marker_without_a_table_is_refused(self) -> None:
         with pytest.raises(ValueError, match="marks a table 'nothing'"):
             tables.filled("<!-- begin nothing -->\n<!-- end nothing -->")
+
+    @pytest.mark.parametrize("name", ["train_step", "rollouts", "accuracy"])
+    def test_what_no_gpu_has_measured_says_so(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shutil.copy(tables.RESULTS / f"{name}_cpu.json", tmp_path)
+        monkeypatch.setattr(tables, "RESULTS", tmp_path)
+        shown = tables.TABLES[name.replace("_", " ")]()
+        assert shown.startswith(("|", "Logits"))
+        assert shown.endswith(f"**A GPU**: {NOT_MEASURED}.")
 
     def test_without_a_gpu_every_goal_says_that_it_was_not_measured(self) -> None:
         assert goals_table(None).count(NOT_MEASURED) == 5

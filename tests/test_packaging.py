@@ -160,6 +160,15 @@ def test_a_missing_dependency_is_one_sentence(arguments: list[str], tmp_path: Pa
     assert "is not installed; `pip install .`" in line
 
 
+def test_the_wheel_would_hold_the_weights_and_banks_of_the_toy_world() -> None:
+    builders = pytest.importorskip("hatchling.builders.wheel", reason="what a wheel holds is for hatchling to say")
+    included = {file.distribution_path for file in builders.WheelBuilder(str(ROOT)).recurse_included_files()}
+    toy = ROOT / "sgsd_lightning" / "toy"
+    data = {str(path.relative_to(ROOT)) for path in toy.rglob("*") if path.suffix in (".json", ".safetensors")}
+    assert len(data) >= 7
+    assert data <= included
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_both_packages_and_the_toy_configuration(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="building the wheel without isolation needs hatchling")
@@ -175,6 +184,7 @@ def test_the_wheel_holds_both_packages_and_the_toy_configuration(tmp_path: Path)
     packages = {name.split("/")[0] for name in names}
     assert {name for name in packages if not name.endswith(".dist-info")} == {"sgsd_lightning", "sgsd_kernels"}
     assert "sgsd_lightning/configs/sgsd_toy.yaml" in names
+    assert {f"sgsd_lightning/starter/{name}" for name in ("word_problems.jsonl", "word_bank.json")} <= set(names)
     path = f"import sys; sys.path.insert(0, {str(tmp_path / 'unpacked')!r}); "
     code = "import sgsd_lightning, sgsd_kernels; print(sgsd_lightning.__file__); print(sgsd_kernels.__file__)"
     output = subprocess.run(

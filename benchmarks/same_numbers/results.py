@@ -50,15 +50,13 @@ def read_results(folder: Path, names: Names) -> Results:
 
 
 def _metrics(path: Path, names: Names) -> list[Row]:
+    """One row per step; trees of the past wrote an evaluation's numbers into a row of its own."""
+    steps: dict[int | None, dict[str, Any]] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        Row(
-            int(row["step"]) if row.get("step") else None,
-            {names.metric(key): value for key, value in row.items() if value and not _is_volatile(key)},
-        )
-        for row in rows
-    ]
+        for row in csv.DictReader(file):
+            values = {names.metric(key): value for key, value in row.items() if value and not _is_volatile(key)}
+            steps.setdefault(int(row["step"]) if row.get("step") else None, {}).update(values)
+    return [Row(step, values) for step, values in steps.items()]
 
 
 def _table(path: Path, names: Names) -> list[Row]:

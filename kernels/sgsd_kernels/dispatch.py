@@ -60,6 +60,12 @@ class Workload:
         """Whether Triton multiplies the factors on tensor cores from aligned rows."""
         return self.is_half and self.capability >= 80 and self.width % 8 == 0
 
+    @property
+    def loses_tensor_cores_backward(self) -> bool:
+        """Whether forward has tensor cores and backward, in float32, has not: a float16 head on CUDA."""
+        multiplies_backward = self.operation in ("linear_logprob", "linear_divergence")
+        return multiplies_backward and self.capability >= 80 and self.dtypes == frozenset({torch.float16})
+
     def __str__(self) -> str:
         dtypes = "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in self.dtypes))
         device = f"sm_{self.capability}" if self.capability else self.device_type
@@ -98,7 +104,8 @@ TABLE: tuple[Rule, ...] = (
 def resolve_implementation(implementation: str, workload: Workload) -> str:
     """The name of the implementation that a call would use: the argument, else the environment, else the table.
 
-    Each new answer is logged once, at level INFO of the logger ``sgsd_kernels``.
+    Each new answer is logged once, at level INFO of the logger ``sgsd_kernels``; that a float16 head trains slowly, at
+    level WARNING.
 
     Raises:
         ValueError: a name that does not exist, or an implementation that cannot do the ``workload``.
@@ -115,6 +122,12 @@ def resolve_implementation(implementation: str, workload: Workload) -> str:
     if reason is not None:
         raise ValueError(f"{source} = {implementation!r} cannot do {workload}: {reason}; 'auto' chooses one that can")
     _report_once(f"{workload}: {implementation} ({source})")
+    if workload.loses_tensor_cores_backward:
+        _report_once(
+            f"{workload}: gradients of logits stay in float32, as float16 would underflow, so the products of the "
+            "backward pass run without tensor cores; a bfloat16 head is several times faster",
+            logging.WARNING,
+        )
     return implementation
 
 
@@ -150,7 +163,7 @@ def _is_interpreted() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
-def _report_once(message: str) -> None:
+def _report_once(message: str, level: int = logging.INFO) -> None:
     if message not in _reported:
         _reported.add(message)
-        _logger.info("%s", message)
+        _logger.log(level, "%s", message)

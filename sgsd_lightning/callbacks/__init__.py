@@ -6,7 +6,9 @@ from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
 from sgsd_lightning.callbacks.collapse_guard import CollapseGuard
 from sgsd_lightning.callbacks.nonfinite_loss import NonfiniteLoss
+from sgsd_lightning.callbacks.optimizer_metrics import OptimizerMetrics
 from sgsd_lightning.callbacks.preemption import Preemption
+from sgsd_lightning.callbacks.progress import ProgressLine
 from sgsd_lightning.callbacks.resume_guard import ResumeGuard
 from sgsd_lightning.callbacks.rollout_table import RolloutTable
 from sgsd_lightning.callbacks.run_statistics import RunStatistics
@@ -20,7 +22,9 @@ __all__ = [
     "BestCheckpoint",
     "CollapseGuard",
     "NonfiniteLoss",
+    "OptimizerMetrics",
     "Preemption",
+    "ProgressLine",
     "ResumeGuard",
     "RolloutTable",
     "RunCheckpoint",

@@ -16,9 +16,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from sgsd_lightning.callbacks.prompt_arrival import check_arrival
 from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.encoding import reserved_strings
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.prompts.chat import PromptRole
+from sgsd_lightning.prompts.chat import Prompt, PromptRole
+from sgsd_lightning.texts.shown import printable
 from sgsd_lightning.training.learner import Learner
 from sgsd_lightning.types import Problem, Rollout, TeacherContext, TokenScores
 
@@ -30,14 +33,14 @@ LARGE_FIRST_LOG_RATIO = 3.0
 
 @dataclass(kw_only=True, slots=True)
 class AuditReport:
-    """Sections for people and warnings for everybody."""
+    """Sections for people and warnings for everybody; as text, without control characters."""
 
     sections: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         warnings = [f"WARNING: {warning}" for warning in self.warnings] or ["No warnings."]
-        return "\n\n".join([*self.sections, "\n".join(warnings)])
+        return printable("\n\n".join([*self.sections, "\n".join(warnings)]))
 
 
 def audit(module: SelfDistillation, problem: Problem) -> AuditReport:
@@ -53,35 +56,49 @@ def audit(module: SelfDistillation, problem: Problem) -> AuditReport:
         scores = learner.score(taught)
     rollout, contexts = own[0].rollout, list(taught.contexts[0]) if taught.contexts else []
     guidance = learner.rollouter.guidance_for([problem])[problem.problem_id]
-    prompts = {
-        PromptRole.STUDENT: rollout.prompt_ids,
-        PromptRole.EVALUATION: learner.prompts.evaluation(learner.tokenizer, problem),
+    shown: dict[PromptRole, tuple[Prompt, TeacherContext | None]] = {
+        PromptRole.STUDENT: (learner.prompts.student_prompt(problem, guidance), None)
     }
     if contexts:
-        prompts[PromptRole.TEACHER] = learner.prompts.teacher(learner.tokenizer, problem, contexts[0], guidance)
-    for role in (role for role in PromptRole if role in prompts):
-        report.sections.append(_describe_prompt(learner, role, prompts[role]))
-        report.warnings += _prompt_warnings(learner, role, prompts[role])
+        shown[PromptRole.TEACHER] = (learner.prompts.teacher_prompt(problem, contexts[0], guidance), contexts[0])
+    shown[PromptRole.EVALUATION] = (learner.prompts.evaluation_prompt(problem), None)
+    for role, (prompt, context) in shown.items():
+        ids = rollout.prompt_ids if role is PromptRole.STUDENT else learner.prompts.render(learner.tokenizer, *prompt)
+        report.sections.append(_describe_prompt(learner, role, ids))
+        report.warnings += _prompt_warnings(learner, role, ids)
+        report.warnings += check_arrival(
+            learner.tokenizer, learner.prompts, prompt, _parts(learner, problem, guidance, context)
+        )
     report.warnings += _template_warnings(learner)
-    if contexts:
-        report.warnings += _privileged_text_warnings(learner, problem, contexts[0])
     report.sections.append(_describe_mask(learner, rollout, scores))
     report.sections.append(_describe_first_token(learner, rollout, contexts, scores))
     report.warnings += _score_warnings(rollout, scores)
     return report
 
 
+def _parts(
+    learner: Learner, problem: Problem, guidance: TeacherContext | None, context: TeacherContext | None
+) -> dict[str, str]:
+    """What a prompt is made of, by name."""
+    return {
+        "problem": problem.text,
+        "system text": learner.prompts.system_text or "",
+        "student's guidance": guidance.text if guidance else "",
+        "privileged text": context.text if context else "",
+    }
+
+
 def _describe_prompt(learner: Learner, role: PromptRole, prompt_ids: Sequence[int]) -> str:
     tokenizer = learner.tokenizer
     boundary = prompt_ids[-NUM_BOUNDARY_TOKENS:]
     pieces = " ".join(f"{token_id}={tokenizer.decode([token_id])!r}" for token_id in boundary)
-    special = Counter(tokenizer.decode([token_id]) for token_id in prompt_ids if token_id in tokenizer.all_special_ids)
+    control = Counter(map(tokenizer.decode, reserved_strings(tokenizer).control_ids_of(prompt_ids)))
     return "\n".join(
         [
             f"== {role} prompt: {len(prompt_ids)} tokens, template arguments {learner.prompts.template_args[role]} ==",
             tokenizer.decode(list(prompt_ids)),
             f"-- the completion starts after: {pieces}",
-            f"-- special tokens: {dict(special)}",
+            f"-- control tokens, special ones and others: {dict(control)}",
         ]
     )
 
@@ -107,21 +124,6 @@ def _template_warnings(learner: Learner) -> list[str]:
         for role, other in learner.prompts.template_args.items()
         if other != student
     ]
-
-
-def _privileged_text_warnings(learner: Learner, problem: Problem, context: TeacherContext) -> list[str]:
-    """The rendered context must come before the last user turn ends, that is, not in the assistant's turn."""
-    context_messages = learner.prompts.messages(PromptRole.TEACHER, problem, context)
-    rendered = learner.tokenizer.apply_chat_template(
-        list(context_messages),
-        tokenize=False,
-        add_generation_prompt=False,
-        **learner.prompts.template_args[PromptRole.TEACHER],
-    )
-    probe = context.text.strip()
-    if probe and probe not in rendered:
-        return ["the privileged text does not stand in the teacher's user turn: the chat template moves or changes it"]
-    return []
 
 
 def _describe_mask(learner: Learner, rollout: Rollout, scores: TokenScores) -> str:

@@ -51,10 +51,15 @@ class CollapseGuard(RunCallback):
         repetition_frac: when more than this share of a completion's 4-grams are repetitions.
         truncated_frac: when more than this share of completions is cut off.
         active_rollout_frac: when fewer than this share of rollouts has a teacher that is not neutral.
+        truncated_limit: when more than this share of completions is cut off in each of ``limit_steps`` steps in a row,
+            whatever the run began with.
+        no_signal_below: when no rollout moves the policy for ``limit_steps`` steps in a row while fewer than this share
+            is accepted.
         avg_at_k_drop: when val/avg@k is further than this below its best.
         pass_at_k_drop: when val/pass@k is further than this below its first.
         baseline_steps: how many optimizer steps are the start.
         window: over how many of the last optimizer steps the mean is taken that is compared.
+        limit_steps: see ``truncated_limit`` and ``no_signal_below``.
     """
 
     def __init__(
@@ -65,10 +70,13 @@ class CollapseGuard(RunCallback):
         repetition_frac: float | None = CollapseBounds.repetition_frac,
         truncated_frac: float | None = CollapseBounds.truncated_frac,
         active_rollout_frac: float | None = CollapseBounds.active_rollout_frac,
+        truncated_limit: float | None = CollapseBounds.truncated_limit,
+        no_signal_below: float | None = CollapseBounds.no_signal_below,
         avg_at_k_drop: float | None = CollapseBounds.avg_at_k_drop,
         pass_at_k_drop: float | None = CollapseBounds.pass_at_k_drop,
         baseline_steps: int = CollapseBounds.baseline_steps,
         window: int = CollapseBounds.window,
+        limit_steps: int = CollapseBounds.limit_steps,
     ) -> None:
         require_choice(Action, "collapse_guard.action", action)
         self.action = action
@@ -79,10 +87,13 @@ class CollapseGuard(RunCallback):
                 repetition_frac=repetition_frac,
                 truncated_frac=truncated_frac,
                 active_rollout_frac=active_rollout_frac,
+                truncated_limit=truncated_limit,
+                no_signal_below=no_signal_below,
                 avg_at_k_drop=avg_at_k_drop,
                 pass_at_k_drop=pass_at_k_drop,
                 baseline_steps=baseline_steps,
                 window=window,
+                limit_steps=limit_steps,
             )
         )
         self._is_within_step = False

@@ -15,15 +15,24 @@ from sgsd_lightning.checkpoints.identity import (
     differences,
     frozen_weights_digest,
     parameters_digest,
+    problem_fields_digest,
     problems_digest,
+    prompts_digest,
 )
 from sgsd_lightning.checkpoints.reading import load_unsharded_part
 from sgsd_lightning.data import ProblemDataModule
+from sgsd_lightning.encoding.templates import reads_the_clock
 from sgsd_lightning.module import SelfDistillation
+from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.types import Problem, TeacherContext
 
 log = logging.getLogger(__name__)
 
 HOW_TO_ALLOW = "Start a new run folder, or resume all the same with --resume.allow_changes=true"
+
+
+PROBLEM, CONTEXT = Problem(problem_id="any", text="1 + 1?", answer="2"), TeacherContext(text="Add.", weight=1.0)
+"""What prompts are rendered of to compare them as the model reads them; the run's own texts are compared apart."""
 
 
 class ResumeGuard(Callback):
@@ -60,9 +69,12 @@ class ResumeGuard(Callback):
         if shown is not None:
             shown.prepare()
             self._contents["content of the student's contexts (skill bank)"] = contexts_digest(shown.state_dict())
+        self._contents |= _prompts_identity(pl_module.learner)
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, ProblemDataModule):
-            self._contents["content of the training problems"] = problems_digest(data.problems["train"])
+            problems = data.problems["train"]
+            self._contents["content of the training problems"] = problems_digest(problems)
+            self._contents["solutions and other fields of the training problems"] = problem_fields_digest(problems)
             self._contents["data.batch_size x processes"] = str(data.batch_size * trainer.world_size)
         if self.origin is not None:
             state = load_unsharded_part(Path(self.origin)).get("callbacks", {}).get(self.state_key)
@@ -109,3 +121,16 @@ class ResumeGuard(Callback):
         if not self.allow_changes:
             raise ValueError(f"the checkpoint was written with something else:\n{listed}\n{HOW_TO_ALLOW}")
         log.warning("this run resumes a checkpoint that was written with something else:\n%s", listed)
+
+
+def _prompts_identity(learner: Learner) -> Identity:
+    """What the chat template, which may write the date, and the tokenizer make of a prompt of each role."""
+    learner.load_tokenizer()
+    prompts, tokenizer = learner.prompts, learner.tokenizer
+    rendered = [prompts.student(tokenizer, PROBLEM), prompts.teacher(tokenizer, PROBLEM, CONTEXT)]
+    messages, role = prompts.student_prompt(PROBLEM)
+    is_dated = reads_the_clock(tokenizer, messages, prompts.render_args(role))
+    return {
+        "chat template": contexts_digest({"chat_template": tokenizer.chat_template}),
+        "rendered prompts": prompts_digest(rendered) + (" (the chat template reads the clock)" if is_dated else ""),
+    }

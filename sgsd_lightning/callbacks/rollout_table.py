@@ -19,6 +19,8 @@ from sgsd_lightning.training.step_report import StepReport
 from sgsd_lightning.types import JudgedRollout, StepRecord
 from sgsd_lightning.types.arguments import require
 
+PREDICTIONS = "predictions"
+"""The table of `sgsd predict`."""
 COLUMNS = ("problem_id", "completion", "reward", "outcome", "finish_reason", "teachers")
 
 
@@ -54,12 +56,19 @@ class RolloutTable(RunCallback):
         if trainer.is_global_zero:
             self._log_table(trainer, "rollouts", rows[: self.num_rows], report.step)
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Predictions are those of one command: earlier ones, of however many processes, make way."""
+        if trainer.is_global_zero:
+            for path in Path(trainer.default_root_dir).glob(f"{PREDICTIONS}*.jsonl"):
+                path.unlink()
+        trainer.strategy.barrier("old predictions")
+
     def on_evaluated(
         self, trainer: Trainer, module: LightningModule, stage: str, judged: Sequence[JudgedRollout]
     ) -> None:
         rows = [rollout_row(entry) for entry in judged]
         if stage == "predict":
-            _append(trainer, "predictions", rows)
+            _append(trainer, PREDICTIONS, rows)
         elif not trainer.sanity_checking:
             _append(trainer, "evaluation", [{"step": trainer.global_step, **row} for row in rows])
 

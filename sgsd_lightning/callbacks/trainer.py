@@ -11,10 +11,11 @@ from lightning.pytorch import Callback
 
 from sgsd_lightning.callbacks.best_checkpoint import BestCheckpoint
 from sgsd_lightning.callbacks.checkpoint import RunCheckpoint
-from sgsd_lightning.callbacks.defaults import TRAINER_DEFAULTS, default_callbacks
+from sgsd_lightning.callbacks.defaults import TRAINER_DEFAULTS, default_callbacks, with_progress
 from sgsd_lightning.callbacks.resume_guard import ResumeGuard
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.training.loggers import default_loggers
+from sgsd_lightning.training.trainer_settings import told_in_one_sentence
 
 
 class Trainer(lightning.Trainer):
@@ -29,6 +30,9 @@ class Trainer(lightning.Trainer):
         callbacks: added to the defaults; one of a default's class replaces it.
         logger: None and True write CSV and TensorBoard files into the run folder; False writes none.
         settings: Lightning's other arguments.
+
+    Raises:
+        ValueError: for an accelerator, devices, a strategy or a precision that are not there.
     """
 
     def __init__(
@@ -45,12 +49,13 @@ class Trainer(lightning.Trainer):
         for callback in run_callbacks:
             if isinstance(callback, RunCheckpoint | BestCheckpoint):
                 callback.dirpath = callback.dirpath or str(run_folder / "checkpoints")
-        super().__init__(
-            default_root_dir=run_folder,
-            callbacks=run_callbacks,
-            logger=default_loggers(run_folder) if logger in (None, True) else logger,
-            **{**TRAINER_DEFAULTS, **settings},
-        )
+        with told_in_one_sentence(settings):
+            super().__init__(
+                default_root_dir=run_folder,
+                callbacks=with_progress(run_callbacks, settings.get("enable_progress_bar")),
+                logger=default_loggers(run_folder) if logger in (None, True) else logger,
+                **{**TRAINER_DEFAULTS, **settings},
+            )
 
     def fit(
         self,

@@ -22,7 +22,7 @@ class TrimLogs(Callback):
 
     A run that was killed may have written rows of steps that its last checkpoint does not hold; these steps are taken
     again. ``rollouts*.jsonl``, ``evaluation*.jsonl`` and ``skills/updates.jsonl`` keep the rows up to the checkpoint's
-    step, and so does every earlier ``metrics/version_*/metrics.csv``, which counts steps from 0.
+    step, and so does every ``metrics/version_*/metrics.csv``, which counts steps from 0.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -30,9 +30,9 @@ class TrimLogs(Callback):
             folder = Path(trainer.default_root_dir)
             for path in (path for table in TABLES for path in sorted(folder.glob(f"{table}*.jsonl"))):
                 _keep_lines(path, trainer.global_step)
-            own = {str(logger.log_dir) for logger in trainer.loggers}
+            begun = {str(logger.log_dir) for logger in trainer.loggers if getattr(logger, "is_written", True)}
             for path in sorted(folder.glob("metrics/version_*/metrics.csv")):
-                if str(path.parent) not in own:
+                if str(path.parent) not in begun:
                     _keep_rows(path, trainer.global_step)
         trainer.strategy.barrier("resumed rows")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ COUNTED = (
 COMPARED_BY_CONTENT = (
     "model.init_args.contexts.init_args.bank",
     "model.init_args.rollouts.init_args.guidance.init_args.bank",
+    "model.init_args.prompts.init_args.chat_template",
     "data.init_args.train",
     "data.init_args.validation",
     "data.init_args.test",
@@ -54,6 +55,16 @@ def settings_identity(config: Mapping[str, Any]) -> Identity:
 def problems_digest(problems: Iterable[Problem]) -> str:
     """Digest ids, texts and answers, in order."""
     return _digest([problem.problem_id, problem.text, problem.answer] for problem in problems)
+
+
+def problem_fields_digest(problems: Iterable[Problem]) -> str:
+    """Of all else that a prompt can show of them: solutions, shards, and the source's other fields."""
+    return _digest([problem.solution, problem.shards, dict(problem.metadata)] for problem in problems)
+
+
+def prompts_digest(prompts: Iterable[Sequence[int]]) -> str:
+    """Of the ids of rendered prompts, in their order."""
+    return _digest(list(prompt) for prompt in prompts)
 
 
 def contexts_digest(state: Mapping[str, Any]) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sgsd_lightning.evaluation.comparison import Comparison, changed_problems, compare
-from sgsd_lightning.evaluation.samples import load_samples
+from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.output import cell, say
+
+if TYPE_CHECKING:
+    from sgsd_lightning.evaluation.comparison import Comparison
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
         FileNotFoundError: for a folder without samples.
         ValueError: for evaluations that share no problem.
     """
-    parser = argparse.ArgumentParser(prog="sgsd compare", description=__doc__)
+    parser = CommandParser(prog="sgsd compare", description=__doc__)
     parser.add_argument("first", type=Path, help="folder of `sgsd evaluate`")
     parser.add_argument("second", type=Path, help="another, of the same problems")
     parser.add_argument("--changed", type=int, default=10, help="how many of the problems that changed are listed")
@@ -31,15 +34,17 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     if options.changed < 0:
         raise ValueError(f"sgsd compare: --changed must be 0 or more; got {options.changed}")
+    from sgsd_lightning.evaluation.comparison import changed_problems, compare
+    from sgsd_lightning.evaluation.samples import load_samples
+
     first, second = load_samples(options.first), load_samples(options.second)
     found = compare(first, second)
     console = Console()
     console.print(_table(found, options.first.name, options.second.name))
     for mine, other in changed_problems(first, second)[: options.changed]:
-        console.print(
+        say(
             f"{mine.problem_set}/{mine.problem_id}: {mine.accuracy:.2f} -> {other.accuracy:.2f}, most frequent answer "
-            f"{mine.most_frequent_answer} -> {other.most_frequent_answer} (right: {mine.reference_answer})",
-            markup=False,
+            f"{mine.most_frequent_answer} -> {other.most_frequent_answer} (right: {mine.reference_answer})"
         )
     if options.out is not None:
         content = [{**asdict(comparison), "interval": list(comparison.interval)} for comparison in found]
@@ -57,7 +62,7 @@ def _table(comparisons: Sequence[Comparison], first: str, second: str) -> Table:
         table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for comparison in comparisons:
         table.add_row(
-            comparison.problem_set,
+            cell(comparison.problem_set),
             str(comparison.num_problems),
             f"{comparison.first:.3f}",
             f"{comparison.second:.3f}",

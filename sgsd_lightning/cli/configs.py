@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sgsd_lightning.cli.renamed import check_file, check_flag
+from sgsd_lightning.cli.suggest import nearest, suggestion
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -64,10 +66,9 @@ def resolve_configs(value: str) -> list[str]:
     names = LAYERED.get(name, (name,))
     if all(part in shipped for part in names):
         return [str(shipped[part]) for part in names]
-    raise FileNotFoundError(
-        f"--config {value}: no such file, and no shipped configuration of that name; there are "
-        f"{', '.join([*shipped, *LAYERED])}"
-    )
+    known = [*shipped, *LAYERED]
+    told = suggestion(name, known) if nearest(name, known) else f"; there are {', '.join(known)}"
+    raise FileNotFoundError(f"--config {value}: no such file, and no shipped configuration of that name{told}")
 
 
 def resolve_config(value: str) -> str:
@@ -107,3 +108,20 @@ def resolve_config_arguments(arguments: list[str]) -> list[str]:
             check_file(Path(path))
             resolved.append(f"{flag}={path}")
     return resolved
+
+
+def main(arguments: Sequence[str]) -> None:
+    """List the shipped configurations, one a line.
+
+    Raises:
+        ValueError: for an argument, of which there is none.
+    """
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print("usage: sgsd configs\n\nlists the configurations that --config takes by name, and their files")
+        return
+    if arguments:
+        raise ValueError(f"sgsd configs takes no argument; got {' '.join(arguments)}")
+    for name, path in all_configs().items():
+        print(f"{name:32s} {path}")
+    for name, parts in LAYERED.items():
+        print(f"{name:32s} {' + '.join(parts)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import time
@@ -13,8 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sgsd_lightning.cli.command_parser import CommandParser
+
 CONFIG = "sgsd_toy"
 GROWING = "sgsd+growing"
+VALIDATED_EVERY = 10
+"""Optimizer steps between two evaluations of the configuration."""
 IMITATE = "--model.init_args.objective.init_args.polarity=imitate"
 
 
@@ -43,12 +46,16 @@ def methods(skill_evaluation: str) -> tuple[Method, ...]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the demo for each seed and write ``summary.json`` and ``demo.png`` into the output folder."""
-    parser = argparse.ArgumentParser(prog="sgsd demo", description=main.__doc__)
+    parser = CommandParser(prog="sgsd demo", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="output folder; its content is replaced")
     parser.add_argument("--seeds", default="0", help="seeds of base model and training, separated by commas")
-    parser.add_argument("--max-steps", type=int, default=None, help="training steps; default: the configuration's")
+    parser.add_argument(
+        "--max-steps", "--steps", type=int, default=None, help="training steps; default: the configuration's"
+    )
     options = parser.parse_args(list(arguments))
     seeds = parse_seeds(options.seeds)
+    if options.max_steps is not None and options.max_steps < 1:
+        raise ValueError(f"sgsd demo: --max-steps must be at least 1; got {options.max_steps}")
     _require_pictures()
     from sgsd_lightning.cli.terminal import quiet_console
 
@@ -68,6 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object]:
     """Base model, training and evaluation of every method under one seed."""
+    from sgsd_lightning.distributed.machine import describe_machine
     from sgsd_lightning.reports.demo_picture import draw_demo
     from sgsd_lightning.toy import build_base_model
 
@@ -75,7 +83,7 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     console.rule(f"[bold]toy world, seed {seed}")
-    console.print("1. the base model (trained from scratch, cached)")
+    console.print("1. the base model")
     build_base_model(seed)
     results: dict[str, dict[str, float]] = {}
     for number, method in enumerate(methods(_skill_evaluation(folder)), start=2):
@@ -90,6 +98,7 @@ def run_seed(seed: int, folder: Path, max_steps: int | None) -> dict[str, object
         },
         "growing_bank": bank_changes(folder / GROWING),
         "seconds": round(time.perf_counter() - start, 1),
+        "machine": describe_machine(),
     }
     _write_json(folder / "summary.json", summary)
     draw_demo(folder, summary)
@@ -111,8 +120,7 @@ def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) 
         *method.overrides,
     ]
     if method.is_trained:
-        limit = [] if max_steps is None else [f"--trainer.max_steps={max_steps}"]
-        cli = run(["fit", *common, *limit])
+        cli = run(["fit", *common, *length(max_steps)])
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     else:
         cli = run(["test", *common, "--verbose=false"])
@@ -124,6 +132,14 @@ def _run_method(method: Method, seed: int, folder: Path, max_steps: int | None) 
         "problems": len(cli.datamodule.problems["test"]),
         "samples": cli.model.evaluation.group_size,
     }
+
+
+def length(max_steps: int | None) -> list[str]:
+    """Overrides for a run of so many steps, which evaluates at its end at the latest: the picture draws that."""
+    if max_steps is None:
+        return []
+    every = min(max_steps, VALIDATED_EVERY)
+    return [f"--trainer.max_steps={max_steps}", f"--trainer.val_check_interval={every}"]
 
 
 def bank_changes(run_folder: Path) -> dict[str, int]:
@@ -162,7 +178,8 @@ def _print_table(console: Console, results: Mapping[str, Mapping[str, float]], s
             summary["growing_bank"]  # type: ignore[arg-type]
         )
     )
-    console.print(f"{summary['seconds']} s in all; what became of every item: sgsd skills audit RUN_FOLDER")
+    console.print(f"{summary['seconds']} s in all on {summary['machine']}", soft_wrap=True)
+    console.print("what became of every item: sgsd skills audit RUN_FOLDER")
 
 
 def parse_seeds(text: str) -> list[int]:

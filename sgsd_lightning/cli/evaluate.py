@@ -14,14 +14,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sgsd_lightning.checkpoints.identity import problems_digest, sampled_weights_digest
+from sgsd_lightning.checkpoints.identity import (
+    problem_fields_digest,
+    problems_digest,
+    prompts_digest,
+    sampled_weights_digest,
+)
+from sgsd_lightning.cli.output import cell
+from sgsd_lightning.cli.read_checkpoint import Source
 from sgsd_lightning.data import ProblemDataModule, load_problem_set
 from sgsd_lightning.evaluation.collection import collect_samples, missing_samples, samples_so_far, wanted_samples
 from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.samples import Sample
 from sgsd_lightning.evaluation.scores import ProblemScore, SetScore, score_problems, score_sets
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
+from sgsd_lightning.texts.shown import quote_cells
+from sgsd_lightning.texts.strict_json import read_json
+from sgsd_lightning.training.preflight import keep_fitting_problems
+from sgsd_lightning.training.usable_problems import keep_usable_problems
 from sgsd_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ def evaluate(
     module: SelfDistillation,
     data: ProblemDataModule,
     settings: Mapping[str, str],
+    source: Source | None,
     out: Path,
     problems: str | None,
     samples: int | None,
@@ -44,6 +55,8 @@ def evaluate(
     shard: str,
 ) -> None:
     """Sample what is missing and write ``summary.json`` and ``problems.csv``; the trainer says on which device.
+
+    ``summary.json`` names the checkpoint and the configuration.
 
     Raises:
         ValueError: for arguments out of range, several processes, or a folder that holds another evaluation.
@@ -57,7 +70,11 @@ def evaluate(
             "--shard=1/4 and so on, into the same folder"
         )
     part = parse_shard(shard)
-    sets = _fitting(_problem_sets(problems, data), module, ckpt_path)
+    usable = {
+        name: keep_usable_problems(of_set, module.evaluation_verifier, name, data.unusable_problems)
+        for name, of_set in _problem_sets(problems, data).items()
+    }
+    sets = _fitting(usable, module, ckpt_path)
     model: Any = module.model
     model.to(trainer.strategy.root_device)
     module.evaluation_rollouts.prepare()
@@ -66,6 +83,7 @@ def evaluate(
         **settings,
         "weights": sampled_weights_digest(module.model),
         **{f"problems of {name}": problems_digest(of_set) for name, of_set in sets.items()},
+        **{f"prompts of {name}": _shown_digest(module, of_set) for name, of_set in sets.items()},
     }
     _claim(out, identity)
     missing = missing_samples(wanted_samples(sets, num_samples, part), samples_so_far(out))
@@ -79,7 +97,7 @@ def evaluate(
             progress.update(task, advance=1, shown=f"{sum(seen) / len(seen):.3f} right so far")
 
         collect_samples(module, missing, out / name, on_sample)
-    write_scores(out, [sample for sample in samples_so_far(out) if sample.index < num_samples])
+    write_scores(out, [sample for sample in samples_so_far(out) if sample.index < num_samples], source)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -101,18 +119,23 @@ def evaluation_settings(config: Mapping[str, Any]) -> dict[str, str]:
     counted["evaluation"] = {
         name: value for name, value in (counted["evaluation"] or {}).items() if name != "group_size"
     }
+    if isinstance(counted["prompts"], Mapping):  # a template's file may move; prompts are compared as they are read
+        settings = dict(counted["prompts"].get("init_args") or {})
+        settings.pop("chat_template", None)
+        counted["prompts"] = {**counted["prompts"], "init_args": settings}
     return {f"model.{name}": json.dumps(value, sort_keys=True, default=str) for name, value in counted.items()}
 
 
-def write_scores(out: Path, samples: Sequence[Sample]) -> None:
+def write_scores(out: Path, samples: Sequence[Sample], source: Source | None) -> None:
     """Print a table, and write ``summary.json`` and ``problems.csv``."""
     sets = score_sets(samples)
-    summary = {"problem_sets": [{**asdict(score), "interval": list(score.interval)} for score in sets]}
+    told = {} if source is None else source.to_json()
+    summary = {**told, "problem_sets": [{**asdict(score), "interval": list(score.interval)} for score in sets]}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     with (out / "problems.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [entry.name for entry in fields(ProblemScore)])
         writer.writeheader()
-        writer.writerows(asdict(score) for score in score_problems(samples))
+        writer.writerows(quote_cells(asdict(score)) for score in score_problems(samples))
     Console().print(score_table(sets))
     print(f"wrote {out / 'summary.json'} and {out / 'problems.csv'}; every sample is in {out}/samples*.jsonl")
 
@@ -125,7 +148,7 @@ def score_table(sets: Sequence[SetScore]) -> Table:
         table.add_column(column, justify="left" if column == "problems" else "right", no_wrap=True)
     for score in sets:
         table.add_row(
-            score.problem_set,
+            cell(score.problem_set),
             f"{score.num_problems} x {score.samples_per_problem}",
             f"{score.average:.3f}",
             f"{score.interval.low:.2f}..{score.interval.high:.2f}",
@@ -159,14 +182,19 @@ def _problem_sets(value: str | None, data: ProblemDataModule) -> dict[str, list[
 def _fitting(
     sets: Mapping[str, list[Problem]], module: SelfDistillation, ckpt_path: str | None
 ) -> dict[str, list[Problem]]:
-    """Check the problems before the weights are loaded where that can be, and their prompts with the tokenizer."""
-    for problems in sets.values():
-        check_answers(problems, module.evaluation_verifier)
+    """Load the weights, and keep the problems whose prompts fit."""
     load_policy(module, ckpt_path)
     return {
         name: keep_fitting_problems(problems, module.learner.prompts, module.learner.tokenizer, name)
         for name, problems in sets.items()
     }
+
+
+def _shown_digest(module: SelfDistillation, problems: Sequence[Problem]) -> str:
+    """Of the prompts as the model reads them, and of what contexts can show of the problems."""
+    learner = module.learner
+    prompts = [learner.prompts.evaluation(learner.tokenizer, problem) for problem in problems]
+    return prompts_digest(prompts) + problem_fields_digest(problems)
 
 
 def _claim(out: Path, identity: Mapping[str, str]) -> None:
@@ -175,7 +203,9 @@ def _claim(out: Path, identity: Mapping[str, str]) -> None:
     if not path.exists():
         path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = read_json(path)
+    if not isinstance(known, dict):
+        raise ValueError(f"{path}: not the settings of an evaluation; write to another folder")
     different = [name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name)]
     if different:
         raise ValueError(

@@ -5,25 +5,34 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace
 
 from sgsd_lightning.callbacks import ResumeGuard, RunCheckpoint
 from sgsd_lightning.callbacks.alignment_audit import audit
-from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS
+from sgsd_lightning.callbacks.defaults import RUN_CALLBACKS, TRAINER_DEFAULTS, with_progress
 from sgsd_lightning.checkpoints.choice import BEST_FILENAME, LAST_FILENAME, checkpoint_of_new_fit, chosen_checkpoint
 from sgsd_lightning.checkpoints.identity import settings_identity
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.null_values import keep_nulls
+from sgsd_lightning.cli.output import say
+from sgsd_lightning.cli.read_checkpoint import Source, read_source, tell_source
+from sgsd_lightning.cli.run_folder import with_run_folder
+from sgsd_lightning.cli.saved_config import SavedConfig
 from sgsd_lightning.data import ProblemDataModule
-from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.module import SelfDistillation
-from sgsd_lightning.policy import export_model
+from sgsd_lightning.texts.shown import printable
+from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.loggers import default_loggers
+from sgsd_lightning.training.trainer_settings import told_in_one_sentence
 
 SEED = 42
+READERS = ("validate", "test", "predict", "evaluate", "export")
+"""Commands that read a checkpoint and leave it as it is."""
 
 
 class ShortErrorParser(LightningArgumentParser):
@@ -32,8 +41,14 @@ class ShortErrorParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
+
+    def dump(self, *arguments: Any, **settings: Any) -> str:
+        """jsonargparse's, without checking again what parsing has checked, which takes seven times as long."""
+        if "skip_none" in settings:  # Lightning's word for it, of which jsonargparse warns
+            settings["skip_unset"] = settings.pop("skip_none")
+        return super().dump(*arguments, **{"skip_validation": True, **settings})
 
 
 class SelfDistillationTrainer(Trainer):
@@ -41,11 +56,18 @@ class SelfDistillationTrainer(Trainer):
 
     evaluation_settings: Mapping[str, str]
     """What samples of `evaluate` depend on, set by the command line."""
+    source: Source | None = None
+    """What `evaluate` and `export` read, set by the command line."""
 
     def audit_prompts(self, model: SelfDistillation, datamodule: ProblemDataModule) -> None:
         """Print what student, teachers and evaluation read, with warnings, for the first training problem."""
         _load(self, model, datamodule)
-        print(audit(model, datamodule.problems["train"][0]))
+        problems, learner = datamodule.problems["train"], model.learner
+        report = audit(model, problems[0])
+        texts = {"train problems": list_texts(problems), "items of the bank": learner.contexts.own_texts()}
+        found = [describe_control_tokens(what, held, learner.tokenizer) for what, held in texts.items()]
+        report.warnings += [warning for warning in found if warning is not None]
+        say(str(report))
 
     def export(
         self,
@@ -60,13 +82,13 @@ class SelfDistillationTrainer(Trainer):
         Args:
             model: the module.
             datamodule: the data.
-            folder: where to write.
+            folder: where to write; one that holds another model is refused.
             ckpt_path: the checkpoint to export, a file or a folder of shards; None exports the untrained policy.
             adapter: LoRA merged into the weights, or the adapter alone.
         """
-        load_policy(model, ckpt_path)
-        export_model(model.model, model.learner.tokenizer, Path(folder), adapter=adapter)
-        print(f"exported to {folder}")
+        from sgsd_lightning.cli.export import export
+
+        export(model, Path(folder), ckpt_path, adapter, self.source)
 
     def evaluate(
         self,
@@ -95,7 +117,8 @@ class SelfDistillationTrainer(Trainer):
         from sgsd_lightning.cli.evaluate import evaluate
 
         folder = Path(out) if out else Path(self.default_root_dir) / "evaluation"
-        evaluate(self, model, datamodule, self.evaluation_settings, folder, problems, samples, ckpt_path, shard)
+        settings, source = self.evaluation_settings, self.source
+        evaluate(self, model, datamodule, settings, source, folder, problems, samples, ckpt_path, shard)
 
     def collect_memories(
         self,
@@ -141,6 +164,10 @@ def _load(trainer: Trainer, model: SelfDistillation, datamodule: ProblemDataModu
 class SelfDistillationCLI(LightningCLI):
     """LightningCLI whose runs live in one folder each, ``trainer.default_root_dir``."""
 
+    source: Source | None = None
+    """The checkpoint that a command reads without training on, and under which configuration."""
+    prints_results = True
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {
@@ -180,6 +207,19 @@ class SelfDistillationCLI(LightningCLI):
             config.ckpt_path = chosen_checkpoint(config.ckpt_path, last, best)
         elif self.subcommand == "fit" and not config.trainer.fast_dev_run:
             config.ckpt_path = checkpoint_of_new_fit(run_folder, last)
+        if "verbose" in config:  # the table of an evaluation is ours, not Lightning's
+            self.prints_results, config.verbose = config.verbose, False
+
+    def after_instantiate_classes(self) -> None:
+        """Say which checkpoint is read, before the model is loaded."""
+        if self.subcommand not in READERS:
+            return
+        config = self.config[self.subcommand]
+        self.source = read_source(config.ckpt_path, _files(config), settings_identity(self.config_dump))
+        if self.prints_results:
+            tell_source(self.source)
+        assert isinstance(self.trainer, SelfDistillationTrainer)
+        self.trainer.source = self.source
 
     def before_fit(self) -> None:
         """Give the guard this run's settings, and the checkpoint that it resumes."""
@@ -199,40 +239,65 @@ class SelfDistillationCLI(LightningCLI):
         self.trainer.evaluation_settings = evaluation_settings(self.config_dump)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """With our loggers, which only `fit` writes to, and our progress line."""
         trainer_config = self._get(self.config_init, "trainer")
         if trainer_config.get("logger") in (None, True):
-            kwargs["logger"] = default_loggers(Path(trainer_config["default_root_dir"]))
-        return super().instantiate_trainer(**kwargs)
+            is_fit = self.subcommand == "fit"
+            kwargs["logger"] = default_loggers(Path(trainer_config["default_root_dir"])) if is_fit else False
+        own = trainer_config.get("callbacks") or []
+        kwargs["callbacks"] = with_progress(
+            own if isinstance(own, list) else [own], trainer_config.get("enable_progress_bar")
+        )
+        with told_in_one_sentence(trainer_config):
+            return super().instantiate_trainer(**kwargs)
 
 
-def _for_command(words: list[str]) -> type[SelfDistillationCLI]:
-    """The command line that knows the given command alone: adding the arguments of each costs tenths of a second."""
+@cache
+def _for_command(command: str) -> type[SelfDistillationCLI]:
+    """The command line that knows the given command alone, and builds its parser once per process.
+
+    Adding the arguments of a command takes tenths of a second, and nothing of a command line stays in them.
+    """
     known = SelfDistillationCLI.subcommands()
-    chosen = {word: known[word] for word in words if word in known} or known
+    chosen = {command: known[command]} if command in known else known
+    built: dict[str, Any] = {}
 
     class OneCommand(SelfDistillationCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             return chosen
 
+        def setup_parser(self, *arguments: Any) -> None:
+            if not built:
+                before = set(vars(self))
+                super().setup_parser(*arguments)
+                built.update({name: value for name, value in vars(self).items() if name not in before})
+            vars(self).update(built)
+
     return OneCommand
 
 
 def run(arguments: list[str]) -> SelfDistillationCLI:
     """Run one command line, such as ``["fit", "--config", "configs/sgsd_toy.yaml"]``."""
-    return _for_command(arguments[:1])(
+    keep_nulls()
+    return _for_command(arguments[0] if arguments else "")(
         SelfDistillation,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=SEED,
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SavedConfig,
         parser_class=ShortErrorParser,
         trainer_class=SelfDistillationTrainer,
         trainer_defaults=dict(TRAINER_DEFAULTS),
-        args=arguments,
+        args=[*arguments[:1], *with_run_folder(arguments[1:])],
     )
+
+
+def _files(config: Namespace) -> list[str]:
+    """The files of a configuration, in order."""
+    return [str(file) for file in config.get("config") or []]
 
 
 def _require_writable(folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from sgsd_lightning.cli.command_parser import CommandParser
+
 DESCRIPTION = """Say what a run needs on each device, item by item, whether that fits a card, and how many operations
 an optimizer step takes. Reads the same configuration as fit, with the same overrides, and loads neither the model nor
 the data. All of it is arithmetic: nothing of it was checked against measurement on a GPU."""
@@ -50,15 +52,20 @@ def parsed_configuration(arguments: list[str]) -> dict[str, Any]:
     """The whole configuration that `sgsd fit` would run with, defaults included, without an object of it being made.
 
     Raises:
-        SystemExit: with a message, for arguments that `sgsd fit` refuses.
+        ValueError: for an option or class that there is not.
+        SystemExit: with a message, for other arguments that `sgsd fit` refuses.
     """
     from sgsd_lightning.cli.configs import resolve_config_arguments
+    from sgsd_lightning.cli.quick_check import check_arguments
+
+    resolved = resolve_config_arguments(arguments)
+    check_arguments("fit", resolved)
     from sgsd_lightning.cli.lightning_cli import run
 
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            run(["fit", *resolve_config_arguments(arguments), "--print_config"])
+            run(["fit", *resolved, "--print_config"])
     except SystemExit as stop:
         if stop.code:
             raise
@@ -67,7 +74,7 @@ def parsed_configuration(arguments: list[str]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="sgsd plan",
         description=DESCRIPTION,
         epilog="Everything else is passed on as to sgsd fit: --config NAME_OR_FILE, --trainer.devices 8, …",

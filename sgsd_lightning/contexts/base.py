@@ -13,6 +13,10 @@ from sgsd_lightning.types import JudgedRollout, Part, Problem, TeacherContext
 class ContextBuilder(Part):
     """Builds the teachers of every judged rollout of a batch."""
 
+    def own_texts(self) -> Mapping[str, str]:
+        """By id, the texts from outside that it shows beside the problem's, such as a bank's items."""
+        return {}
+
     @abstractmethod
     def contexts_for(
         self, own: Sequence[JudgedRollout], everyone: Mapping[str, Sequence[JudgedRollout]]

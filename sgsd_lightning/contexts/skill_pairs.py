@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.contexts.base import ProblemContextBuilder
@@ -21,10 +20,11 @@ from sgsd_lightning.skills import (
     check_num_contexts,
     pair_by_rank,
 )
+from sgsd_lightning.texts.damage import lost_backslashes
 from sgsd_lightning.types import Observation, Problem, TeacherContext
 from sgsd_lightning.types.arguments import require, require_at_least, require_choice
 
-PACKAGE_SCHEME = "package://"
+log = logging.getLogger(__name__)
 PLACEHOLDERS = ("title", "principle", "when_to_apply", "description", "why_it_happens", "how_to_avoid")
 TEMPLATE = (
     "Skill: {title}\n{principle}\nWhen to apply: {when_to_apply}\n\n"
@@ -78,14 +78,20 @@ class SkillPairs(ProblemContextBuilder):
             ValueError: if it is malformed or too small for ``num_contexts``.
         """
         if self.bank is None:
-            self.use(SkillBank.load(bank_path(self.source)))
+            bank = SkillBank.load(self.source)
+            _warn_of_damage(bank, self.source)
+            self.use(bank)
 
     def use(self, bank: SkillBank) -> None:
         """Replace the bank; only changed items are indexed again."""
         check_num_contexts(bank, self.num_contexts, self.source)
         self.retriever.index(bank)
+        self.ledger.describe(bank.items)
         self.bank = bank
         self._selection = None
+
+    def own_texts(self) -> Mapping[str, str]:
+        return {} if self.bank is None else {item.item_id: item.text for item in self.bank.items}
 
     def build(self, problems: Sequence[Problem]) -> list[list[TeacherContext]]:
         return [[self._context(pair) for pair in pairs] for pairs in self.pairs(problems)]
@@ -126,16 +132,14 @@ class SkillPairs(ProblemContextBuilder):
         return TeacherContext(text=text, weight=pair.weight, source_ids=(pair.skill.skill_id, pair.mistake.mistake_id))
 
 
-def bank_path(source: str) -> Path:
-    """Return the path that a ``bank`` argument names.
-
-    Raises:
-        FileNotFoundError: if ``package://`` names a package that is not installed.
-    """
-    if not source.startswith(PACKAGE_SCHEME):
-        return Path(source)
-    package, _, name = source.removeprefix(PACKAGE_SCHEME).partition("/")
-    try:
-        return Path(str(resources.files(package).joinpath(name)))
-    except ModuleNotFoundError as error:
-        raise FileNotFoundError(f"contexts.bank {source}: there is no package {package!r}") from error
+def _warn_of_damage(bank: SkillBank, source: str) -> None:
+    """Published banks have such texts, so it is no error."""
+    damaged = [item.item_id for item in bank.items if lost_backslashes(item.text)]
+    if damaged:
+        log.warning(
+            "%s: LaTeX of %d items lost its backslashes, such as %s; sgsd skills validate %s lists them",
+            source,
+            len(damaged),
+            damaged[0],
+            source,
+        )

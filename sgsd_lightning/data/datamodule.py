@@ -2,112 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 
+from sgsd_lightning.data.loader import ProblemLoader
 from sgsd_lightning.data.sources import ProblemSource
-from sgsd_lightning.types import MicroBatch, Problem
+from sgsd_lightning.types import Problem
+from sgsd_lightning.types.arguments import require_choice
 
-
-class ProblemLoader:
-    """Batches of one process's share of the problems, resumable in the middle of an epoch.
-
-    Every process walks the same global order and takes its own slice of each global batch, so that the problems of a
-    step do not depend on the number of processes. All processes get as many batches; where the problems run out, the
-    last ones may be smaller or empty. At evaluation every problem comes once.
-
-    Args:
-        problems: all problems.
-        batch_size: problems in one batch of one process.
-        rank: this process, counted from 0.
-        world_size: number of processes.
-        seed: what the training order derives from; None keeps the order of the problems.
-        drop_last: leave out the end of an epoch that does not fill a global batch.
-        repeats: how often a window of batches is handed out in a row, before the next one.
-        window: batches in a window, each of which names the problems that follow in it. With repeats, an end of an
-            epoch that does not fill a window is left out.
-    """
-
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        batch_size: int,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int | None = None,
-        drop_last: bool = False,
-        repeats: int = 1,
-        window: int = 1,
-    ) -> None:
-        self.problems = problems
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.seed = seed
-        self.drop_last = drop_last
-        self.repeats = repeats
-        self.window = window
-        self.epoch = -1
-        self.num_batches_done = 0
-        self._is_resumed = False
-
-    def __len__(self) -> int:
-        if self.repeats == 1:
-            return self._num_batches()
-        return self._num_batches() // self.window * self.window * self.repeats
-
-    def _num_batches(self) -> int:
-        """Different ones in an epoch."""
-        global_batch = self.batch_size * self.world_size
-        if self.drop_last:
-            return len(self.problems) // global_batch
-        return -(-len(self.problems) // global_batch)
-
-    def __iter__(self) -> Iterator[MicroBatch]:
-        self._start_epoch()
-        order = self._order()
-        while self.num_batches_done < len(self):
-            window, place = divmod(self.num_batches_done, self.window * self.repeats)
-            first = window * self.window + place % self.window
-            end = min((window + 1) * self.window, self._num_batches())
-            own, *following = [self._batch(order, index) for index in range(first, end)]
-            # counted before it is handed out: a checkpoint written after this batch's step then counts it
-            self.num_batches_done += 1
-            yield MicroBatch(own, following)
-
-    def _batch(self, order: Sequence[int], index: int) -> list[Problem]:
-        start = index * self.batch_size
-        return [self.problems[place] for place in order[start : start + self.batch_size]]
-
-    def _start_epoch(self) -> None:
-        """Begin the next epoch, or resume the one that a checkpoint was in the middle of."""
-        goes_on = self._is_resumed and 0 < self.num_batches_done < len(self)
-        self._is_resumed = False
-        if not goes_on:
-            self.epoch += 1
-            self.num_batches_done = 0
-
-    def _order(self) -> list[int]:
-        """This process's problems of the epoch: every ``world_size``-th of the global order."""
-        if self.seed is None:
-            return list(range(self.rank, len(self.problems), self.world_size))
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        shuffled = torch.randperm(len(self.problems), generator=generator).tolist()
-        return shuffled[self.rank :: self.world_size]
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the loader stands; the same on every process, since Lightning saves that of rank 0 for all."""
-        return {"epoch": self.epoch, "num_batches_done": self.num_batches_done}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume where ``state`` stood."""
-        self.epoch = state["epoch"]
-        self.num_batches_done = state["num_batches_done"]
-        self._is_resumed = True
+UnusableProblems = Literal["refuse", "drop"]
 
 
 class ProblemDataModule(LightningDataModule):
@@ -120,10 +25,14 @@ class ProblemDataModule(LightningDataModule):
         batch_size: problems in one training batch of one process; each gives a group of rollouts.
         evaluation_batch_size: problems in one batch of evaluation.
         seed: what the order of the training problems derives from.
-        drop_last: leave out the end of an epoch that does not fill a batch of every process, so that every optimizer
-            step is the mean over as many rollouts. Off trains on it too, in a smaller batch.
+        drop_last: leave out the end of an epoch that does not fill an optimizer step (``batch_size`` x processes x
+            ``trainer.accumulate_grad_batches`` problems), so that every step is the mean over as many rollouts. An
+            epoch that fills no step at all is one smaller step. Off trains on the end too, in a smaller step.
         updates_per_batch: how often the problems of an optimizer step are handed out in a row, for a module that takes
             as many steps on their rollouts; must be its number.
+        unusable_problems: what becomes of problems whose answers the verifier cannot compare with, that stand twice
+            with different answers, or, in training, whose LaTeX lost its backslashes: ``refuse`` stops before the model
+            is loaded and lists the first five, ``drop`` leaves them out with a warning.
     """
 
     def __init__(
@@ -136,8 +45,10 @@ class ProblemDataModule(LightningDataModule):
         seed: int = 0,
         drop_last: bool = True,
         updates_per_batch: int = 1,
+        unusable_problems: UnusableProblems = "refuse",
     ) -> None:
         super().__init__()
+        require_choice(UnusableProblems, "data.unusable_problems", unusable_problems)
         at_least_one = {
             "batch_size": batch_size,
             "evaluation_batch_size": evaluation_batch_size,
@@ -152,6 +63,7 @@ class ProblemDataModule(LightningDataModule):
         self.seed = seed
         self.drop_last = drop_last
         self.updates_per_batch = updates_per_batch
+        self.unusable_problems: UnusableProblems = unusable_problems
         self.problems: dict[str, list[Problem]] = {}
 
     def setup(self, stage: str) -> None:
@@ -188,6 +100,7 @@ class ProblemDataModule(LightningDataModule):
             drop_last=self.drop_last,
             repeats=self.updates_per_batch,
             window=self.trainer.accumulate_grad_batches if self.trainer else 1,
+            limit=self.trainer.limit_train_batches if self.trainer else 1.0,
         )
 
     def val_dataloader(self) -> ProblemLoader | list[Any]:
@@ -217,4 +130,12 @@ class ProblemDataModule(LightningDataModule):
                 f"data.batch_size {self.batch_size} x {world_size} processes needs at least "
                 f"{self.batch_size * world_size} training problems; there are {len(problems)} (or take data.drop_last: "
                 "false)"
+            )
+        num_micro_batches = self.trainer.accumulate_grad_batches if self.trainer else 1
+        num_of_step = self.batch_size * world_size * num_micro_batches
+        if problems is not None and self.updates_per_batch > 1 and len(problems) < num_of_step:
+            raise ValueError(
+                f"data.updates_per_batch {self.updates_per_batch} needs at least one full optimizer step of "
+                f"data.batch_size {self.batch_size} x {world_size} processes x trainer.accumulate_grad_batches "
+                f"{num_micro_batches} = {num_of_step} training problems; there are {len(problems)}"
             )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sgsd_lightning.files import locate
+from sgsd_lightning.texts.damage import strip_spaces, unreadable_character
+from sgsd_lightning.texts.strict_json import read_json_lines, shorten
 from sgsd_lightning.types import Problem
 
 
@@ -39,13 +43,13 @@ class JsonlProblems(ProblemSource):
     """Problems from a JSON Lines file, one object a line.
 
     Args:
-        path: the file.
+        path: the file, in UTF-8; ``package://some.package/file.jsonl`` names one that an installed package ships.
         fields: the names of the fields.
         limit: take only the first so many; None takes all.
     """
 
     def __init__(self, path: str, fields: ProblemFields | None = None, limit: int | None = None) -> None:
-        self.path = Path(path)
+        self.path = path
         self.fields = fields or ProblemFields()
         self.limit = limit
 
@@ -56,31 +60,12 @@ class JsonlProblems(ProblemSource):
             FileNotFoundError: if there is no such file.
             ValueError: naming the file, the line and the field of the first thing that is wrong.
         """
-        if not self.path.is_file():
-            raise FileNotFoundError(f"problem file {self.path} does not exist (looked in {Path.cwd()})")
+        path = locate(self.path, "problem file")
         problems = [
-            problem_from_record(
-                record, self.fields, where=f"{self.path}:{number}", default_id=f"{self.path.stem}-{number}"
-            )
-            for number, record in self._records()
+            problem_from_record(record, self.fields, where=f"{path}:{number}", default_id=f"{path.stem}-{number}")
+            for number, record in islice(read_json_lines(path), self.limit)
         ]
-        return check_problems(problems, str(self.path))
-
-    def _records(self) -> Iterator[tuple[int, Any]]:
-        """Line number and content of the non-blank lines, up to the limit."""
-        with self.path.open(encoding="utf-8") as lines:
-            filled = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-            for number, line in islice(filled, self.limit):
-                yield number, self._parse(line, number)
-
-    def _parse(self, line: str, number: int) -> Any:
-        try:
-            return json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{self.path}:{number}: not JSON ({error.msg} at column {error.colno}); "
-                "the file must hold one JSON object a line"
-            ) from error
+        return check_problems(problems, str(path))
 
 
 class DatasetProblems(ProblemSource):
@@ -126,6 +111,7 @@ class DatasetProblems(ProblemSource):
 
         Raises:
             ImportError: if `datasets` is not installed.
+            OSError: if it finds no such data set, or cannot reach the hub.
             ValueError: naming the data set, the row and the field of the first thing that is wrong.
         """
         try:
@@ -134,8 +120,9 @@ class DatasetProblems(ProblemSource):
             raise ImportError(
                 f"reading {self.path!r} needs the package datasets: pip install 'sgsd-lightning[data]'"
             ) from error
-        dataset = datasets.load_dataset(self.path, self.name, split=self.split, data_files=self.data_files)
         where = f"{self.data_files or self.path}[{self.split}]"
+        with _one_sentence(where):
+            dataset = datasets.load_dataset(self.path, self.name, split=self.split, data_files=self.data_files)
         stem = Path(self.data_files).stem if isinstance(self.data_files, str) else "row"
         problems: dict[str, Problem] = {}
         for number, record in self._records(dataset):
@@ -158,7 +145,12 @@ class DatasetProblems(ProblemSource):
         """
         seen: set[str] = set()
         number = 0
-        for batch in dataset.iter(batch_size=1000):
+        batches = dataset.iter(batch_size=1000)
+        while True:
+            with _one_sentence(f"{self.data_files or self.path}[{self.split}] after row {number}"):
+                batch = next(batches, None)
+            if batch is None:
+                return
             for row in zip(*batch.values(), strict=True):
                 record = dict(zip(batch, row, strict=True))
                 text = str(_lookup(record, self.fields.problem)) if self.deduplicate else str(number)
@@ -168,7 +160,7 @@ class DatasetProblems(ProblemSource):
                 number += 1
 
     def _trim(self, text: str) -> str:
-        return text.removeprefix(self.drop_prefix).removesuffix(self.drop_suffix).strip()
+        return strip_spaces(text.removeprefix(self.drop_prefix).removesuffix(self.drop_suffix))
 
 
 def problem_from_record(
@@ -177,7 +169,7 @@ def problem_from_record(
     *,
     where: str,
     default_id: str,
-    trim: Callable[[str], str] = str.strip,
+    trim: Callable[[str], str] = strip_spaces,
 ) -> Problem:
     """Turn one record into a Problem.
 
@@ -185,26 +177,48 @@ def problem_from_record(
         ValueError: naming ``where`` and the field that is missing, empty or of the wrong type.
     """
     if not isinstance(record, Mapping):
-        raise ValueError(f"{where}: a problem must be a JSON object; got {type(record).__name__}")
-    solution = _lookup(record, fields.solution)
-    problem_id = _lookup(record, fields.problem_id)
+        raise ValueError(
+            f"{where}: a problem must be a JSON object; got {type(record).__name__}. One line must hold one problem "
+            "(jq -c '.[]' makes lines of an array)"
+        )
     return Problem(
-        problem_id=default_id if problem_id is None else str(problem_id),
+        problem_id=_problem_id(record, fields.problem_id, where) or default_id,
         text=trim(_text(record, fields.problem, "problem", where)),
-        answer=_text(record, fields.answer, "answer", where).strip(),
-        solution=solution if isinstance(solution, str) else None,
+        answer=strip_spaces(_text(record, fields.answer, "answer", where)),
+        solution=_solution(record, fields.solution, where),
         shards=_shards(record, fields.shards, where),
         metadata=_other_columns(record, fields),
     )
 
 
+def _problem_id(record: Mapping[str, Any], field: str, where: str) -> str | None:
+    value = _optional(record, field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise ValueError(f"{where}: the field {field!r} (the id) must be a text or a number; got {shorten(value)}")
+    return _readable(str(value), field, "id", where)
+
+
+def _solution(record: Mapping[str, Any], field: str, where: str) -> str | None:
+    value = _optional(record, field)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(
+            f"{where}: the field {field!r} (the solution) must be a text or null; got {shorten(value)}. "
+            "Name the right one under fields.solution"
+        )
+    return _readable(value, field, "solution", where)
+
+
 def _shards(record: Mapping[str, Any], field: str, where: str) -> tuple[str, ...]:
-    value = _lookup(record, field)
+    value = _optional(record, field)
     if value is None:
         return ()
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(part, str) for part in value):
-        raise ValueError(f"{where}: the field {field!r} (the shards) must be a list of texts; got {value!r}")
-    return tuple(value)
+        raise ValueError(f"{where}: the field {field!r} (the shards) must be a list of texts; got {shorten(value)}")
+    return tuple(_readable(part, field, "shards", where) for part in value)
 
 
 def _other_columns(record: Mapping[str, Any], fields: ProblemFields) -> dict[str, Any]:
@@ -227,6 +241,10 @@ def check_problems(problems: list[Problem], where: str) -> list[Problem]:
 
 def _text(record: Mapping[str, Any], field: str, role: str, where: str) -> str:
     value = _lookup(record, field)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(
+            f"{where}: the field {field!r} (the {role}) is {value}, which is no {role}; correct or remove it"
+        )
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if value is None:
@@ -235,8 +253,37 @@ def _text(record: Mapping[str, Any], field: str, role: str, where: str) -> str:
             f"Name the right one under fields.{role}"
         )
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: the field {field!r} (the {role}) must be a non-empty text; got {value!r}")
-    return value
+        raise ValueError(
+            f"{where}: the field {field!r} (the {role}) must be a non-empty text; got {shorten(value)}. "
+            f"Correct it, or name the right one under fields.{role}"
+        )
+    return _readable(value, field, role, where)
+
+
+def _readable(text: str, field: str, role: str, where: str) -> str:
+    """The text, if a tokenizer and a file can take it."""
+    found = unreadable_character(text)
+    if found is not None:
+        raise ValueError(f"{where}: the field {field!r} (the {role}) holds {found}: {shorten(text)}; remove it")
+    return text
+
+
+def _optional(record: Mapping[str, Any], field: str) -> Any:
+    """What a record has under an optional field; the NaN that tables hold for nothing is None."""
+    value = _lookup(record, field)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+@contextmanager
+def _one_sentence(where: str) -> Iterator[None]:
+    """Errors of `datasets`, which are many and long, by their first line, or by their cause where that says more."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" and error.__cause__ else error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{lines[0]} ({type(cause).__name__} of the package datasets, reading {where})") from error
 
 
 def _lookup(record: Any, path: str) -> Any:

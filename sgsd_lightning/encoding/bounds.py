@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tokenizers import models
 from transformers import PreTrainedTokenizerBase
 
 _EXPANSION = {"NFC": 3}
@@ -19,11 +20,16 @@ def tokens_per_byte(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """
     if not tokenizer.is_fast:
         return None
-    parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    normalizer, model = parts["normalizer"], parts["model"]
+    backend = tokenizer.backend_tokenizer
+    normalizer = _parts(backend.normalizer)
     expansion = 1 if normalizer is None else _EXPANSION.get(normalizer["type"])
-    is_bpe = model["type"] == "BPE" and not model.get("byte_fallback")
-    return expansion if is_bpe and _is_byte_level(parts["pre_tokenizer"]) else None
+    is_bpe = isinstance(backend.model, models.BPE) and not backend.model.byte_fallback
+    return expansion if is_bpe and _is_byte_level(_parts(backend.pre_tokenizer)) else None
+
+
+def _parts(part: Any) -> Any:
+    """How a normalizer or a pre-tokenizer is made up, without the vocabulary around it."""
+    return None if part is None else json.loads(part.__getstate__())
 
 
 def _is_byte_level(pre_tokenizer: Mapping[str, Any] | None) -> bool:

@@ -11,6 +11,7 @@ from sgsd_lightning.distributed.gathered_weights import gathered_weights
 from sgsd_lightning.distributed.lockstep import lockstep
 from sgsd_lightning.engines.base import GenerationRequest, RolloutEngine
 from sgsd_lightning.engines.decoding import BatchLimits, Decoder
+from sgsd_lightning.engines.positions import position_limit
 from sgsd_lightning.engines.sampling import SampledTokens
 from sgsd_lightning.types import Completion, FinishReason, SamplingSettings
 from sgsd_lightning.types.arguments import require_at_least
@@ -90,17 +91,14 @@ def end_of_sequence_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 
 def _check_prompts(model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = position_limit(model.config)
     for place, request in enumerate(requests):
         length = len(request.prompt_ids)
         name = f"the prompt of {request.label or f'request {place}'}"
         if length == 0:
             raise ValueError(f"{name} has no tokens")
-        if limit is not None and length + sampling.max_new_tokens > limit:
-            raise ValueError(
-                f"{name} ({length} tokens) and sampling.max_new_tokens = {sampling.max_new_tokens} exceed the model's "
-                f"{limit} positions; lower max_new_tokens or prompts.max_prompt_tokens"
-            )
+        if limit is not None:
+            limit.check(name, length, sampling.max_new_tokens)
 
 
 def _completion(request: GenerationRequest, sampled: SampledTokens, version: int) -> Completion:

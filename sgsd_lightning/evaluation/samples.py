@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import whole_records
+from sgsd_lightning.texts.strict_json import shorten
 from sgsd_lightning.types import JudgedRollout
 
 SAMPLE_FILES = "samples*.jsonl"
@@ -39,6 +40,15 @@ class Sample:
     def key(self) -> SampleKey:
         """Problem set, problem and index, which identify a sample."""
         return (self.problem_set, self.problem_id, self.index)
+
+
+SAMPLE_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("problem_set", "problem_id", "reference_answer", "finish_reason", "completion"), (str, "a text")),
+    **dict.fromkeys(("index", "completion_tokens"), (int, "a whole number")),
+    "is_correct": (bool, "true or false"),
+    "answer": ((str, type(None)), "a text or null"),
+    "sources": (list, "a list of ids"),
+}
 
 
 def to_sample(problem_set: str, judged: JudgedRollout, sources: Sequence[str]) -> Sample:
@@ -86,5 +96,8 @@ def _parse_sample(record: Any, where: str) -> Sample:
     if not isinstance(record, dict) or names - record.keys():
         missing = ", ".join(sorted(names - record.keys())) if isinstance(record, dict) else "everything"
         raise ValueError(f"{where}: not a sample of an evaluation; missing: {missing}")
+    for name, (kinds, what) in SAMPLE_KINDS.items():
+        if not isinstance(record[name], kinds) or (isinstance(record[name], bool) and kinds is int):
+            raise ValueError(f"{where}: the field {name!r} must be {what}; got {shorten(record[name])}")
     values: dict[str, Any] = {name: record[name] for name in names}
     return Sample(**{**values, "sources": tuple(values["sources"])})

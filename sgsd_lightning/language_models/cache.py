@@ -33,6 +33,8 @@ class AnswerCache:
         self._places: dict[str, int] = {}
         """Byte offset of the line of each key. Replies stay on disk, since there may be very many."""
         self._num_read = 0
+        """Bytes."""
+        self._num_lines = 0
         self._is_writable = True
 
     def find(self, key: str) -> str | None:
@@ -77,7 +79,7 @@ class AnswerCache:
     def _read_new_lines(self) -> None:
         if not self.path.exists():
             return
-        num_bad = 0
+        num_bad, first_bad = 0, 0
         with self.path.open("rb") as file:
             file.seek(self._num_read)
             for line in file:
@@ -85,12 +87,19 @@ class AnswerCache:
                     break  # under way, or cut off
                 key = _parse_key(line)
                 if key is None:
+                    first_bad = first_bad or self._num_lines + 1
                     num_bad += 1
                 else:
                     self._places.setdefault(key, self._num_read)
                 self._num_read += len(line)
+                self._num_lines += 1
         if num_bad:
-            log.warning("%s: %d lines are no cached answers and were skipped", self.path, num_bad)
+            log.warning(
+                "%s:%d: %d lines are no cached answers and were skipped; remove the file to begin anew",
+                self.path,
+                first_bad,
+                num_bad,
+            )
 
 
 @contextmanager
@@ -112,7 +121,7 @@ def _ends_whole(file: BinaryIO) -> bool:
 def _parse_key(line: bytes) -> str | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_ours = isinstance(record, dict) and isinstance(record.get("key"), str) and isinstance(record.get("reply"), str)
     return record["key"] if is_ours else None

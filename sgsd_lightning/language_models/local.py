@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.distributed.gathered_weights import gathered_weights
+from sgsd_lightning.encoding import encode_chats
 from sgsd_lightning.engines import GenerationRequest, TransformersEngine, end_of_sequence_ids
 from sgsd_lightning.language_models.base import TOO_LATE, Answer, LanguageModel
 from sgsd_lightning.language_models.identity import tokenizer_digest, weights_digest
@@ -91,12 +92,9 @@ class TransformersChat(LanguageModel):
         return Answer(error=f"cut off after {limit} tokens (language_model.sampling.max_new_tokens)")
 
     def _prompt(self, tokenizer: PreTrainedTokenizerBase, chat: Messages, attempt: int) -> _Prompt:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in chat], tokenize=False, add_generation_prompt=True, **self.template_args
-        )
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        (ids,) = encode_chats(tokenizer, [chat], self.template_args)
         content = "\n".join(message["content"] for message in chat)
-        return _Prompt(tuple(ids), derive_seed("writer", self.seed + attempt, content))
+        return _Prompt(ids, derive_seed("writer", self.seed + attempt, content))
 
 
 class _Prompt(NamedTuple):

@@ -29,6 +29,13 @@ class CollapseBounds:
     active_rollout_frac: float | None = None
     """The smallest share of rollouts that teach anything. Off, since a policy that has learned what its teachers know
     ends near 0 as well."""
+    truncated_limit: float | None = 0.9
+    """The share of completions cut off that no run recovers from, however it began, over ``limit_steps`` in a row."""
+    no_signal_below: float | None = 0.9
+    """No rollout moves the policy for ``limit_steps`` in a row while fewer than this share is accepted: the run is
+    dead. Where more is accepted, it has learned what there is to learn."""
+    limit_steps: int = 5
+    """For how many steps in a row the two rules above must hold."""
     avg_at_k_drop: float | None = 0.08
     """How far avg@k may be below its best evaluation."""
     pass_at_k_drop: float | None = 0.1
@@ -43,7 +50,7 @@ class CollapseBounds:
         for field in fields(self):
             value = getattr(self, field.name)
             name = f"collapse_guard.{field.name}"
-            if field.name in ("baseline_steps", "window"):
+            if field.name in ("baseline_steps", "window", "limit_steps"):
                 require_at_least(1, name, value)
             else:
                 require(value is None or 0 < value < 1, name, "be between 0 and 1, or null", value)
@@ -76,6 +83,18 @@ STEP_RULES = (
     StepRule("truncated_frac", "rises", ("rollout/truncated_frac",), "completions run into the token limit"),
     StepRule("active_rollout_frac", "falls", ("objective/active_rollout_frac",), "hardly any rollout teaches"),
 )
+TRUNCATED, ACTIVE, ACCEPTED = (
+    "rollout/truncated_frac",
+    "objective/active_rollout_frac",
+    "rollout/accepted_frac",
+)
+NO_SUCCESS_STEPS = 3
+NO_SUCCESS = (
+    "none of the first {steps} steps had an accepted rollout: where everything is wrong, a policy is only pushed away "
+    "from what it does, and may end cut off or empty. Take easier problems, a lower "
+    "rollouts.init_args.sampling.sampling_temperature, a longer max_new_tokens or shorter prompts; "
+    "objective.init_args.outcome_baseline: group keeps GatedPolarity still until something is right"
+)
 AVG_AT_K, PASS_AT_K = "val/avg@k", "val/pass@k"
 
 
@@ -95,6 +114,9 @@ class CollapseWatch:
         self._num_steps = 0
         self._start: dict[str, list[float]] = {}
         self._recent: dict[str, list[float | None]] = {}
+        self._num_truncated = 0
+        self._num_without_signal = 0
+        self._has_succeeded = False
         self._best: float | None = None
         self._first_pass: float | None = None
 
@@ -112,9 +134,10 @@ class CollapseWatch:
             self._recent[name] = [*self._recent.get(name, []), value][-self.bounds.window :]
             if self._num_steps <= self.bounds.baseline_steps and value is not None:
                 self._start.setdefault(name, []).append(value)
-        if self._num_steps <= max(self.bounds.baseline_steps, self.bounds.window):
-            return []
-        return self._report_new(step, {rule.setting: self._describe_symptom(rule) for rule in STEP_RULES})
+        found = self._find_limits(metrics)
+        if self._num_steps > max(self.bounds.baseline_steps, self.bounds.window):
+            found |= {rule.setting: self._describe_symptom(rule) for rule in STEP_RULES}
+        return [*self._hint(metrics), *self._report_new(step, found)]
 
     def observe_evaluation(self, step: int, metrics: Mapping[str, float]) -> list[str]:
         """Check the metrics of an evaluation; as :meth:`observe_step`."""
@@ -132,6 +155,34 @@ class CollapseWatch:
             )
         return self._report_new(step, found)
 
+    def _find_limits(self, metrics: Mapping[str, float]) -> dict[str, str | None]:
+        """Check what is a dead run whatever the run began with: the start may have been on the wrong side already."""
+        truncated, active, accepted = (metrics.get(name) for name in (TRUNCATED, ACTIVE, ACCEPTED))
+        limit, share, steps = self.bounds.truncated_limit, self.bounds.no_signal_below, self.bounds.limit_steps
+        is_truncated = limit is not None and truncated is not None and truncated > limit
+        self._num_truncated = self._num_truncated + 1 if is_truncated else 0
+        is_dead = share is not None and active == 0 and accepted is not None and accepted < share
+        self._num_without_signal = self._num_without_signal + 1 if is_dead else 0
+        found: dict[str, str | None] = {}
+        if self._num_truncated >= steps:
+            found["truncated_limit"] = (
+                f"more than {limit:g} of the completions ran into the token limit in each of the last {steps} steps "
+                f"({TRUNCATED} {truncated:.3g}, collapse_guard.truncated_limit {limit:g})"
+            )
+        if self._num_without_signal >= steps:
+            found["no_signal_below"] = (
+                f"no rollout had a signal in the last {steps} steps ({ACTIVE} 0, {ACCEPTED} {accepted:.3g}, "
+                f"collapse_guard.no_signal_below {share:g}): nothing moves the policy any more"
+            )
+        return found
+
+    def _hint(self, metrics: Mapping[str, float]) -> list[str]:
+        """Say once what to change if the first steps had no success; that is no collapse and stops nothing."""
+        self._has_succeeded = self._has_succeeded or metrics.get(ACCEPTED, 1.0) > 0
+        if self._has_succeeded or self._num_steps != NO_SUCCESS_STEPS:
+            return []
+        return [NO_SUCCESS.format(steps=NO_SUCCESS_STEPS)]
+
     def raise_best(self, average: float) -> None:
         """Raise the best avg@k to one of an evaluation that was not observed here."""
         self._best = average if self._best is None else max(self._best, average)
@@ -142,6 +193,9 @@ class CollapseWatch:
             "num_steps": self._num_steps,
             "start": {name: list(values) for name, values in self._start.items()},
             "recent": {name: list(values) for name, values in self._recent.items()},
+            "num_truncated": self._num_truncated,
+            "num_without_signal": self._num_without_signal,
+            "has_succeeded": self._has_succeeded,
             "best": self._best,
             "first_pass": self._first_pass,
             "tripped": dict(self.tripped),
@@ -152,6 +206,9 @@ class CollapseWatch:
         self._num_steps = state["num_steps"]
         self._start = {name: list(values) for name, values in state["start"].items()}
         self._recent = {name: list(values) for name, values in state["recent"].items()}
+        self._num_truncated = state.get("num_truncated", 0)
+        self._num_without_signal = state.get("num_without_signal", 0)
+        self._has_succeeded = state.get("has_succeeded", True)
         self._best, self._first_pass = state["best"], state["first_pass"]
         self.tripped = dict(state["tripped"])
 

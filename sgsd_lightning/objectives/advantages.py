@@ -16,6 +16,9 @@ STD_EPSILON = 1e-4
 class Advantages(ABC):
     """Computes one number per sampled token from verdicts. Holds settings, no weights."""
 
+    compares_siblings: bool = False
+    """Whether a rollout that is alone in its group has no advantage."""
+
     @abstractmethod
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> Tensor:
         """Return [B, T] float32, or [B, 1] if all tokens of a rollout share one; 0 for rollouts that were not judged.
@@ -34,6 +37,8 @@ class GroupAdvantages(Advantages):
     Args:
         normalise: divide by the group's standard deviation, over n - 1.
     """
+
+    compares_siblings = True
 
     def __init__(self, normalise: bool = True) -> None:
         self.normalise = normalise

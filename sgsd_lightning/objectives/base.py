@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sgsd_lightning.metrics.measurements import Measurement
-from sgsd_lightning.types import ScoreRequest, TeacherStances, TokenScores, Verdict
+from sgsd_lightning.types import Part, ScoreRequest, TeacherStances, TokenScores, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +24,8 @@ class ObjectiveResult:
     """What was measured of each teacher; None where the objective measures no stance."""
 
 
-class Objective(ABC):
-    """A loss over token scores. Holds settings, no weights."""
+class Objective(Part, ABC):
+    """A loss over token scores. Holds settings, and state only as `Part` allows; no weights."""
 
     @property
     @abstractmethod
@@ -35,6 +35,16 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, scores: TokenScores, verdicts: Sequence[Verdict]) -> ObjectiveResult:
         """Evaluate on B rollouts; ``verdicts`` are in the order of the rows of ``scores``."""
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether a rollout without a teacher teaches nothing; False unless overridden."""
+        return False
+
+    @property
+    def compares_siblings(self) -> bool:
+        """Whether a rollout teaches nothing that is alone in its group; False unless overridden."""
+        return False
 
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:
         """Return how much a log-ratio may move the student, in [0, 1], in the shape of ``log_ratio``; for pictures.

@@ -64,6 +64,10 @@ class Divergence(Objective):
         )
 
     @property
+    def needs_teachers(self) -> bool:
+        return True
+
+    @property
     def score_request(self) -> ScoreRequest:
         return ScoreRequest(entropy=True, divergence=self.request)
 
@@ -95,6 +99,10 @@ class SampledDivergence(Objective):
         is_clip = advantage_clip is None or advantage_clip > 0
         require(is_clip, "objective.advantage_clip", "be above 0, or null", advantage_clip)
         self.advantage_clip = advantage_clip
+
+    @property
+    def needs_teachers(self) -> bool:
+        return True
 
     @property
     def score_request(self) -> ScoreRequest:

@@ -65,6 +65,14 @@ class PolicyGradient(Objective):
         self.kl_weight = kl_weight
 
     @property
+    def needs_teachers(self) -> bool:
+        return self.kl_weight > 0
+
+    @property
+    def compares_siblings(self) -> bool:
+        return self.advantages.compares_siblings
+
+    @property
     def score_request(self) -> ScoreRequest:
         return ScoreRequest(entropy=True)
 

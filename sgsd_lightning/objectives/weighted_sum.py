@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgsd_lightning.objectives.base import Objective, ObjectiveResult
-from sgsd_lightning.types import ScoreRequest, TokenScores, Verdict
+from sgsd_lightning.types import Observation, ScoreRequest, TokenScores, Verdict
 from sgsd_lightning.types.arguments import require
 
 
@@ -36,6 +37,14 @@ class WeightedSum(Objective):
         self._request = _unite([objective.score_request for objective in objectives])
 
     @property
+    def needs_teachers(self) -> bool:
+        return any(objective.needs_teachers for objective in self.objectives)
+
+    @property
+    def compares_siblings(self) -> bool:
+        return any(objective.compares_siblings for objective in self.objectives)
+
+    @property
     def score_request(self) -> ScoreRequest:
         return self._request
 
@@ -49,6 +58,18 @@ class WeightedSum(Objective):
             for name, value in {**result.metrics, "objective/loss": result.loss.detach()}.items()
         }
         return ObjectiveResult(loss=loss, metrics=metrics, stances=stances)
+
+    def observe(self, step: int, observations: Sequence[Observation]) -> None:
+        for objective in self.objectives:
+            objective.observe(step, observations)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        states = {str(number): dict(objective.state_dict()) for number, objective in enumerate(self.objectives)}
+        return {number: state for number, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for number, objective in enumerate(self.objectives):
+            objective.load_state_dict(state.get(str(number), {}))
 
     def token_gate(self, log_ratio: Tensor) -> Tensor | None:
         """Return the gate of the first objective that has one."""

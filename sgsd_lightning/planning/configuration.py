@@ -125,20 +125,10 @@ def _model_config(policy: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _toy_config() -> PreTrainedConfig:
-    from sgsd_lightning.toy.base_model import BaseModelSettings
+    from sgsd_lightning.toy.recipe import BaseModelSettings, model_config
     from sgsd_lightning.toy.tokenizer import toy_tokenizer
 
-    settings = BaseModelSettings()
-    return Qwen3Config(
-        vocab_size=len(toy_tokenizer()),
-        hidden_size=settings.hidden_size,
-        num_hidden_layers=settings.num_layers,
-        num_attention_heads=settings.num_heads,
-        num_key_value_heads=settings.num_heads,
-        head_dim=settings.head_dim,
-        intermediate_size=settings.intermediate_size,
-        tie_word_embeddings=True,
-    )
+    return model_config(BaseModelSettings(), toy_tokenizer())
 
 
 def _dtype(policy: Mapping[str, Any], trainer: Mapping[str, Any]) -> Any:

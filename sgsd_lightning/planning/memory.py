@@ -2,9 +2,9 @@
 
 What is approximate, and in which direction:
 
-* Gradients are counted in the student's phase as a whole, though they come into being while activations go; in
-  teachers only where several micro-batches make a step; in validation, which comes before they are freed. The rollouts
-  of all micro-batches of a step are sampled at its beginning, when there are none.
+* Gradients are counted in the student's phase as a whole, though they come into being while activations go; with
+  teachers only where several micro-batches make a step; in validation, which comes before they are freed. Rollouts are
+  sampled before the first of a step.
 * Activations are counted operator by operator for plain execution, see `sgsd_lightning.planning.activations`; on the
   CPU they agree with what torch's operators make to about a sixth (`tests/planning/test_activations.py`).
 * Prompts and completions are all as long as given; what several prompts share is counted with each.
@@ -126,7 +126,7 @@ def _resident_items(run: RunSettings) -> list[MemoryItem]:
         f"optimizer ({run.optimizer})": run.num_optimizer_moments * trained,
         f"teacher's own weights ({run.teacher})": _shadow_bytes(run),
     }
-    phases_with_gradients = _ALL[1:] if run.accumulate_grad_batches > 1 else (STUDENT, OPTIMIZER, EVALUATION)
+    phases_with_gradients = (*((TEACHERS,) if run.accumulate_grad_batches > 1 else ()), STUDENT, OPTIMIZER, EVALUATION)
     items = [_item(name, dict.fromkeys(_ALL, size)) for name, size in sizes.items()]
     items.insert(2, _item("gradients", dict.fromkeys(phases_with_gradients, trained)))
     return items

@@ -137,7 +137,7 @@ class RunSettings:
 
     @property
     def num_step_rollouts(self) -> int:
-        """In one optimizer step of one device, which samples them together."""
+        """In one optimizer step of one device, which are sampled together."""
         return self.num_rollouts * self.accumulate_grad_batches
 
     @property

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sgsd_lightning.policy.lora import ADAPTER_NAME, adapter_layers
+from sgsd_lightning.policy.lora import ADAPTER_NAME, adapter_layers, merged_adapter
 
 
 @torch.no_grad()
@@ -32,12 +32,18 @@ def export_model(
             ``adapter`` writes the adapters alone, for ``PeftModel.from_pretrained`` on the base model.
 
     Raises:
-        ValueError: for ``adapter`` when the model has none, or for an unknown value.
+        ValueError: for ``adapter`` when the model has none, or its base has another adapter added to it and so is no
+            model that could be named; for an unknown value.
     """
     if adapter not in ("merged", "adapter"):
         raise ValueError(f"adapter must be merged or adapter; got {adapter!r}")
     if adapter == "adapter" and not adapter_layers(model):
         raise ValueError("adapter: adapter asks for a LoRA adapter, but the policy was trained without; use merged")
+    if adapter == "adapter" and (added := merged_adapter(model)) is not None:
+        raise ValueError(
+            f"adapter: adapter would write an adapter for {model.name_or_path!r}, but the policy was trained on top of "
+            f"policy.adapter_path {added!r} added to it; use merged"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if adapter == "adapter":

@@ -21,8 +21,8 @@ from transformers import (
 
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora, with_adapter
-from sgsd_lightning.scoring.attention import resolve_attention
-from sgsd_lightning.scoring.check import check_score
+from sgsd_lightning.scoring.attention import allow_cudnn_attention, resolve_attention
+from sgsd_lightning.scoring.check import check_decoding, check_score
 from sgsd_lightning.scoring.compilation import compile_layers
 from sgsd_lightning.seeding import seeded
 from sgsd_lightning.types import Completion, TokenSequence
@@ -42,7 +42,11 @@ class PolicySource(ABC):
 
     @abstractmethod
     def load_model(self) -> PreTrainedModel:
-        """A causal LM on the CPU, in training mode, without dropout; trained parameters require gradients."""
+        """A causal LM in training mode, without dropout; trained parameters require gradients.
+
+        It is on the CPU or, if it is read from files, on torch's default device: Lightning sets that to a GPU while it
+        configures the model. Values drawn from a seed are drawn on the CPU, so that they are the same everywhere.
+        """
 
     def sequences(self, prompt_ids: Sequence[int], completion: Completion) -> tuple[TokenSequence, ...]:
         """How this policy's model reads a completion after a prompt; the targets in order are the completion's ids."""
@@ -63,6 +67,7 @@ class PretrainedPolicy(PolicySource):
         revision: A branch, tag or commit on the hub.
         trust_remote_code: Run model code that comes with the weights.
         tokenizer_name_or_path: Where the tokenizer is, when not beside the model.
+        cudnn_attention: Let torch compute attention by cuDNN where it prefers to; see `allow_cudnn_attention`.
         adapter_path: The folder of a LoRA adapter that is added to the weights, such as ``sgsd export
             --adapter=adapter`` writes; its base model goes under ``model_name_or_path``.
     """
@@ -79,6 +84,7 @@ class PretrainedPolicy(PolicySource):
         trust_remote_code: bool = False,
         tokenizer_name_or_path: str | None = None,
         adapter_path: str | None = None,
+        cudnn_attention: bool = False,
     ) -> None:
         self.model_name_or_path = model_name_or_path
         self.dtype = _torch_dtype(dtype)
@@ -88,6 +94,7 @@ class PretrainedPolicy(PolicySource):
         self.lora = lora
         self.tokenizer_name_or_path = tokenizer_name_or_path
         self.adapter_path = adapter_path
+        self.cudnn_attention = cudnn_attention
         self._options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -120,6 +127,11 @@ class PretrainedPolicy(PolicySource):
             )
         except OSError as error:
             raise _not_loadable("model", self.model_name_or_path, error) from error
+        except (ImportError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"policy: the model {self.model_name_or_path!r} does not load under policy.attention {attention} "
+                f"({str(error).splitlines()[0]}); set it to auto or eager"
+            ) from error
         if self.adapter_path is not None:
             model = with_adapter(model, self.adapter_path)
         if self.lora is None and self.dtype != torch.float32:
@@ -128,6 +140,7 @@ class PretrainedPolicy(PolicySource):
                 "trainer.precision bf16-mixed on a GPU), or policy.lora",
                 self.dtype,
             )
+        allow_cudnn_attention(self.cudnn_attention)
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
     def _load_config(self) -> PreTrainedConfig:
@@ -160,6 +173,7 @@ class RandomPolicy(PolicySource):
         gradient_checkpointing: As for `PretrainedPolicy`.
         compile: As for `PretrainedPolicy`.
         lora: As for `PretrainedPolicy`.
+        cudnn_attention: As for `PretrainedPolicy`.
     """
 
     def __init__(
@@ -177,6 +191,7 @@ class RandomPolicy(PolicySource):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         lora: LoraSettings | None = None,
+        cudnn_attention: bool = False,
     ) -> None:
         sizes = {
             "hidden_size": hidden_size,
@@ -207,6 +222,7 @@ class RandomPolicy(PolicySource):
         self.gradient_checkpointing = gradient_checkpointing
         self.compile = compile
         self.lora = lora
+        self.cudnn_attention = cudnn_attention
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         return byte_tokenizer()
@@ -221,8 +237,9 @@ class RandomPolicy(PolicySource):
             **self.config_arguments,
         )
         attention = resolve_attention(self.attention, config, self.dtype)
-        with seeded(self.seed):
+        with seeded(self.seed), torch.device("cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=attention)
+        allow_cudnn_attention(self.cudnn_attention)
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
 
@@ -232,9 +249,11 @@ def _prepared(
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    check_score(model.eval())
-    if lora is not None:
-        inject_lora(model, lora)
+    with torch.device("cpu"):  # packed rows and adapters are made there, then moved to where the model is
+        check_score(model.eval())
+        check_decoding(model)
+        if lora is not None:
+            inject_lora(model, lora)
     if gradient_checkpointing:
         checkpoint_activations(model)
     if is_compiled:
@@ -261,11 +280,6 @@ def _disable_dropout_settings(config: PreTrainedConfig) -> None:
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, config: PreTrainedConfig) -> None:
     vocab_size = config.get_text_config().vocab_size
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"the tokenizer {name!r} has no chat template, which prompts are rendered with; take an instruction-tuned "
-            "model, or set policy.tokenizer_name_or_path to a tokenizer that has one"
-        )
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer {name!r} has no end-of-sequence token, without which no completion ends")
     if len(tokenizer) > vocab_size:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from transformers import PreTrainedTokenizerBase
 
-from sgsd_lightning.encoding import tokens_per_byte
+from sgsd_lightning.encoding import (
+    TemplateError,
+    encode_chats,
+    encode_rendered,
+    holds_reserved,
+    no_template,
+    render_chats,
+    tokens_per_byte,
+)
 from sgsd_lightning.types import Messages, Problem, TeacherContext
 
 OverLongPrompts = Literal["refuse", "drop"]
@@ -50,6 +60,8 @@ class ChatPrompts:
         max_prompt_tokens: the longest prompt that is accepted, in tokens. Nothing is ever cut.
         over_long_prompts: ``refuse`` checks every problem and its contexts before training and stops with the list;
             ``drop`` leaves over-long problems and contexts out and counts them.
+        chat_template: a Jinja template instead of the tokenizer's, for base models that have none: its text, or a file.
+            An exported policy keeps it.
     """
 
     def __init__(
@@ -66,6 +78,7 @@ class ChatPrompts:
         evaluation_template_args: dict[str, Any] | None = None,
         max_prompt_tokens: int = 4096,
         over_long_prompts: OverLongPrompts = "refuse",
+        chat_template: str | None = None,
     ) -> None:
         _require_placeholders("student_text", student_text, ("{problem}",))
         _require_placeholders("teacher_text", teacher_text, ("{problem}", "{context}"))
@@ -90,6 +103,7 @@ class ChatPrompts:
         self.system_text = system_text
         self.max_prompt_tokens = max_prompt_tokens
         self.over_long_prompts = over_long_prompts
+        self.chat_template = None if chat_template is None else _template_text(chat_template)
 
     def student(
         self, tokenizer: PreTrainedTokenizerBase, problem: Problem, guidance: TeacherContext | None = None
@@ -150,49 +164,77 @@ class ChatPrompts:
 
     def render(self, tokenizer: PreTrainedTokenizerBase, messages: Messages, role: PromptRole) -> tuple[int, ...]:
         """Apply the chat template and tokenize, once: the template's special tokens are the only ones added."""
-        (text,) = self._rendered(tokenizer, [Prompt(messages, role)])
-        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        with _naming(role):
+            (ids,) = encode_chats(tokenizer, [messages], self.render_args(role))
+        return ids
 
     def is_over_long(self, prompt_ids: tuple[int, ...]) -> bool:
         """Whether a prompt exceeds ``max_prompt_tokens``."""
         return len(prompt_ids) > self.max_prompt_tokens
 
-    def over_long(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> dict[int, int]:
-        """Of those prompts that exceed ``max_prompt_tokens``, by their place among ``prompts``: how many tokens.
+    def render_args(self, role: PromptRole) -> Mapping[str, Any]:
+        """What the chat template of a role is called with, a template of the run's own included."""
+        own = {} if self.chat_template is None else {"chat_template": self.chat_template}
+        return {**self.template_args[role], **own}
 
-        Makes ids only of texts whose length in bytes leaves room for doubt, and of equal ones that are near each other
-        once.
+    def settle_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Give the tokenizer the run's own chat template, so that it is saved with the policy.
+
+        Raises:
+            TemplateError: if neither has one.
         """
-        per_byte = tokens_per_byte(tokenizer)
-        found: dict[int, int] = {}
-        for start in range(0, len(prompts), _AT_A_TIME):
-            texts = self._rendered(tokenizer, prompts[start : start + _AT_A_TIME])
-            in_doubt = [
-                text
-                for text in dict.fromkeys(texts)
-                if per_byte is None or per_byte * len(text.encode()) > self.max_prompt_tokens
-            ]
-            ids = tokenizer(in_doubt, add_special_tokens=False)["input_ids"] if in_doubt else []
-            lengths = dict(zip(in_doubt, map(len, ids), strict=True))
-            found |= {place: lengths[text] for place, text in enumerate(texts, start) if text in lengths}
-        return {place: length for place, length in found.items() if length > self.max_prompt_tokens}
+        if self.chat_template is not None:
+            tokenizer.chat_template = self.chat_template
+        if not tokenizer.chat_template:
+            raise no_template(tokenizer)
 
-    def _rendered(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[str]:
-        """The text of each prompt."""
-        texts: dict[int, str] = {}
+    def over_long(
+        self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], most: int | None = None
+    ) -> dict[int, int]:
+        """Of those prompts that exceed ``most`` tokens, by their place among ``prompts``: how many tokens.
+
+        Makes ids only of prompts whose length in bytes leaves room for doubt. ``most`` is by default
+        ``max_prompt_tokens``.
+        """
+        most = self.max_prompt_tokens if most is None else most
+        found: dict[int, int] = {}
         for role in PromptRole:
-            mine = [place for place, prompt in enumerate(prompts) if prompt.role is role]
-            if not mine:
-                continue
-            args = self.template_args[role]
-            chats = [list(prompts[place].messages) for place in mine]
-            rendered = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True, **args)
-            texts |= zip(mine, rendered, strict=True)
-        return [texts[place] for place in range(len(prompts))]
+            places = [place for place, prompt in enumerate(prompts) if prompt.role is role]
+            for start in range(0, len(places), _AT_A_TIME):
+                some = places[start : start + _AT_A_TIME]
+                with _naming(role):
+                    chats = [prompts[place].messages for place in some]
+                    lengths = self._lengths_in_doubt(tokenizer, chats, role, most)
+                found |= {some[index]: length for index, length in lengths.items() if length > most}
+        return dict(sorted(found.items()))
+
+    def _lengths_in_doubt(
+        self, tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], role: PromptRole, most: int
+    ) -> dict[int, int]:
+        """How many tokens, by place, each chat has that may exceed ``most``."""
+        args = self.render_args(role)
+        per_byte = tokens_per_byte(tokenizer)
+        texts = render_chats(tokenizer, chats, args)
+        in_doubt = [
+            place
+            for place, (chat, text) in enumerate(zip(chats, texts, strict=True))
+            if per_byte is None or per_byte * len(text.encode()) > most or holds_reserved(tokenizer, chat, args)
+        ]
+        ids = encode_rendered(tokenizer, [chats[p] for p in in_doubt], [texts[p] for p in in_doubt], args)
+        return dict(zip(in_doubt, map(len, ids), strict=True))
 
 
 _AT_A_TIME = 1024
 """Prompts rendered and encoded in one call; bounds how many texts are in memory."""
+
+
+@contextmanager
+def _naming(role: PromptRole) -> Iterator[None]:
+    """Say whose prompt it was that a template could not render."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(f"the {role} prompt: {error}") from error
 
 
 def fill(text: str, **values: str) -> str:
@@ -206,6 +248,21 @@ def fill(text: str, **values: str) -> str:
 def _pieces(text: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """What stands between placeholders, and their names: the two in turn, text first and last."""
     return tuple(re.split(r"\{(" + "|".join(map(re.escape, names)) + r")\}", text))
+
+
+def _template_text(text_or_file: str) -> str:
+    if "{{" in text_or_file or "{%" in text_or_file:
+        return text_or_file
+    path = Path(text_or_file)
+    if not path.is_file():
+        raise ValueError(
+            f"prompts.chat_template must be a Jinja template, or a file that holds one; {text_or_file!r} is neither "
+            f"(looked in {Path.cwd()})"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts.chat_template {path} is not UTF-8 text ({error.reason} at {error.start})") from error
 
 
 def _require_placeholders(name: str, text: str, placeholders: tuple[str, ...]) -> None:

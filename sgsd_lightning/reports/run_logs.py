@@ -85,7 +85,7 @@ def _token_rollouts(folder: Path) -> Iterator[Mapping[str, Any]]:
     """In the order of steps. A line that a running process has not finished yet is left out."""
     rows = []
     for path in sorted(folder.glob("rollouts*.jsonl")):
-        with path.open(encoding="utf-8", newline="\n") as lines:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
             rows += [row for line in lines if '"tokens"' in line and (row := _parsed(line)) is not None]
     yield from sorted(rows, key=lambda row: row["step"])
 
@@ -93,7 +93,7 @@ def _token_rollouts(folder: Path) -> Iterator[Mapping[str, Any]]:
 def _parsed(line: str) -> Mapping[str, Any] | None:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and {"step", "tokens", "teachers"} <= row.keys() else None
 

@@ -9,55 +9,65 @@ from sgsd_lightning.types import Problem, Rollout
 
 
 class RolloutsAhead:
-    """Holds the rollouts of a step's micro-batches from when they were sampled until their turn comes.
+    """Holds the rollouts of a step's micro-batches until their turn comes.
 
-    Nothing of this is in a checkpoint: a rollout depends on the weights, the step and its problem, so that a run that
-    resumes in the middle of a step samples the rest of it again.
+    No checkpoint holds them: a rollout derives from the weights, the step and its problem, so that a run that resumes
+    in the middle of a step samples what is left of it again.
     """
 
     def __init__(self) -> None:
         self._step = -1
-        self._waiting: deque[tuple[list[str], list[Rollout]]] = deque()
+        self._left: deque[tuple[list[str], Sequence[Rollout]]] = deque()
 
-    def holds(self, step: int) -> bool:
+    def has_left(self, step: int) -> bool:
         """Whether rollouts of optimizer step ``step`` are left; the same on every process."""
-        return self._step == step and bool(self._waiting)
+        return self._step == step and bool(self._left)
 
-    def keep(self, batches: Sequence[Sequence[Problem]], rollouts: Sequence[Rollout], step: int) -> None:
+    def keep(
+        self, batches: Sequence[Sequence[Problem]], rollouts: Sequence[Rollout], group_size: int, step: int
+    ) -> None:
         """Keep a step's rollouts in place of what was left.
 
         Args:
-            batches: The problems of each micro-batch, in their order.
-            rollouts: Equally many of every problem, one problem after the other.
+            batches: The problems of each micro-batch, in order.
+            rollouts: ``group_size`` of each problem, one problem after the other.
+            group_size: Rollouts of a problem.
             step: The optimizer step.
+
+        Raises:
+            RuntimeError: if there are more or fewer rollouts.
         """
-        num_problems = sum(len(problems) for problems in batches)
-        group_size = len(rollouts) // num_problems if num_problems else 0
+        num_expected = group_size * sum(len(problems) for problems in batches)
+        if len(rollouts) != num_expected:
+            raise RuntimeError(
+                f"the rollouter gave {len(rollouts)} rollouts where {num_expected} were wanted, {group_size} of each "
+                "problem; Rollouter.sample must give one per wanted rollout, in their order"
+            )
         self._step = step
-        self._waiting.clear()
+        self._left.clear()
         start = 0
         for problems in batches:
             end = start + group_size * len(problems)
-            self._waiting.append((_ids(problems), list(rollouts[start:end])))
+            self._left.append((_ids(problems), rollouts[start:end]))
             start = end
 
     def take(self, problems: Sequence[Problem]) -> list[Rollout]:
         """Return the next micro-batch's rollouts, and forget them.
 
         Raises:
-            RuntimeError: if they are of other problems, by a loader that announced others than it gives.
+            RuntimeError: if they are of other problems, because the data loader announced others than it gave.
         """
-        announced, rollouts = self._waiting.popleft()
+        announced, rollouts = self._left.popleft()
         if announced != _ids(problems):
             raise RuntimeError(
-                f"the data loader announced problems {announced} for this micro-batch (MicroBatch.following) and gave "
-                f"{_ids(problems)}; both must be the same"
+                f"the data loader announced problems {announced} for this micro-batch (ProblemBatch.following) and "
+                f"gave {_ids(problems)}; both must be the same"
             )
-        return rollouts
+        return list(rollouts)
 
     def clear(self) -> None:
-        """Forget what is left, when training begins or resumes."""
-        self._waiting.clear()
+        """Forget what is left."""
+        self._left.clear()
 
 
 def _ids(problems: Sequence[Problem]) -> list[str]:

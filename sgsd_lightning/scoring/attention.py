@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from sgsd_lightning.scoring.architectures import has_packable_layers, is_packable, own_attention
 from sgsd_lightning.scoring.packing import RowLayout
 from sgsd_lightning.scoring.precision import product_dtype
 from sgsd_lightning.scoring.segments import Segment, Segments, Span
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 VARLEN = "sgsd_varlen"
 FLEX = "flex_attention"
-_PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
 _HALF_PRECISION = (torch.float16, torch.bfloat16)
 _is_packed_forward: ContextVar[bool] = ContextVar("is_packed_forward", default=False)
 
@@ -38,23 +38,24 @@ def resolve_attention(name: str, config: PreTrainedConfig, dtype: torch.dtype) -
     """Return the attention implementation to load a model with.
 
     ``auto`` prefers flash-attention 3, then 2, where the package, a GPU and a half-precision dtype are there, and our
-    own ``sgsd_varlen`` otherwise. Architectures whose layers cannot be kept apart in a packed row (linear attention,
-    chunked attention, capped attention logits, attention sinks) get ``sdpa`` or ``eager`` and padded rows. Any other
+    own ``sgsd_varlen`` otherwise. Architectures whose sequences cannot be kept apart in a packed row (see
+    :func:`is_packable`; capped attention logits, attention sinks) get ``sdpa`` or ``eager`` and padded rows. Any other
     name is taken as it is.
     """
     if name != "auto":
         return name
-    chosen = _automatic_attention(config.get_text_config(), dtype)
+    chosen = _automatic_attention(config, dtype)
     log.info("attention: auto resolved to %s", chosen)
     return chosen
 
 
 def _automatic_attention(config: PreTrainedConfig, dtype: torch.dtype) -> str:
+    text = config.get_text_config()
     # eager is the one implementation that every architecture has its own quirks in
-    if getattr(config, "attn_logit_softcapping", None) is not None or config.model_type == "gpt_oss":
+    if getattr(text, "attn_logit_softcapping", None) is not None or text.model_type == "gpt_oss":
         return "eager"
-    if not _has_packable_layers(config):
-        return "sdpa"
+    if not is_packable(config):
+        return own_attention(config)
     if torch.cuda.is_available() and dtype in _HALF_PRECISION:
         if is_flash_attn_3_available():
             return "flash_attention_3"
@@ -63,8 +64,16 @@ def _automatic_attention(config: PreTrainedConfig, dtype: torch.dtype) -> str:
     return VARLEN
 
 
-def _has_packable_layers(config: PreTrainedConfig) -> bool:
-    return set(getattr(config, "layer_types", None) or ()) <= _PACKABLE_LAYERS
+def allow_cudnn_attention(is_allowed: bool) -> None:
+    """Say whether `scaled_dot_product_attention` may choose cuDNN, in this process from now on.
+
+    Torch prefers it on Hopper since 2.11. There it builds a plan for every new shape, which scoring and decoding make
+    all the time, and its backward pass gives NaN under some masks (pytorch issue 196678). The switch is the whole
+    process's, because recomputed activations run in the backward pass, outside any block of ours. Where cuDNN is
+    allowed, torch's own setting stays.
+    """
+    if not is_allowed:
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def row_layout(config: PreTrainedConfig) -> RowLayout:
@@ -74,7 +83,7 @@ def row_layout(config: PreTrainedConfig) -> RowLayout:
     row's length squared: they are given padded rows. So are models with layers that know no segments.
     """
     implementation = config._attn_implementation
-    if not _has_packable_layers(config.get_text_config()):
+    if not has_packable_layers(config):
         return "padded"
     if implementation == VARLEN:
         return "shared"
@@ -203,7 +212,12 @@ def _has_varlen_kernels() -> bool:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return False
-    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+    return {"scale", "window_size"} <= _parameters(varlen_attn)
+
+
+@functools.cache
+def _parameters(function: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 @functools.cache
@@ -212,12 +226,13 @@ def _kernels_agree(device: torch.device, dtype: torch.dtype) -> bool:
 
     A causal diagonal aligned at the wrong end, or a window off by one, would silently train on wrong scores.
     """
-    # the second continues the first, with fewer queries than keys
-    segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
-    tolerance = 8 * torch.finfo(dtype).eps  # of outputs of about 1
-    with torch.no_grad():
+    # a model may be loaded under another default device, on which a CPU's generator cannot draw
+    with torch.no_grad(), torch.device("cpu"):
+        # the second continues the first, with fewer queries than keys
+        segments = Segments([Segment(start=0, length=5), Segment(start=5, length=4, prefix=(Span(0, 5),))], device)
+        generator = torch.Generator().manual_seed(0)
+        query, key, value = (torch.randn(9, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
+        tolerance = 8 * torch.finfo(dtype).eps  # of outputs of about 1
         for window in (None, 3):
             expected = _sdpa_by_shape(query, key, value, segments, None, window)
             difference = (_varlen_kernels(query, key, value, segments, None, window) - expected).abs().max().item()
@@ -244,6 +259,10 @@ def _varlen_kernels(
 
     if segments.key_index is not None:
         key, value = (states.index_select(0, segments.key_index) for states in (key, value))
+    is_grouped = key.shape[1] != query.shape[1]
+    grouping: dict[str, Any] = {"enable_gqa": is_grouped} if "enable_gqa" in _parameters(varlen_attn) else {}
+    if is_grouped and not grouping:  # torch 2.11
+        key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
     lookback = -1 if sliding_window is None else sliding_window - 1
     output = varlen_attn(
         query,
@@ -255,7 +274,7 @@ def _varlen_kernels(
         segments.longest_key,
         scale=scaling,
         window_size=(lookback, 0) if segments.is_causal else (-1, -1),
-        enable_gqa=key.shape[1] != query.shape[1],
+        **grouping,
     )
     assert isinstance(output, Tensor)  # a tuple only when more is asked for
     return output

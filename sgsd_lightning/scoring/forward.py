@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import PreTrainedModel
 
+from sgsd_lightning.engines.positions import rotary_limit
 from sgsd_lightning.scoring.attention import check_backward, packed_forward, segment_arguments
 from sgsd_lightning.scoring.compilation import compiled_layers
 from sgsd_lightning.scoring.head import head_arguments
@@ -87,8 +88,12 @@ def score(
         support: Also return log-probabilities on these supports (as a student).
         keeps_hidden: Also return the hidden states that the head was given (as a teacher).
         divergence: Also return the divergence from these teachers (as a student).
+
+    Raises:
+        ValueError: for a sequence beyond what the model's position embeddings read alike whatever its neighbours.
     """
     check_backward(self)
+    _check_positions(self, batch)
     segments = batch.segments
     with compiled_layers(self), nullcontext() if segments is None else packed_forward():
         outputs = self.get_decoder()(
@@ -117,6 +122,16 @@ def score(
     if divergence is not None:
         supports["divergence"] = _divergence(head, divergence, implementation)
     return HeadScores(output.logprob, output.entropy, **supports)
+
+
+def _check_positions(model: PreTrainedModel, batch: PackedBatch) -> None:
+    limit = rotary_limit(model.config)
+    # a device synchronisation, for these models alone
+    if limit is not None and (num := int(batch.position_ids.max()) + 1) > limit.num:
+        raise ValueError(
+            f"a sequence to score has {num} tokens, beyond {limit.what}; lower prompts.max_prompt_tokens or "
+            "sampling.max_new_tokens"
+        )
 
 
 def _divergence(head: dict[str, Any], asked: StudentDivergence, implementation: Implementation) -> Tensor:

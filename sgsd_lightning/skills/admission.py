@@ -13,6 +13,9 @@ from sgsd_lightning.types.arguments import require
 ADMITTED = "admitted"
 """The status, in an item's extra keys, of one that evidence has admitted."""
 
+UNFIT = "unfit_items"
+"""The key of a bank's metadata for what evidence spoke against, which is not to come back."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdmissionSettings:

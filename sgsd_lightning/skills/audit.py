@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sgsd_lightning.metrics.intervals import WilsonInterval
-from sgsd_lightning.skills.admission import Dropped
+from sgsd_lightning.skills.admission import UNFIT, Dropped
 from sgsd_lightning.skills.bank import Item, Mistake, Skill, SkillBank
 from sgsd_lightning.skills.evidence import (
     HELPFUL,
@@ -23,8 +25,9 @@ from sgsd_lightning.skills.evidence import (
     EvidenceLedger,
     Tally,
 )
-from sgsd_lightning.skills.growth.maintenance import UNFIT
 from sgsd_lightning.skills.selection import STATUS
+from sgsd_lightning.texts.shown import quote_cells, read_cell
+from sgsd_lightning.texts.strict_json import read_json, read_text, shorten
 from sgsd_lightning.types.arguments import require, require_at_least
 
 Kind = Literal["skill", "mistake", "pair"]
@@ -60,6 +63,8 @@ class AuditRow:
     """Nats per token."""
     mean_gated_loss: float
     """Nats per token."""
+    digest: str = ""
+    """Of what the item says; of a pair's two, joined by ``+``. "" in audits of earlier versions."""
 
     @property
     def polarity_counts(self) -> tuple[int, int, int]:
@@ -89,7 +94,7 @@ def save_audit(rows: Sequence[AuditRow], path: Path) -> None:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, [entry.name for entry in fields(AuditRow)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(quote_cells(asdict(row)) for row in rows)
         text = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -104,14 +109,18 @@ def load_audit(path: Path) -> list[AuditRow]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"audit file {path} does not exist; sgsd skills audit RUN --out {path} writes one")
-    text = path.read_text(encoding="utf-8")
-    try:
-        records = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error.msg} at line {error.lineno})") from error
+    records = read_json(path) if path.suffix == ".json" else _csv_records(path)
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         raise ValueError(f"{path}: an audit must be a list of rows")
     return [_parse_row(record, f"{path}: row {number}") for number, record in enumerate(records, start=1)]
+
+
+def _csv_records(path: Path) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        return [{name: read_cell(v) if isinstance(v, str) else v for name, v in row.items()} for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: not CSV ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,12 +142,17 @@ class PruneRules:
 
 
 def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple[SkillBank, list[Dropped]]:
-    """Return the smaller bank, and the dropped items with their reasons."""
-    by_id = {row.item_id: row for row in rows if row.kind != "pair"}
+    """A smaller bank, and what went with the reason. Rows are joined with items by what they say, not by their ids.
+
+    Raises:
+        ValueError: if the audit is of another bank: no row is of what an item of this bank says, or one has an item's
+            id and another text.
+    """
+    found = _rows_of_items(bank, [row for row in rows if row.kind != "pair"])
     dropped = [
         Dropped(item_id=item.item_id, reason=reason)
         for item in bank.items
-        if (row := by_id.get(item.item_id)) is not None and (reason := _reason_to_prune(row, rules)) is not None
+        if (row := found.get(item.item_id)) is not None and (reason := _reason_to_prune(row, rules)) is not None
     ]
     gone = {drop.item_id for drop in dropped}
 
@@ -146,6 +160,43 @@ def prune(bank: SkillBank, rows: Iterable[AuditRow], rules: PruneRules) -> tuple
         return tuple(item for item in items if item.item_id not in gone)
 
     return replace(bank, general_skills=kept(bank.general_skills), common_mistakes=kept(bank.common_mistakes)), dropped
+
+
+def _rows_of_items(bank: SkillBank, rows: Sequence[AuditRow]) -> dict[str, AuditRow]:
+    """By the id of the bank's item that says what the row is of."""
+    by_id = {item.item_id: item for item in bank.items}
+    by_digest = {item.digest: item.item_id for item in bank.items}
+    headlines = Counter(item.headline for item in bank.items)
+    by_headline = {item.headline: item.item_id for item in bank.items}
+    found: dict[str, AuditRow] = {}
+    for row in rows:
+        item = by_id.get(row.item_id)
+        if item is not None and (row.digest == item.digest if row.digest else row.text == item.headline):
+            found[row.item_id] = row
+            continue
+        elsewhere = by_digest.get(row.digest) if row.digest else by_headline.get(row.text)
+        if elsewhere is not None and (row.digest or headlines[row.text] == 1):
+            found.setdefault(elsewhere, row)
+        elif item is not None:
+            raise ValueError(
+                f"the audit is of another bank: its {row.item_id} is {_quoted(row.text)}, the bank's is "
+                f"{_quoted(item.headline)}{_same_headline(row, item)}. Audit a run with this bank, or prune the bank "
+                "of the audited run"
+            )
+    if rows and not found:
+        raise ValueError(
+            f"the audit is of another bank: none of its {len(rows)} items, such as {_quoted(rows[0].text)}, stands in "
+            "this one. Audit a run with this bank, or prune the bank of the audited run"
+        )
+    return found
+
+
+def _same_headline(row: AuditRow, item: Skill | Mistake) -> str:
+    return ", whose further text differs" if row.text == item.headline else ""
+
+
+def _quoted(text: str) -> str:
+    return shorten(text, 60)
 
 
 def _reason_to_prune(row: AuditRow, rules: PruneRules) -> str | None:
@@ -168,16 +219,25 @@ def _item_row(item_id: str, item: Skill | Mistake | None, said: str | None, ledg
     kind: Kind = "mistake" if isinstance(item, Mistake) or (item is None and item_id.startswith("err_")) else "skill"
     status = GONE if item is None else str(item.extra.get(STATUS, "static"))
     text = said if item is None and said else _headline(item)
-    return _row(item_id, kind, text, status, ledger.items.get(item_id, Tally()), ledger)
+    digest = ledger.digests.get(item_id, "") if item is None else item.digest
+    return _row(item_id, kind, text, status, ledger.items.get(item_id, Tally()), ledger, digest)
 
 
 def _pair_row(key: str, tally: Tally, items: Mapping[str, Skill | Mistake], ledger: EvidenceLedger) -> AuditRow:
-    members = [items.get(item_id) for item_id in key.split(PAIR_SEPARATOR)]
+    ids = key.split(PAIR_SEPARATOR)
+    members = [items.get(item_id) for item_id in ids]
     status = GONE if None in members else "static"
-    return _row(key, "pair", " | ".join(_headline(item) for item in members), status, tally, ledger)
+    digests = [
+        ledger.digests.get(item_id, "") if item is None else item.digest
+        for item_id, item in zip(ids, members, strict=True)
+    ]
+    text = " | ".join(_headline(item) for item in members)
+    return _row(key, "pair", text, status, tally, ledger, PAIR_SEPARATOR.join(digests))
 
 
-def _row(item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger: EvidenceLedger) -> AuditRow:
+def _row(
+    item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger: EvidenceLedger, digest: str
+) -> AuditRow:
     usefulness: WilsonInterval = tally.usefulness(ledger.confidence, ledger.fade(tally))
     misleading: WilsonInterval = tally.misleading(ledger.confidence, ledger.fade(tally))
     return AuditRow(
@@ -200,13 +260,14 @@ def _row(item_id: str, kind: Kind, text: str, status: str, tally: Tally, ledger:
         wrong_misleading=tally.count(MISLEADING, WRONG),
         mean_stance_score=tally.mean_stance_score,
         mean_gated_loss=tally.mean_gated_loss,
+        digest=digest,
     )
 
 
 def _headline(item: Skill | Mistake | None) -> str:
     if item is None:
         return "(no longer in the bank)"
-    return item.title if isinstance(item, Skill) else item.description
+    return item.headline
 
 
 def _worth(row: AuditRow) -> tuple[float, str]:
@@ -216,15 +277,24 @@ def _worth(row: AuditRow) -> tuple[float, str]:
 def _parse_row(record: Mapping[str, Any], where: str) -> AuditRow:
     values: dict[str, Any] = {}
     for entry in fields(AuditRow):
-        if entry.name not in record:
+        if entry.name not in record and entry.default is MISSING:
             raise ValueError(
                 f"{where}: the field {entry.name!r} is missing; sgsd skills audit RUN --out FILE writes it"
             )
-        convert = {"int": int, "float": float}.get(str(entry.type), str)
+        found = record.get(entry.name)
         try:
-            values[entry.name] = convert(record[entry.name])
+            values[entry.name] = _converted(found, str(entry.type))
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{where}: the field {entry.name!r} must be a number; got {record[entry.name]!r}"
-            ) from None
+            raise ValueError(f"{where}: the field {entry.name!r} must be a number; got {shorten(found)}") from None
     return AuditRow(**values)
+
+
+def _converted(found: Any, kind: str) -> str | int | float:
+    if kind == "int":
+        return int(found)
+    if kind != "float":
+        return "" if found is None else str(found)
+    number = float(found)
+    if not math.isfinite(number):
+        raise ValueError
+    return number

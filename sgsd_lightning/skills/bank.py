@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from sgsd_lightning.files import atomically
+from sgsd_lightning.files import atomically, locate
+from sgsd_lightning.texts.damage import unreadable_character
+from sgsd_lightning.texts.strict_json import parse_json, read_text, shorten
 
 DYNAMIC_PREFIX = "dyn_"
 
@@ -32,9 +34,19 @@ class Skill:
         return self.skill_id
 
     @property
+    def headline(self) -> str:
+        """What tables show of it."""
+        return self.title
+
+    @property
     def text(self) -> str:
         """What retrieval compares with a problem."""
         return f"{self.title}. {self.principle} {self.when_to_apply}"
+
+    @property
+    def digest(self) -> str:
+        """Of what the item says, whatever its id and its extra keys."""
+        return _digest(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +67,19 @@ class Mistake:
         return self.mistake_id
 
     @property
+    def headline(self) -> str:
+        """What tables show of it."""
+        return self.description
+
+    @property
     def text(self) -> str:
         """What retrieval compares with a problem."""
         return f"{self.description} {self.why_it_happens} {self.how_to_avoid}"
+
+    @property
+    def digest(self) -> str:
+        """Of what the item says, whatever its id and its extra keys."""
+        return _digest(self)
 
 
 Item = TypeVar("Item", Skill, Mistake)
@@ -81,24 +103,21 @@ class SkillBank:
 
     @classmethod
     def load(cls, path: str | Path) -> SkillBank:
-        """Read and check a bank.
+        """Read and check a bank; ``package://some.package/file.json`` names one that an installed package ships.
 
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: naming the file, the item and the field of the first thing that is wrong.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"skill bank {path} does not exist (looked in {Path.cwd()})")
-        return cls.from_json(path.read_text(encoding="utf-8"), where=str(path))
+        path = locate(path, "skill bank")
+        bank = cls.from_json(read_text(path), where=str(path))
+        _refuse_unreadable(bank, str(path))
+        return bank
 
     @classmethod
     def from_json(cls, text: str, where: str = "skill bank") -> SkillBank:
         """Read and check a bank from its JSON; ``where`` names it in errors."""
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from error
+        content = parse_json(text, where)
         if not isinstance(content, dict):
             raise ValueError(f"{where}: a skill bank must be a JSON object; got {type(content).__name__}")
         bank = cls(
@@ -145,6 +164,11 @@ def _text_fields(kind: type[Skill] | type[Mistake]) -> list[str]:
     return [entry.name for entry in fields(kind) if entry.name != "extra"]
 
 
+def _digest(item: Skill | Mistake) -> str:
+    said = [getattr(item, name) for name in _text_fields(type(item)) if name != item.ID_FIELD]
+    return hashlib.sha256(json.dumps([item.ID_FIELD, *said]).encode("ascii")).hexdigest()[:16]
+
+
 def _read_items(kind: type[Item], content: Mapping[str, Any], key: str, where: str) -> tuple[Item, ...]:
     items = content.get(key, [])
     if not isinstance(items, list):
@@ -164,7 +188,7 @@ def _read_item(kind: type[Item], item: Any, where: str) -> Item:
                 f"{where}: the field {name!r} is missing; a {kind.__name__.lower()} has {', '.join(names)}"
             )
         if not isinstance(item[name], str) or not item[name].strip():
-            raise ValueError(f"{where}: the field {name!r} must be a non-empty text; got {item[name]!r}")
+            raise ValueError(f"{where}: the field {name!r} must be a non-empty text; got {shorten(item[name])}")
     extra = {key: value for key, value in item.items() if key not in names}
     return kind(**{name: item[name] for name in names}, extra=extra)
 
@@ -178,6 +202,16 @@ def _read_object(content: Mapping[str, Any], key: str, where: str) -> Mapping[st
 
 def _write_item(item: Skill | Mistake) -> dict[str, Any]:
     return {**{name: getattr(item, name) for name in _text_fields(type(item))}, **item.extra}
+
+
+def _refuse_unreadable(bank: SkillBank, where: str) -> None:
+    for item in bank.items:
+        for name in _text_fields(type(item)):
+            text = getattr(item, name)
+            found = unreadable_character(text)
+            if found is not None:
+                place = f"{where}: {shorten(item.item_id)}, field {name!r}"
+                raise ValueError(f"{place}: holds {found} ({shorten(text)}); sgsd skills validate lists all of them")
 
 
 def _refuse_repeated_ids(bank: SkillBank, where: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sgsd_lightning.metrics.intervals import WilsonInterval, wilson_interval
+from sgsd_lightning.skills.bank import Mistake, Skill
 from sgsd_lightning.types import Observation
 
 HELPFUL, NEUTRAL, MISLEADING = 1, 0, -1
@@ -96,6 +97,12 @@ class EvidenceLedger:
         self.step = 0
         self.items: dict[str, Tally] = {}
         self.pairs: dict[str, Tally] = {}
+        self.digests: dict[str, str] = {}
+        """What the items of every bank so far said, by id: evidence is of a text, and ids may be given out anew."""
+
+    def describe(self, items: Iterable[Skill | Mistake]) -> None:
+        """Note what the items say that observations are to come of."""
+        self.digests.update({item.item_id: item.digest for item in items})
 
     def observe(self, step: int, observations: Iterable[Observation]) -> None:
         """Receive one optimizer step's observations."""
@@ -137,6 +144,7 @@ class EvidenceLedger:
                 "confidence": self.confidence,
                 "items": {key: _row(tally) for key, tally in self.items.items()},
                 "pairs": {key: _row(tally) for key, tally in self.pairs.items()},
+                "digests": self.digests,
             }
         )
 
@@ -154,6 +162,8 @@ class EvidenceLedger:
         self.step = content["step"]
         self.items = {key: _tally(row) for key, row in content["items"].items()}
         self.pairs = {key: _tally(row) for key, row in content["pairs"].items()}
+        # checkpoints of earlier versions have none
+        self.digests.update(content.get("digests", {}))
 
     def _tallies(self, source_ids: Sequence[str]) -> Iterator[Tally]:
         for item_id in source_ids:

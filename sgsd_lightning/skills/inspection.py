@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from sgsd_lightning.files import locate
 from sgsd_lightning.skills.bank import Mistake, Skill
+from sgsd_lightning.skills.control_spellings import find_control_spellings
 from sgsd_lightning.skills.provenance import SOURCES_KEY
 from sgsd_lightning.skills.similarity import LexicalSimilarity, TextSimilarity
+from sgsd_lightning.texts.damage import control_characters, lost_backslashes, unreadable_character
+from sgsd_lightning.texts.strict_json import MalformedTextError, read_json, shorten
 
 Severity = Literal["error", "warning", "note"]
 MAX_TEXT_CHARACTERS = 1000
 """Longer texts are a warning. Three times the longest text of the published banks."""
+CONTEXT = 15
+"""Characters shown on either side of what is damaged."""
 _BANK_KEYS = ("general_skills", "task_specific_skills", "common_mistakes", "metadata")
 _KINDS: tuple[tuple[str, type[Skill] | type[Mistake]], ...] = (("general_skills", Skill), ("common_mistakes", Mistake))
 _OWN_KEYS = frozenset({SOURCES_KEY, "status", "since_step"})
@@ -69,15 +74,10 @@ def find_problems(path: str | Path, similarity: TextSimilarity | None = None) ->
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"skill bank {path} does not exist (looked in {Path.cwd()})")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        return [_bank_problem("error", "", f"not UTF-8 text ({error.reason} at byte {error.start})")]
-    except json.JSONDecodeError as error:
-        return [_bank_problem("error", "", f"not JSON ({error.msg} at line {error.lineno}, column {error.colno})")]
+        content = read_json(locate(path, "skill bank"))
+    except MalformedTextError as error:
+        return [_bank_problem("error", "", error.what)]
     if not isinstance(content, dict):
         return [_bank_problem("error", "", f"a skill bank must be a JSON object; got {type(content).__name__}")]
     entries, found = _read_entries(content)
@@ -124,13 +124,34 @@ def _check_entry(entry: _Entry) -> Iterator[BankProblem]:
         if name not in entry.content:
             yield entry.problem("error", name, f"is missing; a {entry.kind.__name__.lower()} must have it")
         elif not isinstance(value, str) or not value.strip():
-            yield entry.problem("error", name, f"must be a non-empty text; got {value!r}")
-        elif len(value) > MAX_TEXT_CHARACTERS:
-            message = f"has {len(value)} characters, more than {MAX_TEXT_CHARACTERS}; every prompt that shows it grows"
-            yield entry.problem("warning", name, message)
+            yield entry.problem("error", name, f"must be a non-empty text; got {shorten(value)}")
+        else:
+            yield from _check_text(entry, name, value)
     for name in entry.content:
         if name not in entry.field_names and name not in _OWN_KEYS:
             yield entry.problem("note", name, "an unknown key, which is kept")
+
+
+def _check_text(entry: _Entry, name: str, text: str) -> Iterator[BankProblem]:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        message = f"has {len(text)} characters, more than {MAX_TEXT_CHARACTERS}; every prompt that shows it grows"
+        yield entry.problem("warning", name, message)
+    found = find_control_spellings(text)
+    if found:
+        message = f"holds what models know as control tokens ({', '.join(found)}); prompts show them as plain text"
+        yield entry.problem("warning", name, message)
+    unreadable = unreadable_character(text)
+    if unreadable is not None:
+        yield entry.problem("error", name, f"holds {unreadable}; remove it")
+    lost = lost_backslashes(text)
+    for damage in lost:
+        around = shorten(text[max(0, damage.start - CONTEXT) : damage.start + len(damage.found) + CONTEXT])
+        message = f"LaTeX lost its backslash: {damage.found!r} in {around}; write {damage.meant}"
+        yield entry.problem("warning", name, message)
+    of_latex = {damage.found[0] for damage in lost}
+    for character in control_characters(text):
+        if character not in of_latex and unreadable_character(character) is None:
+            yield entry.problem("warning", name, f"holds the control character {character!r}; remove it")
 
 
 def _find_repeated_ids(entries: Sequence[_Entry]) -> Iterator[BankProblem]:

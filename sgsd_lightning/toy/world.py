@@ -8,14 +8,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sgsd_lightning.data.sources import ProblemSource
 from sgsd_lightning.policy import LoraSettings, PretrainedPolicy
-from sgsd_lightning.toy.base_model import BaseModelSettings, build_base_model
-from sgsd_lightning.toy.corpus import CorpusSettings
+from sgsd_lightning.toy.base_model import build_base_model
 from sgsd_lightning.toy.problems import toy_problems
 from sgsd_lightning.toy.prompts import PAIR_TEMPLATE
+from sgsd_lightning.toy.recipe import READS_SOLUTIONS, BaseModelSettings
 from sgsd_lightning.types import Problem
-
-READS_SOLUTIONS = BaseModelSettings(num_chat_steps=400, corpus=CorpusSettings(guided_frac=0.4, solution_frac=0.25))
-"""As many steps on plain and guided prompts as the demo's base model, and more on prompts with solutions."""
 
 
 class ToyProblems(ProblemSource):
@@ -37,7 +34,7 @@ class ToyProblems(ProblemSource):
 
 
 class ToyPolicy(PretrainedPolicy):
-    """The toy base model, built on first use (about a minute on two cores) and cached.
+    """The toy base model: part of the package for seeds 0, 1 and 2, else trained on first use (a minute) and cached.
 
     Args:
         seed: the base model's seed.

@@ -23,6 +23,7 @@ from sgsd_lightning.rollouts.ahead import RolloutsAhead
 from sgsd_lightning.scoring import LossMaskRule, Scorer
 from sgsd_lightning.scoring.token_count import TokenCount
 from sgsd_lightning.seeding import DEFAULT_POLICY
+from sgsd_lightning.training.contracts import check_contexts, check_result, judge
 from sgsd_lightning.training.step_metrics import (
     objective_metrics,
     rollout_metrics,
@@ -35,6 +36,7 @@ from sgsd_lightning.types import (
     JudgedRollout,
     Part,
     Problem,
+    ProblemBatch,
     Rollout,
     ScoreRow,
     StepRecord,
@@ -153,12 +155,14 @@ class Learner:
             "engine": self.rollouter.engine,
             "verifier": self.verifier,
             "contexts": self.contexts,
+            "objective": self.objective,
         }
 
     def load_tokenizer(self) -> None:
         """Load the tokenizer and what depends on it, once."""
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self.source.load_tokenizer()
+            self.prompts.settle_template(self.tokenizer)
             self.loss_mask_rule = LossMaskRule(self.tokenizer, train_eos=self.train_eos)
 
     def sample(self, problems: Sequence[Problem], step: int) -> list[Rollout]:
@@ -166,27 +170,22 @@ class Learner:
         with self.timer("rollout"), self.sampled_under.activate(self.model):
             return self.rollouter.rollouts(self, problems, stream="rollout", step=step)
 
-    def sample_ahead(
-        self, problems: Sequence[Problem], following: Sequence[Sequence[Problem]], step: int
-    ) -> list[Rollout]:
-        """The rollouts of one micro-batch, which the first one of a step samples together with all that follow.
+    def sample_ahead(self, problems: Sequence[Problem], step: int) -> list[Rollout]:
+        """The rollouts of a micro-batch, which the first of an optimizer step samples with all that follow in it.
 
-        A token of many sequences takes an engine hardly longer than a token of one; its own limits bound the memory.
-
-        Args:
-            problems: Of this micro-batch.
-            following: Those of each micro-batch that follows in the step.
-            step: The optimizer step.
+        A token of many sequences takes hardly longer than a token of one; the engine bounds how many it decodes at
+        once. A collective: every process samples at the same micro-batches.
         """
-        if not self.ahead.holds(step):
-            batches = [problems, *following]
-            self.ahead.keep(batches, self.sample([one for batch in batches for one in batch], step), step)
+        if not self.ahead.has_left(step):
+            batches = [problems, *ProblemBatch.following_of(problems)]
+            rollouts = self.sample([problem for batch in batches for problem in batch], step)
+            self.ahead.keep(batches, rollouts, self.rollouter.group_size, step)
         return self.ahead.take(problems)
 
     def judge(self, rollouts: Sequence[Rollout]) -> list[JudgedRollout]:
         """What the verifier says of them."""
         with self.timer("verify"):
-            return self.verifier.verify(rollouts)
+            return judge(self.verifier, rollouts)
 
     def teach(self, own: Sequence[JudgedRollout], everyone: Mapping[str, Sequence[JudgedRollout]]) -> Taught:
         """Build the teachers of every rollout that is not dropped.
@@ -197,7 +196,10 @@ class Learner:
         """
         with self.timer("contexts"):
             kept = {name: without_dropped(judged) for name, judged in everyone.items()}
-            return self.render(own, self.contexts.contexts_for(without_dropped(own), kept))
+            scored = without_dropped(own)
+            contexts = self.contexts.contexts_for(scored, kept)
+            check_contexts(self.contexts, contexts, len(scored))
+            return self.render(own, contexts)
 
     def render(self, own: Sequence[JudgedRollout], contexts: Sequence[Sequence[TeacherContext]]) -> Taught:
         """From rollouts and contexts to the token sequences that are scored.
@@ -234,6 +236,7 @@ class Learner:
         scored, num_sampled = taught.scored, len(taught.sampled)
         with self.timer("objective"):
             result = self.objective(scores, [judged.verdict for judged in scored])
+            check_result(self.objective, result)
             loss = _share_of_step(result.loss, len(scored), num_sampled, self.model.device)
         lengths = [(len(entry.rollout.prompt_ids), len(entry.rollout.completion_ids)) for entry in taught.sampled]
         lengths = [] if is_reused else lengths

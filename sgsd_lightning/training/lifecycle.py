@@ -10,10 +10,14 @@ from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.distributed.processes import gather_from_processes
 from sgsd_lightning.rollouts import Rollouter
 from sgsd_lightning.rollouts.reuse import RolloutReuse
+from sgsd_lightning.training.compatibility import check_parts, check_vocabulary
 from sgsd_lightning.training.fsdp2 import check_strategy, shard
 from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.training.optimization import configured
+from sgsd_lightning.training.position_check import check_positions
 from sgsd_lightning.training.preflight import check_problems
 from sgsd_lightning.training.saved_weights import complete_weights, restorable_names
+from sgsd_lightning.training.trainer_settings import check_trainer
 from sgsd_lightning.verifiers import Verifier
 
 if TYPE_CHECKING:
@@ -34,14 +38,18 @@ class LearnerLifecycle(_Base):
     lr_scheduler: Any
     _is_fitting = False
     _has_teacher = False
+    _splits: Sequence[str] = ()
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
         self._is_fitting = stage == "fit"
+        if self._is_fitting:
+            check_trainer(self.trainer)
         for learner in self.learners.values():
             check_strategy(self.trainer, learner.teacher)
             learner.load_tokenizer()
             if self._is_fitting:
+                check_parts(learner)
                 for part in learner.parts.values():
                     part.prepare()
         self.evaluation_rollouts.prepare()
@@ -57,6 +65,7 @@ class LearnerLifecycle(_Base):
         self.reuse.check_data(data.updates_per_batch)
         for learner in self.learners.values():
             check_problems(data, splits, learner, self.evaluation_verifier)
+        self._splits = splits
 
     def configure_model(self) -> None:
         """Load the model, once, when the strategy says where, and shard it if the strategy does."""
@@ -65,6 +74,10 @@ class LearnerLifecycle(_Base):
             self.model = learner.model = learner.source.load_model()
             if self.device_mesh is not None:
                 shard(self.model, self.trainer.strategy)
+            data = getattr(self.trainer, "datamodule", None)
+            if isinstance(data, ProblemDataModule):
+                check_positions(data, self._splits, learner, self.evaluation_rollouts)
+            check_vocabulary(learner.objective.score_request, self.model)
         if self._is_fitting and not self._has_teacher:
             learner.teacher.prepare(self.model)
             self._has_teacher = True
@@ -79,13 +92,8 @@ class LearnerLifecycle(_Base):
                     part.attach(self.learners)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer([parameter for parameter in self.model.parameters() if parameter.requires_grad])
-        if self.lr_scheduler is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return configured(self.optimizer, self.lr_scheduler, parameters)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of every learner's parts; leave out weights that the policy's source gives back."""

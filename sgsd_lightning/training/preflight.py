@@ -11,46 +11,35 @@ from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.rollouts import Rollouter
+from sgsd_lightning.training.control_tokens import list_texts, warn_of_control_tokens
 from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.training.usable_problems import keep_usable_problems, shorten_list
 from sgsd_lightning.types import Problem
 from sgsd_lightning.verifiers import Verifier
 
 log = logging.getLogger(__name__)
-NUM_SHOWN = 5
 
 
 def check_problems(
     data: ProblemDataModule, splits: Sequence[str], learner: Learner, evaluation_verifier: Verifier
 ) -> None:
-    """All of the checks below on the splits that ``data`` has, which keeps the problems whose prompts fit.
+    """All checks on the splits that ``data`` has, which keeps the problems that can be used and whose prompts fit.
 
     Raises:
         ValueError: naming the first problems that cannot be used, and why.
     """
     for split in (split for split in splits if split in data.problems):
         is_training = split == "train"
-        check_answers(data.problems[split], learner.verifier if is_training else evaluation_verifier)
+        verifier = learner.verifier if is_training else evaluation_verifier
+        usable = keep_usable_problems(data.problems[split], verifier, split, data.unusable_problems)
         rollouter = learner.rollouter if is_training else None
-        data.keep(
-            split, keep_fitting_problems(data.problems[split], learner.prompts, learner.tokenizer, split, rollouter)
-        )
+        data.keep(split, keep_fitting_problems(usable, learner.prompts, learner.tokenizer, split, rollouter))
         if is_training:
+            warn_of_control_tokens("items of the bank", learner.contexts.own_texts(), learner.tokenizer)
+            guidance = getattr(learner.rollouter, "guidance", None)
+            if guidance is not None:
+                warn_of_control_tokens("items of the student's bank", guidance.own_texts(), learner.tokenizer)
             check_teacher_prompts(data.problems[split], learner)
-
-
-def check_answers(problems: Sequence[Problem], verifier: Verifier) -> None:
-    """Every published answer must be something that the verifier can compare with.
-
-    Raises:
-        ValueError: naming the first problems whose answers cannot be used, and why.
-    """
-    complaints = [(problem, verifier.check_answer(problem.answer)) for problem in problems]
-    wrong = [f"{problem.problem_id} ({problem.answer!r}: {why})" for problem, why in complaints if why is not None]
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} of {len(problems)} problems have an answer that the verifier cannot parse: "
-            f"{_shortened(wrong)}. Correct or remove them, or take another verifier"
-        )
 
 
 def keep_fitting_problems(
@@ -67,6 +56,7 @@ def keep_fitting_problems(
     Raises:
         ValueError: if some do not fit and ``prompts.over_long_prompts`` is ``refuse``, or if none fits.
     """
+    warn_of_control_tokens(f"{split} problems", list_texts(problems), tokenizer)
     guidance = {} if rollouter is None else rollouter.guidance_for(problems)
     shown = [
         prompt
@@ -86,7 +76,7 @@ def keep_fitting_problems(
     if too_long and (prompts.over_long_prompts == "refuse" or not fitting):
         raise ValueError(
             f"{len(too_long)} of {len(problems)} {split} prompts exceed prompts.max_prompt_tokens = "
-            f"{prompts.max_prompt_tokens}: {_shortened(too_long)}. Raise the limit, or set "
+            f"{prompts.max_prompt_tokens}: {shorten_list(too_long)}. Raise the limit, or set "
             "prompts.over_long_prompts to drop"
         )
     if too_long:
@@ -95,7 +85,7 @@ def keep_fitting_problems(
             len(too_long),
             len(problems),
             split,
-            _shortened(too_long),
+            shorten_list(too_long),
         )
     return fitting
 
@@ -127,10 +117,5 @@ def check_teacher_prompts(problems: Sequence[Problem], learner: Learner) -> None
     if too_long:
         raise ValueError(
             f"{len(too_long)} teacher prompts exceed prompts.max_prompt_tokens = {prompts.max_prompt_tokens}: "
-            f"{_shortened(too_long)}. Raise the limit, or set prompts.over_long_prompts to drop"
+            f"{shorten_list(too_long)}. Raise the limit, or set prompts.over_long_prompts to drop"
         )
-
-
-def _shortened(items: Sequence[str]) -> str:
-    more = f" and {len(items) - NUM_SHOWN} more" if len(items) > NUM_SHOWN else ""
-    return ", ".join(items[:NUM_SHOWN]) + more

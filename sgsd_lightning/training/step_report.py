@@ -47,17 +47,19 @@ class StepWindow:
         self._timer = timer
         self._micro_batches: list[Mapping[str, LearnerStep]] = []
 
-    def add(self, steps: Mapping[str, LearnerStep]) -> Tensor:
-        """Take a micro-batch; the scalar that is to be minimised: the sum of its learners' losses."""
+    def add(self, steps: Mapping[str, LearnerStep], weight: float) -> Tensor:
+        """Take a micro-batch; the scalar to minimise is the sum of its learners' losses times what it counts."""
         self._micro_batches.append(steps)
         losses = [step.loss for step in steps.values()]
-        return sum(losses[1:], start=losses[0])
+        return sum(losses[1:], start=losses[0]) * weight
 
     def complete(self, step: int) -> StepReport:
-        """Measure the step over all processes and let the contexts observe it; a collective."""
+        """Measure the step over all processes and let the parts observe it; a collective."""
         micro_batches, self._micro_batches = self._micro_batches, []
         for name, learner in self._learners.items():
-            learner.contexts.observe(step, _gathered_observations([steps[name] for steps in micro_batches]))
+            observations = _gathered_observations([steps[name] for steps in micro_batches])
+            for part in learner.parts.values():
+                part.observe(step, observations)
         window = [self._measurements(steps) for steps in micro_batches]
         counts = {
             self._prefixed(name, f"{part}/{what}"): Total(count)

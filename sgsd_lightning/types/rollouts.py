@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,35 @@ class Problem:
     shards: tuple[str, ...] = ()
     """The same question in parts, for conversations that reveal it turn by turn; empty if it is asked at once."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ProblemBatch(list[Problem]):
+    """The problems of one micro-batch of one process.
+
+    Args:
+        problems: in order.
+        weight: What the micro-batch counts in its optimizer step. 1 is an equal share of a step in which all
+            micro-batches are there; those of a short step count more, so that the step is a mean over its problems.
+        following: The problems of this process in each micro-batch that follows in the same optimizer step, whose
+            rollouts are sampled with this one's. Every process has as many micro-batches.
+    """
+
+    def __init__(
+        self, problems: Iterable[Problem] = (), weight: float = 1.0, following: Sequence[Sequence[Problem]] = ()
+    ) -> None:
+        super().__init__(problems)
+        self.weight = weight
+        self.following = following
+
+    @staticmethod
+    def weight_of(problems: Sequence[Problem]) -> float:
+        """Return what a micro-batch counts; a plain list, as a data module of one's own may give, an equal share."""
+        return problems.weight if isinstance(problems, ProblemBatch) else 1.0
+
+    @staticmethod
+    def following_of(problems: Sequence[Problem]) -> Sequence[Sequence[Problem]]:
+        """Return the micro-batches that follow in the step; a plain list names none."""
+        return problems.following if isinstance(problems, ProblemBatch) else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 from sgsd_lightning.types import FinishReason, JudgedRollout, Part, RewardSpan, Rollout, Verdict
 from sgsd_lightning.types.arguments import require_choice
@@ -62,18 +64,48 @@ class Verifier(Part):
         return [self.grade(rollout) for rollout in rollouts]
 
     def verify(self, rollouts: Sequence[Rollout]) -> list[JudgedRollout]:
-        """Grade every rollout and settle its outcome."""
+        """Grade every rollout and settle its outcome.
+
+        Raises:
+            ValueError: for grades that are no `Grade`, or of which a field is not what it is to be.
+        """
+        grades = self.grade_all(rollouts)
+        self._check(grades, rollouts)
         return [
             JudgedRollout(rollout=rollout, verdict=self._settle(rollout, grade))
-            for rollout, grade in zip(rollouts, self.grade_all(rollouts), strict=True)
+            for rollout, grade in zip(rollouts, grades, strict=True)
         ]
+
+    def _check(self, grades: Any, rollouts: Sequence[Rollout]) -> None:
+        """Refuse what a verifier of one's own may return by mistake, which would be read as a judgement."""
+        name = f"verifier {type(self).__name__}"
+        if not isinstance(grades, list | tuple) or len(grades) != len(rollouts):
+            found = f"{len(grades)}" if isinstance(grades, list | tuple) else type(grades).__name__
+            raise ValueError(
+                f"{name}: grade_all must return a list of one Grade per rollout; got {found} for {len(rollouts)}"
+            )
+        for grade, rollout in zip(grades, rollouts, strict=True):
+            if not isinstance(grade, Grade):
+                found = f"{type(grade).__name__} {grade!r}"[:60]
+            elif not (grade.reward is None or (isinstance(grade.reward, Real) and math.isfinite(grade.reward))):
+                found = f"reward {grade.reward!r}"
+            elif not isinstance(grade.accepted, bool | None):
+                found = f"accepted {grade.accepted!r}"
+            elif not isinstance(grade.answer, str | None):
+                found = f"answer {grade.answer!r}"
+            else:
+                continue
+            raise ValueError(
+                f"{name}: grade must return a Grade(reward=a finite number or None, answer=a text or None, "
+                f"accepted=True, False or None); got {found} for problem {rollout.problem.problem_id!r}"
+            )
 
     def _settle(self, rollout: Rollout, grade: Grade) -> Verdict:
         accepted = grade.is_accepted
         is_cut = rollout.finish_reason is FinishReason.TRUNCATED and self.truncated_rollouts != "failure"
         is_open = accepted is None or (is_cut and not accepted)
         return Verdict(
-            reward=grade.reward,
+            reward=None if grade.reward is None else float(grade.reward),
             accepted=accepted,
             outcome=0 if is_open else 1 if accepted else -1,
             answer=grade.answer,

@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from sgsd_lightning.texts.damage import lost_in_formula
 from sgsd_lightning.types import Rollout
 from sgsd_lightning.types.arguments import require
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
 from sgsd_lightning.verifiers.math.equivalence import TIME_LIMIT_S, math_equal
 from sgsd_lightning.verifiers.math.extraction import extract_answer
 from sgsd_lightning.verifiers.math.normalization import MAX_LENGTH, normalize
+from sgsd_lightning.verifiers.math.placeholders import is_placeholder
 from sgsd_lightning.verifiers.math.process import MATH_PROCESS, MAX_WORKERS
 
 
@@ -50,13 +52,19 @@ class MathAnswer(Verifier):
     def check_answer(self, answer: str) -> str | None:
         """Return why completions cannot be compared with an answer; None if they can.
 
-        Formulas, numbers, words and choice letters are fine; empty texts, signs alone and unfinished LaTeX are not.
+        Formulas, numbers, words and choice letters are fine. Empty texts, signs alone, unfinished or damaged LaTeX and
+        words for no answer (``proof``, ``N/A``, ``NaN``) are not.
         """
         if len(answer) > MAX_LENGTH:
             return f"it is longer than {MAX_LENGTH} characters"
         # letters and digits are what a value is made of
         if not any(character.isalnum() for character in normalize(answer)):
             return "nothing of it is left to compare with"
+        if is_placeholder(answer):
+            return "it says that there is no answer to compare with"
+        damage = lost_in_formula(answer)
+        if damage:
+            return f"LaTeX lost its backslash, {damage[0]}"
         if not _is_balanced(answer):
             return "its braces { } do not match"
         return None

@@ -60,12 +60,12 @@ class RewardFunction(Verifier):
         """Call the function once.
 
         Raises:
-            ValueError: when it does not return a number or None per completion.
+            ValueError: when it takes what there is no column for, or does not return a number or None per completion.
             RuntimeError: when it raises, naming it.
         """
         if not rollouts:
             return []
-        arguments = _keep_accepted(self.function, self._arguments(rollouts))
+        arguments = _keep_accepted(self.path, self.function, self._arguments(rollouts))
         try:
             rewards = self.function(**arguments)
         except Exception as error:
@@ -131,10 +131,30 @@ def _import_function(path: str) -> Callable[..., Any]:
     return function
 
 
-def _keep_accepted(function: Callable[..., Any], arguments: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return the arguments that the function has parameters for; all of them if it takes ``**kwargs``."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+def _keep_accepted(path: str, function: Callable[..., Any], arguments: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return the arguments that the function has parameters for; all of them if it takes ``**kwargs``.
+
+    Raises:
+        ValueError: for parameters that there are no arguments for.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # not written in Python
+        return dict(arguments)
+    kinds = inspect.Parameter
+    unknown = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
+        and parameter.default is kinds.empty
+        and (parameter.name not in arguments or parameter.kind is kinds.POSITIONAL_ONLY)
+    ]
+    if unknown:
+        raise ValueError(
+            f"verifier.function {path} takes {', '.join(unknown)}, which it is not passed; it is passed "
+            f"{', '.join(sorted(arguments))} by keyword: name the column that stands for it in verifier.columns"
+        )
+    if any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters):
         return dict(arguments)
     names = {parameter.name for parameter in parameters}
     return {name: values for name, values in arguments.items() if name in names}

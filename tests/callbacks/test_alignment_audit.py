@@ -10,7 +10,8 @@ from sgsd_lightning.callbacks.alignment_audit import audit
 from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
-from sgsd_lightning.training.preflight import check_answers, check_teacher_prompts, keep_fitting_problems
+from sgsd_lightning.training.preflight import check_teacher_prompts, keep_fitting_problems
+from sgsd_lightning.training.usable_problems import keep_usable_problems
 from sgsd_lightning.types import JudgedRollout, Problem, TeacherContext, Verdict
 from tests.support.tiny import PROBLEMS, EvenSum, NumberedContexts, judged, loaded_module, tiny_rollout
 
@@ -50,13 +51,12 @@ def test_a_doubled_beginning_of_sequence_is_named() -> None:
     assert any("two beginning-of-sequence tokens" in warning for warning in audit(module, PROBLEMS[0]).warnings)
 
 
-def test_privileged_text_outside_the_users_turn_is_named() -> None:
+def test_privileged_text_that_is_cut_is_named() -> None:
     module = loaded_module()
     template = module.learner.tokenizer.chat_template
     module.learner.tokenizer.chat_template = template.replace("message.content", "message.content[-9:]")
-    assert any(
-        "does not stand in the teacher's user turn" in warning for warning in audit(module, PROBLEMS[0]).warnings
-    )
+    told = "the chat template cuts the user message (problem and privileged text) of the teacher prompt"
+    assert told in audit(module, PROBLEMS[0]).warnings
 
 
 def test_a_method_without_teachers_is_audited_too() -> None:
@@ -68,7 +68,7 @@ def test_a_method_without_teachers_is_audited_too() -> None:
 def test_an_answer_that_cannot_be_compared_with_stops_the_run() -> None:
     bad = Problem(problem_id="q", text="?", answer="  ")
     with pytest.raises(ValueError, match=r"1 of 2 problems have an answer .* q \('  ': the answer is empty\)"):
-        check_answers([PROBLEMS[0], bad], EvenSum())
+        keep_usable_problems([PROBLEMS[0], bad], EvenSum(), "train")
 
 
 def test_over_long_problems_are_refused_with_their_ids_or_dropped_and_never_cut() -> None:

@@ -126,6 +126,73 @@ def test_a_watch_that_goes_on_from_its_state_is_the_same_watch() -> None:
         assert second.state_dict() == straight.state_dict()
 
 
+def sparse_run(
+    truncated: list[float], active: list[float], accepted: list[float] | None = None
+) -> list[Mapping[str, float]]:
+    """Steps of a run in which nothing is accepted, by what was measured of each."""
+    accepted = accepted or [0.0] * len(truncated)
+    names = ("rollout/truncated_frac", "objective/active_rollout_frac", "rollout/accepted_frac")
+    return [dict(zip(names, values, strict=True)) for values in zip(truncated, active, accepted, strict=True)]
+
+
+NEUTRAL_TRAINED = sparse_run(
+    [0.5, 0.59, 0.59, 0.88, 0.94, 0.97, 0.97, *[1.0] * 10],
+    [0.5, 0.41, 0.41, 0.12, 0.06, 0.03, 0.03, *[0.0] * 9, 0.03],
+    [*[0.0] * 16, 0.03],
+)
+NEUTRAL_MASKED = sparse_run(
+    [0.5, 0.62, 0.66, 0.91, 0.97, 0.91, 0.94, 1.0, 1.0], [0.5, 0.38, 0.34, 0.09, 0.03, 0.09, 0.06, 0.0, 0.0]
+)
+FAILURE = sparse_run(
+    [0.5, 0.75, 0.53, 0.62, 0.81, 0.88, 1.0, 0.97, 0.97, 0.95],
+    [1.0, 1.0, 1.0, 1.0, 0.97, 1.0, 0.97, 0.97, 0.94, 0.95],
+    [0.0, 0.0, 0.0, 0.0, 0.03, 0.0, 0.0, 0.0, 0.0, 0.0],
+)
+"""A small real model on sums that it cannot do yet: three runs that died without a word from the older rules."""
+
+
+@pytest.mark.parametrize(
+    ("steps", "truncated_at", "dead_at"),
+    [(NEUTRAL_TRAINED, 9, 12), (NEUTRAL_MASKED, 8, None), (FAILURE, None, None)],
+    ids=["neutral, end trained", "neutral, end masked", "failure"],
+)
+def test_a_run_without_success_is_told_when_it_dies_of_truncation(
+    steps: list[Mapping[str, float]], truncated_at: int | None, dead_at: int | None
+) -> None:
+    watched = CollapseWatch(CollapseBounds())
+    spoken = dict(enumerate(said(watched, steps), start=1))
+    (hint,) = spoken.pop(3)
+    assert "none of the first 3 steps had an accepted rollout" in hint
+    assert "easier problems" in hint
+    found = {
+        setting: [step for step, sentences in spoken.items() if any(setting in sentence for sentence in sentences)]
+        for setting in ("truncated_limit", "no_signal_below")
+    }
+    assert found["truncated_limit"] == ([truncated_at] if truncated_at else [])
+    assert found["no_signal_below"] == ([dead_at] if dead_at else [])
+    assert set(watched.tripped) == {setting for setting, at in found.items() if at}
+
+
+def test_a_run_that_learned_everything_is_not_dead() -> None:
+    learned = sparse_run([0.0] * 20, [0.0] * 20, [1.0] * 20)
+    assert not any(said(CollapseWatch(CollapseBounds()), learned))
+    stuck = sparse_run([0.0] * 20, [0.0] * 20, [0.5] * 20)
+    watched = CollapseWatch(CollapseBounds())
+    assert [bool(sentences) for sentences in said(watched, stuck)].index(True) == 4
+    assert "nothing moves the policy any more" in watched.tripped["no_signal_below"]
+
+
+def test_the_limits_go_on_from_a_checkpoint() -> None:
+    straight = CollapseWatch(CollapseBounds())
+    spoken = said(straight, NEUTRAL_TRAINED)
+    for cut in range(len(NEUTRAL_TRAINED)):
+        first, second = CollapseWatch(CollapseBounds()), CollapseWatch(CollapseBounds())
+        before = said(first, NEUTRAL_TRAINED[:cut])
+        second.load_state_dict(first.state_dict())
+        after = [second.observe_step(n + 1, NEUTRAL_TRAINED[n]) for n in range(cut, len(NEUTRAL_TRAINED))]
+        assert before + after == spoken
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match=r"collapse_guard\.action must be one of warn, stop, rollback; got 'panic'"):
         CollapseGuard(action="panic")  # type: ignore[arg-type]
@@ -181,14 +248,17 @@ def test_a_step_is_judged_by_its_own_numbers(tmp_path: Path) -> None:
 
 
 def guarded(folder: Path, action: str, scores: list[float], **settings: Any) -> tuple[SelfDistillation, Trainer]:
-    guard = CollapseGuard(action=action, avg_at_k_drop=0.25)  # type: ignore[arg-type]
+    # a random model is cut off from the start and never right
+    limits = {"truncated_limit": None, "no_signal_below": None}
+    guard = CollapseGuard(action=action, avg_at_k_drop=0.25, **limits)  # type: ignore[arg-type]
     checkpoints = [BestCheckpoint(), RunCheckpoint(dirpath=str(folder / "checkpoints"))]
     module, trainer, _ = fit(folder, scores, [guard, *checkpoints], **settings)
     return module, trainer
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.name.endswith("collapse_guard")]
+    spoken = [record.message for record in caplog.records if record.name.endswith("collapse_guard")]
+    return [message for message in spoken if not message.startswith("none of the first 3 steps")]
 
 
 def test_a_warning_is_given_once_and_the_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

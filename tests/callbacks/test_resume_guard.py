@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers.utils import chat_template_utils
 
 from sgsd_lightning.callbacks import ResumeGuard
 from sgsd_lightning.checkpoints.identity import (
     differences,
     frozen_weights_digest,
     parameters_digest,
+    problem_fields_digest,
     problems_digest,
     settings_identity,
 )
 from sgsd_lightning.contexts import SkillPairs
+from sgsd_lightning.data import JsonlProblems, ProblemDataModule
 from sgsd_lightning.policy import LoraSettings
+from sgsd_lightning.prompts import ChatPrompts
 from sgsd_lightning.types import Problem
 from tests.support.tiny import PROBLEMS, tiny_module, tiny_policy
 
@@ -76,6 +82,39 @@ def test_contents_are_told_apart() -> None:
     assert parameters_digest(model) != parameters_digest(tiny_policy(lora=LoraSettings(rank=3)).load_model())
     reworded = [Problem(problem_id="p0", text="Say", answer=PROBLEMS[0].answer), *PROBLEMS[1:]]
     assert len({problems_digest(p) for p in (PROBLEMS, reworded, PROBLEMS[::-1])}) == 3
+
+
+@pytest.mark.parametrize("other", [{"solution": "s"}, {"shards": ("a",)}, {"metadata": {"level": 2}}])
+def test_every_field_that_a_context_can_show_counts(other: dict[str, Any]) -> None:
+    problem = Problem(problem_id="p", text="?", answer="1", metadata={"level": 1})
+    assert problem_fields_digest([problem]) != problem_fields_digest([dataclasses.replace(problem, **other)])
+    assert problem_fields_digest([problem]) == problem_fields_digest([dataclasses.replace(problem)])
+
+
+def test_prompts_count_as_the_model_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def contents(template: str) -> dict[str, str]:
+        data = ProblemDataModule(train=JsonlProblems("unread"))
+        data.problems = {"train": PROBLEMS}
+        trainer: Any = SimpleNamespace(accumulate_grad_batches=1, datamodule=data, world_size=1)
+        guard = ResumeGuard()
+        guard.setup(trainer, tiny_module(prompts=ChatPrompts(chat_template=template)), "fit")
+        return guard._contents
+
+    def changed_names(first: dict[str, str], second: dict[str, str]) -> set[str]:
+        return {name for name in first if first[name] != second[name]}
+
+    each = "{% for m in messages %}{{ m.content }}{% endfor %}<|im_start|>"
+    plain = contents(each)
+    assert changed_names(plain, contents(each)) == set()
+    assert changed_names(plain, contents(each + "!")) == {"chat template", "rendered prompts"}
+    dated = []
+    for day in (1, 2):
+        monkeypatch.setattr(
+            chat_template_utils, "datetime", SimpleNamespace(now=lambda day=day: datetime(2026, 1, day))
+        )
+        dated.append(contents("{{ strftime_now('%d %b %Y') }}" + each))
+    assert changed_names(*dated) == {"rendered prompts"}
+    assert all(one["rendered prompts"].endswith("(the chat template reads the clock)") for one in dated)
 
 
 def test_an_identity_survives_a_checkpoint() -> None:

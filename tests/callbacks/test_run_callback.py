@@ -100,7 +100,11 @@ def test_an_incomplete_step_at_the_end_of_an_epoch_is_handed_over_with_what_ther
     book: list[tuple[str, StepPhase, int]] = []
     note = Note(StepPhase.MEASURE, book)
     run = Run(
-        trainer=lambda: {"callbacks": [note], "accumulate_grad_batches": 3}, global_batch=2, num_problems=8, max_steps=3
+        trainer=lambda: {"callbacks": [note], "accumulate_grad_batches": 3},
+        global_batch=2,
+        num_problems=8,
+        drop_last=False,
+        max_steps=3,
     )
     module, trainer, _ = tiny_run(run, 1, tmp_path)
     trainer.fit(module, datamodule=data_of(run, 1))

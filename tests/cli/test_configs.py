@@ -21,6 +21,7 @@ from sgsd_lightning.cli.configs import (
     resolve_configs,
     shipped_configs,
 )
+from sgsd_lightning.cli.run_folder import run_folder
 
 METHODS, SCALES = overlay_configs("method"), overlay_configs("scale")
 
@@ -113,12 +114,11 @@ def test_a_method_is_laid_over_a_configuration(place: int) -> None:
     base = ("sgsd_toy", "sgsd_paper")[place % 2]
     alone, laid_over = yaml.safe_load(shipped_configs()[base].read_text()), settings_of(base, method)
     said = yaml.safe_load(METHODS[method].read_text())
-    # a name of its own for the run folder is all that a method may say of the trainer
-    assert set(said) <= {"model", "bank_maintenance", "trainer"}
-    assert set(said.get("trainer", {})) <= {"default_root_dir"}
+    assert set(said) <= {"model", "bank_maintenance"}
     for part, content in said.items():
         assert_says(laid_over[part], content, part)
-    assert {**alone["trainer"], **said.get("trainer", {})}.items() <= laid_over["trainer"].items()
+    assert alone["trainer"].items() <= laid_over["trainer"].items()
+    assert laid_over["trainer"]["default_root_dir"] == run_folder([*resolve_configs(base), *resolve_configs(method)])
 
 
 @pytest.mark.parametrize("method", ["grpo_kl", "opsd", "sgsd_grpo"])
@@ -130,7 +130,7 @@ def test_a_method_trains(method: str, tmp_path: Path, monkeypatch: pytest.Monkey
     arguments += ["--model.init_args.policy.init_args.hidden_size=32", "--data.init_args.batch_size=2"]
     arguments += ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]
     assert main(["fit", *arguments]) == 0
-    assert (tmp_path / "runs/sgsd_toy/checkpoints/last.ckpt").exists()
+    assert (tmp_path / f"runs/sgsd_toy-{method}/checkpoints/last.ckpt").exists()
 
 
 def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +144,10 @@ def test_names_files_and_flags_resolve(tmp_path: object, monkeypatch: pytest.Mon
         f"--config={shipped}",
         "--x=1",
     ]
-    with pytest.raises(FileNotFoundError, match=r"no shipped configuration of that name; there are .*sgsd_toy"):
+    with pytest.raises(FileNotFoundError, match=r"no shipped configuration of that name; did you mean sgsd_toy\?"):
         resolve_config("elsewhere/sgsd_toy.yaml")
+    with pytest.raises(FileNotFoundError, match=r"no shipped configuration of that name; there are .*sgsd_toy, "):
+        resolve_config("nothing.like.it")
 
 
 def test_a_short_name_stands_for_files_laid_over_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,3 +188,13 @@ def test_a_short_name_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert main(["fit", *arguments, "--trainer.default_root_dir=growing"]) == 0
     assert (tmp_path / "growing/checkpoints/last.ckpt").exists()
     assert (tmp_path / "growing/skills/updates.jsonl").read_text().count("\n") == 1
+
+
+def test_null_on_the_command_line_is_null_in_a_part() -> None:
+    overrides = ["--model.init_args.prompts.system_text=null", "--data.init_args.train.init_args.limit=null"]
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
+        main(["fit", "--config=sgsd_math_smoke", *overrides, "--print_config"])
+    content = yaml.safe_load(text.getvalue())
+    assert content["model"]["init_args"]["prompts"]["init_args"]["system_text"] is None
+    assert content["data"]["init_args"]["train"]["init_args"]["limit"] is None

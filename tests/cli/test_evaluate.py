@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from sgsd_lightning.cli import main
-from sgsd_lightning.cli.evaluate import parse_shard
+from sgsd_lightning.cli.evaluate import parse_shard, write_scores
+from sgsd_lightning.evaluation.samples import Sample
 from tests.support.tiny_runs import write_run
 
 
@@ -63,6 +64,37 @@ def test_samples_do_not_depend_on_stops_shards_or_how_many_are_asked_for(folder:
     ]
     with Path("whole/problems.csv").open(newline="") as file:
         assert [row["num_samples"] for row in csv.DictReader(file)] == ["3"] * 6
+
+
+def test_scores_of_problems_named_by_formulas_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = Sample(
+        problem_set="set\x1b[31m",
+        problem_id="=cmd|' /C calc'!A0",
+        index=0,
+        is_correct=False,
+        answer="+x",
+        reference_answer="-5",
+        completion_tokens=3,
+        finish_reason="stopped",
+        sources=(),
+        completion="",
+    )
+    write_scores(tmp_path, [sample])
+    (row,) = csv.DictReader((tmp_path / "problems.csv").read_text(encoding="utf-8").splitlines())
+    assert row["problem_id"] == "'=cmd|' /C calc'!A0"
+    assert (row["most_frequent_answer"], row["reference_answer"]) == ("'+x", "-5")
+    assert "set\\x1b[31m" in capsys.readouterr().out
+
+
+def test_another_chat_template_is_another_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.jinja").write_text("{{ messages[-1].content }}<|im_start|>")
+    Path("b.jinja").write_text("{{ messages[-1].content }}<|im_end|>")
+    Path("moved.jinja").write_text(Path("a.jinja").read_text())
+    asked = ["--problems=first.jsonl", "--samples=1", "--out=x"]
+    template = "--model.init_args.prompts.init_args.chat_template="
+    assert evaluate(*asked, f"{template}a.jinja") == evaluate(*asked, f"{template}moved.jinja") == 0
+    assert evaluate(*asked, f"{template}b.jinja") == 2
+    assert "what differs: prompts of first" in capsys.readouterr().err
 
 
 def test_prompts_with_skills_are_another_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

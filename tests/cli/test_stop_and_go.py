@@ -56,11 +56,11 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def metric_rows(run: Path) -> list[dict[str, str]]:
-    """Of all starts of a run, in the order of steps, without what is measured."""
-    rows: list[dict[str, str]] = []
-    for path in sorted(run.glob("metrics/version_*/metrics.csv")):
-        with path.open(newline="") as file:
-            rows += list(csv.DictReader(file))
+    """Of the one table of a run, however often it was started, without what is measured; a row per step."""
+    (path,) = run.glob("metrics/version_*/metrics.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(len(rows)))
     return [{k: v for k, v in row.items() if not k.startswith(MEASURED)} for row in rows]
 
 

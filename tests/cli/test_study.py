@@ -53,6 +53,7 @@ def test_every_variant_samples_as_many_rollouts_a_step() -> None:
             samples = laid_over.get("rollouts", {}).get("init_args", {}).get("group_size", samples)
         for override in variant.overrides:
             problems = int(override.partition("=")[2]) if "batch_size" in override else problems
+            samples = int(override.partition("=")[2]) if "group_size" in override else samples
         assert samples * problems == 32, variant.name
 
 
@@ -76,9 +77,20 @@ def test_sixteen_teachers_read_sixteen_different_pairs() -> None:
 def test_what_is_the_same_run_is_done_once(tmp_path: Path) -> None:
     folders = [study_run(variant, tmp_path).folder for variant in ALL]
     by_name = {(variant.group, variant.name): folder for variant, folder in zip(ALL, folders, strict=True)}
-    same = [("methods", "SGSD"), ("gate temperature", "1"), ("stance threshold", "0.05"), ("verifier noise", "0")]
-    assert len({by_name[name] for name in same}) == 1
-    assert len(set(folders)) == len(folders) - (len(same) - 1)
+    shared = [
+        [
+            ("methods", "SGSD"),
+            ("gate temperature", "1"),
+            ("stance threshold", "0.05"),
+            ("verifier noise", "0"),
+            ("outcome baseline", "none"),
+        ],
+        [("methods", "GRPO"), ("verifier noise of GRPO", "0")],
+        [("stance threshold", "0"), ("outcome baseline", "none, no threshold")],
+    ]
+    for same in shared:
+        assert len({by_name[name] for name in same}) == 1
+    assert len(set(folders)) == len(folders) - sum(len(same) - 1 for same in shared)
 
 
 def test_the_command_trains_evaluates_and_goes_on(

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from transformers.utils.logging import enable_progress_bar
+from huggingface_hub.utils import are_progress_bars_disabled
+from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
 from sgsd_lightning.cli.terminal import quiet_console, silence_known_warnings
 
@@ -34,8 +35,23 @@ def test_many_runs_leave_the_terminal_to_their_progress() -> None:
         assert logger.isEnabledFor(logging.WARNING)
 
 
-def test_advertisements_are_left_out_and_nothing_else() -> None:
+@pytest.mark.parametrize("text", ["💡 Tip: buy", "TPU available: False, using: 0 TPU cores", "GPU available: False"])
+def test_advertisements_and_absent_devices_are_left_out(text: str) -> None:
+    assert not said(logging.INFO, text)
+
+
+def test_nothing_else_is_left_out() -> None:
+    assert said(logging.INFO, "Seed set to 1")
+    assert said(logging.WARNING, "GPU available but not used")
+
+
+def said(level: int, text: str) -> bool:
     silence_known_warnings()
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    said = {text: logging.LogRecord(logger.name, logging.INFO, "", 0, text, (), None) for text in ("Tip: buy", "GPU")}
-    assert [bool(logger.filter(record)) for record in said.values()] == [False, True]
+    return bool(logger.filter(logging.LogRecord(logger.name, level, "", 0, text, (), None)))
+
+
+def test_bars_of_loading_are_off_and_those_of_downloads_are_not() -> None:
+    silence_known_warnings()
+    assert not is_progress_bar_enabled()
+    assert not are_progress_bars_disabled()

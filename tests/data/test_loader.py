@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import pytest
 
@@ -78,12 +79,56 @@ def test_evaluation_shares_cover_every_problem_once() -> None:
     assert sorted(chain(*shares), key=int) == [problem.problem_id for problem in PROBLEMS]
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
+@pytest.mark.parametrize(
+    ("batch_size", "window", "world_size"), [(4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2)]
+)
+def test_an_epoch_ends_at_the_same_problem_however_a_step_is_split(
+    batch_size: int, window: int, world_size: int
+) -> None:
+    loaders = [
+        ProblemLoader(PROBLEMS, batch_size, rank=rank, world_size=world_size, seed=5, drop_last=True, window=window)
+        for rank in range(world_size)
+    ]
+    seen = set(chain(*(chain(*ids(list(loader))) for loader in loaders)))
+    assert seen == set(chain(*ids(list(ProblemLoader(PROBLEMS, 4, seed=5, drop_last=True)))))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"batch_size": 2, "window": 2, "drop_last": True}, [1, 1, 1, 1]),
+        ({"batch_size": 2, "window": 2}, [1, 1, 1, 1, 4 / 3, 2 / 3]),
+        ({"batch_size": 2, "window": 4}, [1, 1, 1, 1, 8 / 3, 4 / 3]),
+        ({"batch_size": 8, "window": 2}, [16 / 11, 6 / 11]),
+        ({"batch_size": 2, "window": 4, "limit": 3}, [4 / 3, 4 / 3, 4 / 3]),
+        ({"batch_size": 2, "window": 4, "limit": 0.5}, [4 / 3, 4 / 3, 4 / 3]),
+        ({"batch_size": 8, "window": 2, "drop_last": True}, [2]),
+        ({"batch_size": 2, "window": 2, "repeats": 2, "drop_last": True}, [1] * 8),
+    ],
+)
+def test_micro_batches_weigh_by_their_share_of_the_step(settings: dict[str, Any], weights: list[float]) -> None:
+    num_taken = settings.get("limit", 1.0)
+    found = [batch.weight for batch in ProblemLoader(PROBLEMS, **settings)]
+    taken = found[: num_taken if isinstance(num_taken, int) else int(len(found) * num_taken)]
+    assert taken == pytest.approx(weights)
+    assert all(weight == 1.0 for weight, expected in zip(taken, weights, strict=True) if expected == 1)
+
+
+@pytest.mark.parametrize("settings", [{}, {"repeats": 2}, {"limit": 3}, {"drop_last": True}])
 @pytest.mark.parametrize("window", [1, 2, 4])
-def test_a_micro_batch_names_the_problems_that_follow_in_its_window(window: int, repeats: int) -> None:
+def test_a_micro_batch_names_those_that_follow_in_its_step(window: int, settings: dict[str, Any]) -> None:
     for rank in range(2):
-        loader = ProblemLoader(PROBLEMS, 1, rank=rank, world_size=2, seed=1, repeats=repeats, window=window)
-        batches = list(loader)
+        loader = ProblemLoader(PROBLEMS, 1, rank=rank, world_size=2, seed=1, window=window, **settings)
+        batches = list(loader)[: settings.get("limit")]
         for place, batch in enumerate(batches):
             end = (place // window + 1) * window
-            assert batch.following == batches[place + 1 : end]
+            assert list(batch.following) == batches[place + 1 : end]
+
+
+def test_a_micro_batch_after_a_resume_in_the_middle_of_a_step_names_what_is_left_of_it() -> None:
+    loader = ProblemLoader(PROBLEMS, 2, seed=1, window=4)
+    batches = list(loader)
+    resumed = ProblemLoader(PROBLEMS, 2, seed=1, window=4)
+    resumed.load_state_dict({"epoch": 0, "num_batches_done": 2})
+    assert list(next(iter(resumed)).following) == batches[3:4]

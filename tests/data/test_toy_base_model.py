@@ -1,4 +1,4 @@
-"""The base model: what it reads, that it is cached and repeats with its seed; the slow test trains the real one."""
+"""The base model: what it reads, that it is cached and repeats with its seed; the slow test asks the real one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from sgsd_lightning.toy.bank import load_toy_bank
-from sgsd_lightning.toy.base_model import CACHE_VARIABLE, BaseModelSettings, build_base_model, completion_loss
+from sgsd_lightning.toy.base_model import CACHE_VARIABLE, build_base_model
+from sgsd_lightning.toy.base_training import completion_loss
 from sgsd_lightning.toy.corpus import Belief, Corpus, CorpusSettings
 from sgsd_lightning.toy.muon import orthogonalised
 from sgsd_lightning.toy.problems import ALL_CONVENTIONS, TRUTH, Problem, toy_problems, trace
 from sgsd_lightning.toy.prompts import PAIR_TEMPLATE, STUDENT_TEMPLATE, TEACHER_TEMPLATE
+from sgsd_lightning.toy.recipe import BaseModelSettings
 from sgsd_lightning.toy.tokenizer import toy_tokenizer
 
 FEW_STEPS = BaseModelSettings(num_drill_steps=2, num_chat_steps=2, batch_size=4)

@@ -27,7 +27,7 @@ def task(world_size: int, folder: Path) -> None:
     """A run under each strategy whose second evaluation is the best and whose third is a collapse."""
     for name in STRATEGIES:
         callbacks = [
-            CollapseGuard(action="rollback"),
+            CollapseGuard(action="rollback", truncated_limit=None, no_signal_below=None),
             BestCheckpoint(dirpath=str(folder / name)),
             RunCheckpoint(dirpath=str(folder / name)),
         ]

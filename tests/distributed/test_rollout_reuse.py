@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from sgsd_lightning.callbacks import RunCheckpoint
 from sgsd_lightning.contexts import NoContext
-from sgsd_lightning.data.datamodule import ProblemLoader
+from sgsd_lightning.data import ProblemLoader
 from sgsd_lightning.objectives import PolicyGradient
 from sgsd_lightning.rollouts.reuse import RolloutReuse
 from sgsd_lightning.training import RunCallback, StepReport

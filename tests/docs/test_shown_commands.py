@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from sgsd_lightning.cli import main
-from sgsd_lightning.cli.lightning_cli import SelfDistillationCLI
+from sgsd_lightning.cli.configs import resolve_config_arguments
 from sgsd_lightning.cli.renamed import RENAMED_CLASSES, RENAMED_SETTINGS
+from sgsd_lightning.cli.run_folder import with_run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "examples/my_method.py", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,8 +54,7 @@ def sgsd_commands() -> list[str]:
     """Every `sgsd` command of blocks and sentences, once."""
     shown = [command for block in SHELL for command in block.commands]
     shown += [command for page in PAGES for command in INLINE.findall(page.read_text()) if "--" in command]
-    commands = [command.removeprefix("PYTHONPATH=. ").removeprefix("'PYTHONPATH=.' ") for command in shown]
-    return sorted({command for command in commands if command.startswith("sgsd ") and "..." not in command})
+    return sorted({command for command in shown if command.startswith("sgsd ") and "..." not in command})
 
 
 class Parsed(Exception):
@@ -63,7 +63,7 @@ class Parsed(Exception):
 
 @pytest.fixture
 def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop every command once its arguments are read; the parser of configurations is built once."""
+    """Stop every command once its arguments are read."""
     depth = 0
 
     def stop_after(cls: type[Any]) -> None:
@@ -84,20 +84,6 @@ def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stop_after(jsonargparse.ArgumentParser)
     stop_after(argparse.ArgumentParser)
-    monkeypatch.setattr(SelfDistillationCLI, "setup_parser", setup_once)
-
-
-BUILT: dict[tuple[str, ...], dict[str, Any]] = {}
-SETUP = SelfDistillationCLI.setup_parser
-
-
-def setup_once(self: Any, *arguments: Any) -> None:
-    """A command's parser takes a second to build, and nothing of a command line stays in it."""
-    commands = tuple(self.subcommands())
-    if commands not in BUILT:
-        SETUP(self, *arguments)
-        BUILT[commands] = {"parser": self.parser, "_subcommand_parsers": self._subcommand_parsers}
-    vars(self).update(BUILT[commands])
 
 
 @pytest.mark.parametrize("command", sgsd_commands())
@@ -114,6 +100,21 @@ def test_a_command_parses(
     except SystemExit as stop:
         status = int(stop.code or 0)
     assert status == 0, capsys.readouterr().err
+
+
+def test_runs_that_are_shown_do_not_meet_in_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them can be run one after the other, in any order; what resumes a run is not one of its own."""
+    monkeypatch.chdir(ROOT)
+    runs: dict[str, str] = {}
+    for command in sgsd_commands():
+        words = shlex.split(command)
+        if words[1] != "fit" or {"--ckpt_path", "--print_config", "--help"} & set(words):
+            continue
+        joined = " ".join(with_run_folder(resolve_config_arguments(words[2:])))
+        folder = re.findall(r"--trainer\.default_root_dir[= ](\S+)", joined)[-1]
+        assert folder not in runs, f"{command} and {runs[folder]} both run in {folder}"
+        runs[folder] = command
+    assert {"runs/sgsd_toy", "runs/sgsd_toy-grpo", "runs/sgsd_starter", "runs/mine"} <= runs.keys()
 
 
 def test_there_are_commands_to_check() -> None:

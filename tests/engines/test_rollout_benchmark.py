@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmarks import step_rollouts
 from benchmarks.rollout_providers import Generate, SortedSampler, current
 from benchmarks.rollout_workloads import Workload
 from benchmarks.rollouts import as_markdown, measure
@@ -46,3 +47,10 @@ def test_a_table_names_every_provider_and_what_it_gains(workload: Workload) -> N
     table = as_markdown({"rows": rows, "sampler": []})
     assert "now: TransformersEngine" in table
     assert table.count("14 of 14") == 2
+
+
+def test_rollouts_of_a_step_are_the_same_together_and_micro_batch_by_micro_batch(workload: Workload) -> None:
+    rows = step_rollouts.measure(workload, (2, 7), repeats=1)
+    assert [row["rollouts_per_micro_batch"] for row in rows] == [7, 2]
+    assert [row["same_completions"] for row in rows] == [14, 14]
+    assert all(row["tokens_per_second_before"] > 0 for row in rows)

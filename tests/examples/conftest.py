@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sgsd_lightning.toy.base_model import BaseModelSettings, build_base_model
+from sgsd_lightning.toy.base_model import build_base_model
+from sgsd_lightning.toy.recipe import BaseModelSettings
 
 SHORT_RECIPE = BaseModelSettings(num_drill_steps=10, num_chat_steps=40, batch_size=16)
 """Seconds, and completions that end."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lightning import pytorch as lightning
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 
 import sgsd_lightning
@@ -64,7 +65,7 @@ def made_of(trainer: lightning.Trainer) -> dict[str, Any]:
     }
     connector = trainer._accelerator_connector
     return {
-        "callbacks": {kind for kind in callbacks if not kind.__module__.startswith("lightning.pytorch.callbacks.pr")},
+        "callbacks": {kind for kind in callbacks if not issubclass(kind, ProgressBar)},
         "loggers": [type(logger) for logger in trainer.loggers],
         "folders": folders,
         "settings": (trainer.log_every_n_steps, connector.use_distributed_sampler),

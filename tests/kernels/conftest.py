@@ -1,4 +1,4 @@
-"""Kernels in the interpreter without the work that it does twice, and none where they can run nowhere."""
+"""Where kernels run: on the GPU, or in the interpreter without the work that it does twice, or nowhere."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def kernels_can_run() -> bool:
     import triton
 
     return bool(triton.knobs.runtime.interpret)
+
+
+@pytest.fixture(autouse=True)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where a test of this folder makes its tensors: on the GPU where there is one, so that its kernels run there.
+
+    A test marked ``on_cpu`` states something of the CPU, such as what is checked there alone.
+    """
+    if not torch.cuda.is_available() or request.node.get_closest_marker("on_cpu"):
+        yield torch.device("cpu")
+        return
+    with torch.device("cuda") as chosen:
+        yield chosen
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from sgsd_kernels import linear_divergence
 from sgsd_kernels.divergence.function import linear_divergence_by
-from sgsd_kernels.divergence.passes import DivergencePasses, TeacherHead
+from sgsd_kernels.divergence.passes import DivergencePasses, DivergenceRows, TeacherHead, without_targets
 from sgsd_kernels.divergence.rule import Divergence
 from sgsd_kernels.head.options import HeadOptions
+from sgsd_kernels.head.passes import HeadRows
 from torch import Tensor
 
 KINDS: list[dict[str, Any]] = [
@@ -64,6 +65,25 @@ def run(
     value = function(**leaves, **options)
     learning = [leaves[name] for name in LEARNING if name in leaves]
     return value.detach(), list(torch.autograd.grad(value, learning, upstream.to(value.dtype)))
+
+
+def half_precision_rows(inputs: dict[str, Tensor], divergence: Divergence) -> DivergenceRows:
+    """Rows of `example` with a head of the teachers' own, which keep their dtype.
+
+    `DivergenceRows.select` casts half precision where there are no tensor cores.
+    """
+    teacher = TeacherHead.of(
+        inputs["teacher_hidden"], inputs["teacher_weight"], inputs["teacher_bias"], inputs.get("mixture_weights")
+    )
+    hidden, flat = inputs["student_hidden"], teacher.hidden.flatten(0, 1)
+    assert teacher.weight is not None
+    options = HeadOptions()
+    return DivergenceRows(
+        HeadRows(hidden, without_targets(hidden), inputs["weight"], inputs["bias"], options),
+        HeadRows(flat, without_targets(flat), teacher.weight, teacher.bias, options),
+        teacher.log_weight,
+        divergence,
+    )
 
 
 def expected(inputs: dict[str, Tensor], upstream: Tensor, **options: Any) -> tuple[Tensor, list[Tensor]]:

@@ -4,6 +4,7 @@ It is imported where kernels are compiled, never where they are interpreted.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -22,6 +23,21 @@ def centre_kernel(source, out, SIZE: tl.constexpr):
     offsets = tl.arange(0, SIZE)
     block = tl.load(source + offsets)
     tl.store(out + offsets, block - tl.max(block))
+
+
+@triton.jit
+def accurate_exponential_kernel(source, out, SIZE: tl.constexpr):
+    offsets = tl.arange(0, SIZE)
+    tl.store(out + offsets, tl.exp(tl.load(source + offsets)))
+
+
+@triton.jit
+def register_product_kernel(source, out, SIZE: tl.constexpr):
+    offsets = tl.arange(0, SIZE)
+    places = offsets[:, None] * SIZE + offsets[None, :]
+    block = tl.load(source + places)
+    product = tl.dot((block.to(tl.float32) * 2.0).to(tl.bfloat16), tl.trans(block))
+    tl.store(out + places, product)
 
 
 @triton.jit
@@ -55,6 +71,9 @@ def all_specimens(capability: int) -> list[Specimen]:
         specimen("spilling", centre_kernel, 8192, num_warps=1),
         specimen("without-products", copy_kernel, 256, expects=("wgmma", "tma")),
         specimen("impossible", impossible_kernel, 128),
+        replace(specimen("narrow", copy_kernel, 128), divisible_by_16=frozenset(), holds=frozenset({"16-byte stores"})),
+        specimen("accurate", accurate_exponential_kernel, 128),
+        replace(specimen("from-registers", register_product_kernel, 64), signature={"source": "*bf16", "out": "*fp32"}),
         # 10 stages of 128 x 128 numbers of 2 bytes are 320 KiB, more than any device has
         Specimen(
             name="greedy",

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sgsd_kernels import LogprobOutput
+from sgsd_kernels import HeadOptions, LogprobOutput
+from sgsd_kernels.head.passes import HeadRows
 from torch import Tensor
 
 
@@ -20,6 +21,25 @@ def example(num_rows: int, width: int, vocab_size: int, dtype: torch.dtype = tor
         "targets": targets,
         "bias": torch.randn(vocab_size, dtype=torch.float64).to(dtype),
     }
+
+
+def rows_of_width(width: int, num_rows: int = 8192, dtype: torch.dtype = torch.bfloat16) -> HeadRows:
+    """Rows of which the sizes are looked at and nothing is read."""
+    return HeadRows(
+        torch.empty(num_rows, width, dtype=dtype, device="meta"),
+        torch.empty(num_rows, dtype=torch.int64, device="meta"),
+        torch.empty(151_936, width, dtype=dtype, device="meta"),
+        None,
+        HeadOptions(),
+    )
+
+
+def logprob_bound(width: int) -> float:
+    """Of the error of log-probabilities in nats that kernels/README.md states for heads of a width.
+
+    Tensor cores that truncate lose in each of the steps that a longer product has.
+    """
+    return max(1e-5, 1e-7 * width)
 
 
 def double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ from sgsd_kernels import Workload, dispatch, linear_logprob, resolve_implementat
 from sgsd_kernels.dispatch import IMPLEMENTATION_VARIABLE
 from sgsd_kernels.head.implementations import passes_for
 
+pytestmark = pytest.mark.on_cpu
+
 HALF = frozenset({torch.bfloat16})
 FULL = frozenset({torch.float32})
 CPU = Workload("linear_logprob", "cpu", 0, FULL, 64)
@@ -67,6 +69,33 @@ def test_a_choice_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: 
     assert [record.getMessage() for record in caplog.records] == [
         "linear_logprob on cpu, float32: chunked (table: any device)"
     ]
+
+
+def test_a_float16_head_on_a_gpu_is_said_to_train_slowly(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_reported", set())
+    with caplog.at_level(logging.WARNING, logger="sgsd_kernels"):
+        for dtypes in (HALF, FULL, frozenset({torch.float16}), frozenset({torch.float16})):
+            resolve_implementation("auto", on_gpu("linear_logprob", dtypes))
+        resolve_implementation("auto", on_gpu("teacher_support", frozenset({torch.float16})))
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith("linear_logprob on sm_90, float16: gradients of logits stay in float32")
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "is_bad"),
+    [(90, "12.8", True), (90, "13.0", True), (90, "13.3", False), (90, "14.0", False), (80, "12.8", False)],
+)
+def test_assemblers_known_to_be_bad_on_hopper_are_named_with_what_to_do(
+    capability: int, version: str, is_bad: bool
+) -> None:
+    assembler = pytest.importorskip("sgsd_kernels.triton_shared.assembler", reason="the kernels need triton")
+    warning = assembler.assembler_warning(capability, version)
+    assert (warning is not None) == is_bad
+    if warning is not None:
+        assert f"sm_90 with ptxas {version}" in warning
+        assert "TRITON_PTXAS_PATH with the ptxas of CUDA 13.3 or later" in warning
 
 
 @pytest.mark.parametrize("implementation", ["triton", "cublas"])

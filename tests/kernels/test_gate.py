@@ -337,11 +337,13 @@ def test_bfloat16_logprobs_are_read_as_float32() -> None:
         torch.testing.assert_close(getattr(actual, name).double(), value, rtol=2e-6, atol=2e-7)
 
 
+@pytest.mark.on_cpu
 def test_float64_stays_with_torch() -> None:
     with pytest.raises(ValueError, match="its kernels compute in float32"):
         gated_polarity(**padded(1, 1, 1, torch.float64), implementation="triton")
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -361,6 +363,7 @@ def test_bad_settings_and_shapes_are_refused_by_name(change: dict[str, Any], mes
         gated_polarity(**{**padded(2, 3, 5), **change})
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize(
     ("change", "message"),
     [

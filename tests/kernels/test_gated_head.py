@@ -99,6 +99,22 @@ def test_only_rows_that_count_go_through_the_head_and_all_at_once(counted: type[
     assert counted.returned == [counts.sum().item()]
 
 
+def test_rows_go_through_the_head_in_bounded_blocks_and_keep_their_bits(
+    counted: type[CountedPasses], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 5 rows: within the student, across student and teachers, and a rest."""
+    inputs = HEAD.example([7, 5], 3)
+    inputs["loss_mask"][:3] = True
+    whole, gradients = HEAD.run(inputs, torch.ones(2), **SENSITIVE, entropy=True)
+    total = sum(counted.scanned)
+    counted.scanned.clear()
+    monkeypatch.setattr(gated_head, "SCAN_ROWS", 5)
+    blocks, same = HEAD.run(inputs, torch.ones(2), **SENSITIVE, entropy=True)
+    assert counted.scanned == [5] * (total // 5) + ([total % 5] if total % 5 else [])
+    for ours, theirs in zip([blocks.rollout_loss, *same], [whole.rollout_loss, *gradients], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_a_neutral_rollout_costs_nothing_backward(counted: type[CountedPasses]) -> None:
     inputs = HEAD.example([7, 5], 3)
     inputs["outcome"] = torch.tensor([0.0, 1.0])
@@ -143,6 +159,7 @@ def test_entropies_and_logprobs_come_in_the_layout_of_the_tokens(implementation:
     assert (output.student_entropy[~inputs["loss_mask"]] == 0).all()
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -44,7 +44,7 @@ def golden(shared_golden: Path) -> Callable[[int], Case]:
     assert len(settings) == NUM_CASES
 
     def case(index: int) -> Case:
-        return settings[index], lambda name: torch.from_numpy(arrays[f"{index}__{name}"])
+        return settings[index], lambda name: torch.as_tensor(arrays[f"{index}__{name}"])
 
     return case
 

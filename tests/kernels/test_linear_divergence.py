@@ -297,6 +297,7 @@ def test_a_second_derivative_is_refused(options: dict[str, Any]) -> None:
         torch.autograd.grad(value.sum(), inputs["student_hidden"], create_graph=True)
 
 
+@pytest.mark.on_cpu
 def test_autocast_does_not_reach_the_products() -> None:
     inputs = example(9, 8, 33, dtype=torch.float32)
     plain = run(linear_divergence, inputs, torch.ones(9))
@@ -337,6 +338,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+@pytest.mark.on_cpu
 def test_no_tensor_is_larger_than_a_chunk_when_the_head_is_frozen() -> None:
     inputs = example(64, 8, 1408, num_teachers=3, dtype=torch.float32)
     inputs = {name: value.detach() for name, value in inputs.items() if name != "bias"}
@@ -350,6 +352,7 @@ def test_no_tensor_is_larger_than_a_chunk_when_the_head_is_frozen() -> None:
     assert record.numel >= 3 * 64 * 1408
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -14,20 +14,18 @@ from sgsd_kernels import linear_divergence
 from sgsd_kernels.divergence import cublas as cublas_divergence
 from sgsd_kernels.divergence.cublas import CublasDivergence
 from sgsd_kernels.divergence.kernels import rows as divergence_rows
-from sgsd_kernels.divergence.passes import DivergenceRows, TeacherHead, without_targets
 from sgsd_kernels.divergence.rule import Divergence
 from sgsd_kernels.divergence.triton import TritonDivergence
-from sgsd_kernels.head.options import HeadOptions
-from sgsd_kernels.head.passes import HeadRows, HeadSpan
+from sgsd_kernels.head.passes import HeadSpan
 from sgsd_kernels.head.triton import TritonPasses
 from sgsd_kernels.triton_shared.configs import TileConfig
 from torch import Tensor
 
-from tests.kernels.divergence_cases import KINDS, assert_close, by, example, expected, run
+from tests.kernels.divergence_cases import KINDS, assert_close, by, example, expected, half_precision_rows, run
+from tests.kernels.kernel_passes import device_capability
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TILES = TileConfig(16, 64, 32, num_warps=4, num_stages=1, slices=2, group_rows=2, num_splits=2)
 QUARTERS = TileConfig(16, 64, 16, num_warps=4, num_stages=1, slices=4, group_rows=64, num_splits=50)
 TILED = TritonDivergence(TritonPasses(capability=80, tiles=TILES))
@@ -53,10 +51,6 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(divergence_rows, "BLOCK", 128)
 
 
-def on_device(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.to(DEVICE) for name, value in inputs.items()}
-
-
 def check(
     function: Callable[..., Tensor],
     inputs: dict[str, Tensor],
@@ -64,8 +58,7 @@ def check(
     gradient_error: float,
     **options: Any,
 ) -> None:
-    inputs = on_device(inputs)
-    upstream = torch.randn(len(inputs["student_hidden"]), device=DEVICE)
+    upstream = torch.randn(len(inputs["student_hidden"]))
     wanted = expected(inputs, upstream, **options)
     actual = run(function, inputs, upstream, **options)
     assert actual[0].dtype == torch.float32
@@ -117,10 +110,9 @@ def test_far_logits_and_columns_that_a_bias_removes_stay_finite_and_right(passes
     removed[:64] = True  # a whole tile
     alone = inputs | {"weight": inputs["weight"][~removed], "bias": inputs["bias"][~removed]}
     inputs["bias"][removed] = -torch.inf
-    inputs, alone = on_device(inputs), on_device(alone)
-    upstream = torch.randn(3, device=DEVICE)
+    upstream = torch.randn(3)
     value, (hidden, weight, bias) = run(by(passes), inputs, upstream, **kind)
-    kept = ~removed.to(DEVICE)
+    kept = ~removed
     wanted = expected(alone, upstream, **kind)
     assert_close((value, [hidden, weight[kept], bias[kept]]), wanted, 5e-5, 2e-4)
     assert weight[~kept].eq(0).all()
@@ -128,11 +120,11 @@ def test_far_logits_and_columns_that_a_bias_removes_stay_finite_and_right(passes
 
 @pytest.mark.parametrize("passes", [TILED, LIBRARY])
 def test_a_removed_row_costs_nothing_and_a_row_without_upstream_gradient_gets_none(passes: Any) -> None:
-    inputs = on_device(example(5, 8, 33, num_teachers=2, dtype=torch.float32))
-    mask = torch.tensor([True, False, True, True, True], device=DEVICE)
+    inputs = example(5, 8, 33, num_teachers=2, dtype=torch.float32)
+    mask = torch.tensor([True, False, True, True, True])
     inputs["student_hidden"][1] = torch.nan
     inputs["teacher_hidden"][:, 1] = torch.nan
-    upstream = torch.tensor([1.0, 1.0, 0.0, -2.0, 0.0], device=DEVICE)
+    upstream = torch.tensor([1.0, 1.0, 0.0, -2.0, 0.0])
     value, gradients = run(by(passes), inputs, upstream, mask=mask, **JSD)
     assert value[1] == 0
     assert gradients[0][[1, 2, 4]].eq(0).all()
@@ -142,33 +134,34 @@ def test_a_removed_row_costs_nothing_and_a_row_without_upstream_gradient_gets_no
 
 
 def test_a_row_alone_has_the_bits_that_it_has_in_a_batch() -> None:
-    inputs = on_device(example(18, 24, 129, num_teachers=2, dtype=torch.float32))
-    value, (gradient, _, _) = run(by(TILED), inputs, torch.ones(18, device=DEVICE), **JSD)
+    inputs = example(18, 24, 129, num_teachers=2, dtype=torch.float32)
+    value, (gradient, _, _) = run(by(TILED), inputs, torch.ones(18), **JSD)
     rows = [0, 7, 17]
     alone = inputs | {
         "student_hidden": inputs["student_hidden"][rows],
         "teacher_hidden": inputs["teacher_hidden"][:, rows],
         "mixture_weights": inputs["mixture_weights"][rows],
     }
-    value_alone, (gradient_alone, _, _) = run(by(TILED), alone, torch.ones(3, device=DEVICE), **JSD)
+    value_alone, (gradient_alone, _, _) = run(by(TILED), alone, torch.ones(3), **JSD)
     assert value_alone.equal(value[rows])
     torch.testing.assert_close(gradient_alone, gradient[rows], rtol=1e-6, atol=1e-7)  # the library's product
 
 
 @pytest.mark.parametrize("passes", [TILED, LIBRARY])
 def test_the_same_input_gives_the_same_bits(passes: Any) -> None:
-    inputs = on_device(example(5, 8, 129, dtype=torch.float32))
-    upstream = torch.randn(5, device=DEVICE)
+    inputs = example(5, 8, 129, dtype=torch.float32)
+    upstream = torch.randn(5)
     first, second = (run(by(passes), inputs, upstream, **JSD) for _ in range(2))
     assert first[0].equal(second[0])
     assert all(ours.equal(theirs) for ours, theirs in zip(first[1], second[1], strict=True))
 
 
+@pytest.mark.skipif((device_capability() or 90) < 90, reason="TMA needs Hopper or later")
 @pytest.mark.parametrize("num_teachers", [1, 2])
 def test_tiles_that_come_by_tma_give_the_bits_of_tiles_that_come_by_pointers(num_teachers: int) -> None:
-    inputs = on_device(example(17, 40, 129, num_teachers=num_teachers, own_head=True, dtype=torch.bfloat16))
-    rows = half_precision_rows(inputs)
-    upstream = torch.randn(17, device=DEVICE)
+    inputs = example(17, 40, 129, num_teachers=num_teachers, own_head=True, dtype=torch.bfloat16)
+    rows = half_precision_rows(inputs, Divergence("jsd", beta=0.3))
+    upstream = torch.randn(17)
     span = HeadSpan(slice(64, 129), inputs["weight"][64:129], None)
     tma, pointers = (TritonDivergence(TritonPasses(capability=capability, tiles=TILES)) for capability in (90, 80))
     assert tma._use_tma(rows)
@@ -180,28 +173,12 @@ def test_tiles_that_come_by_tma_give_the_bits_of_tiles_that_come_by_pointers(num
     assert tma.dlogits(rows, *chunk).equal(pointers.dlogits(rows, *chunk))
 
 
-def half_precision_rows(inputs: dict[str, Tensor]) -> DivergenceRows:
-    """As `DivergenceRows.select`, which casts half precision where there are no tensor cores."""
-    teacher = TeacherHead.of(
-        inputs["teacher_hidden"], inputs["teacher_weight"], inputs["teacher_bias"], inputs.get("mixture_weights")
-    )
-    hidden, flat = inputs["student_hidden"], teacher.hidden.flatten(0, 1)
-    assert teacher.weight is not None
-    options = HeadOptions(vocab_limit=129)
-    return DivergenceRows(
-        HeadRows(hidden, without_targets(hidden), inputs["weight"], inputs["bias"], options),
-        HeadRows(flat, without_targets(flat), teacher.weight, teacher.bias, options),
-        teacher.log_weight,
-        Divergence("jsd", beta=0.3),
-    )
-
-
 @pytest.mark.parametrize("num_teachers", [1, 3])
 def test_a_frozen_head_costs_one_product_per_row_and_teacher_and_none_in_backward(
     num_teachers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = on_device(example(9, 8, 33, num_teachers=num_teachers, dtype=torch.float32))
-    upstream = torch.randn(9, device=DEVICE)
+    inputs = example(9, 8, 33, num_teachers=num_teachers, dtype=torch.float32)
+    upstream = torch.randn(9)
     upstream[4] = 0.0
     wanted = expected(inputs, upstream, **JSD)
     num_rows: list[int] = []
@@ -227,8 +204,8 @@ def test_a_frozen_head_costs_one_product_per_row_and_teacher_and_none_in_backwar
 
 
 def test_a_head_of_another_dtype_is_cast_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden, head = torch.randn(5, 8, device=DEVICE), torch.randn(33, 8, device=DEVICE).to(torch.bfloat16)
-    dlogits = torch.randn(5, 33, device=DEVICE)
+    hidden, head = torch.randn(5, 8), torch.randn(33, 8).to(torch.bfloat16)
+    dlogits = torch.randn(5, 33)
     monkeypatch.setattr(cublas_divergence, "VOCAB_CHUNK", 10)
     torch.testing.assert_close(cublas_divergence._head_product(hidden, head), hidden @ head.float().T)
     torch.testing.assert_close(cublas_divergence._through_head(dlogits, head), dlogits @ head.float())
@@ -237,15 +214,15 @@ def test_a_head_of_another_dtype_is_cast_in_chunks(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("support_tail", [False, True])
 @pytest.mark.parametrize("implementation", ["triton", "cublas"])
 def test_a_support_is_ranked_and_multiplied_by_every_implementation(implementation: Any, support_tail: bool) -> None:
-    inputs = on_device(example(5, 8, 33, dtype=torch.float32))
-    upstream = torch.randn(5, device=DEVICE)
+    inputs = example(5, 8, 33, dtype=torch.float32)
+    upstream = torch.randn(5)
     options = {"support_top_k": 4, "support_tail": support_tail, "token_clip": 0.02, **JSD}
     actual = run(linear_divergence, inputs, upstream, implementation=implementation, **options)
     assert_close(actual, expected(inputs, upstream, **options), 2e-6, 5e-6)
 
 
 def test_an_infinite_divergence_without_upstream_gradient_leaves_no_nan() -> None:
-    inputs = on_device(example(2, 8, 33, own_head=True, dtype=torch.float32))
+    inputs = example(2, 8, 33, own_head=True, dtype=torch.float32)
     inputs["teacher_bias"][3] = -torch.inf
     hidden = inputs["student_hidden"].requires_grad_()
     value = linear_divergence(**inputs, **REVERSE, implementation="cublas")
@@ -257,8 +234,8 @@ def test_an_infinite_divergence_without_upstream_gradient_leaves_no_nan() -> Non
 
 @pytest.mark.parametrize("implementation", ["triton", "cublas"])
 def test_the_public_function_reaches_the_kernels_and_refuses_a_second_derivative(implementation: Any) -> None:
-    inputs = on_device(example(3, 8, 33, dtype=torch.float32))
-    wanted, _ = expected(inputs, torch.ones(3, device=DEVICE), **JSD)
+    inputs = example(3, 8, 33, dtype=torch.float32)
+    wanted, _ = expected(inputs, torch.ones(3), **JSD)
     hidden = inputs["student_hidden"].requires_grad_()
     value = linear_divergence(**inputs, **JSD, implementation=implementation)
     torch.testing.assert_close(value.detach().double(), wanted, rtol=0, atol=2e-6)

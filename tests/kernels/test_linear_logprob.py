@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor, Replicate
 from tests.kernels.head_cases import double, example, gradients
 from tests.support.pairwise import Apart, grid
 
+pytestmark = pytest.mark.on_cpu
+
 SMALL_CHUNKS = {"row_chunk": 16, "vocab_chunk": 100}
 OPTIONS: list[dict[str, Any]] = [
     {},

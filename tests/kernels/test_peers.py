@@ -16,6 +16,8 @@ from torch.nn import functional
 from tests.kernels.head_cases import double, example
 from tests.support.pairwise import Apart, grid
 
+pytestmark = pytest.mark.on_cpu
+
 Peer = Callable[[dict[str, Tensor]], Tensor]
 IMPLEMENTATIONS: tuple[Implementation, ...] = ("chunked", "auto")
 IGNORED = -100

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+pytestmark = pytest.mark.on_cpu
+
 NUM_ROWS, WIDTH, VOCAB_SIZE = 64, 8, 1408
 ROW_CHUNK, VOCAB_CHUNK = 32, 128
 SIZES = {"row_chunk": ROW_CHUNK, "vocab_chunk": VOCAB_CHUNK}

@@ -122,10 +122,12 @@ def test_what_nothing_is_known_of_is_refused(override: str, message: str) -> Non
 def test_wrong_command_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a configuration"):
         main([])
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(ValueError, match=r"no option --model\.init_args\.no_such_setting"):
         main([*QWEN, "--model.init_args.no_such_setting=1"])
+    with pytest.raises(SystemExit) as stop:
+        main([*QWEN, "--trainer.max_steps=many"])
     assert stop.value.code == 2
-    assert "no_such_setting" in capsys.readouterr().err
+    assert "max_steps" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*QWEN, "--num-devices", "0"])
     empty = tmp_path / "empty.yaml"

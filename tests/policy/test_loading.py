@@ -9,9 +9,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from sgsd_lightning.engines import GenerationRequest, TransformersEngine
 from sgsd_lightning.policy import LoraSettings, PretrainedPolicy, RandomPolicy
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.prompts import ChatPrompts
+from sgsd_lightning.scoring.attention import row_layout
 from sgsd_lightning.scoring.check import check_score
+from sgsd_lightning.scoring.packing import pack
+from sgsd_lightning.types import Problem, SamplingSettings, TokenSequence
+from tests.support.tiny import tiny_module
 
 MakeModel = Callable[..., PreTrainedModel]
 SMALL = {"hidden_size": 32, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 48}
@@ -36,6 +42,38 @@ def test_a_random_policy_comes_from_its_seed_alone() -> None:
     first, again, other = (RandomPolicy(**SMALL, seed=seed).load_model() for seed in (3, 3, 4))
     assert all(map(torch.equal, first.parameters(), again.parameters()))
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_no_other_default_device_reaches_random_weights_and_adapters(lora: LoraSettings | None) -> None:
+    """Lightning configures a model under its GPU as the default device; ``meta`` stands for one here."""
+    policy = RandomPolicy(**SMALL, dtype="bfloat16", lora=lora)
+    expected = policy.load_model()
+    with torch.device("meta"):
+        found = policy.load_model()
+    assert dict(found.named_parameters()).keys() == dict(expected.named_parameters()).keys()
+    assert all(map(torch.equal, found.parameters(), expected.parameters()))
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_attention_is_not_computed_by_cudnn_unless_that_is_asked_for(is_allowed: bool) -> None:
+    seen: list[bool] = []
+    was_enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        model = RandomPolicy(**SMALL, gradient_checkpointing=True, cudnn_attention=is_allowed).load_model()
+        for layer in model.model.layers:
+            layer.self_attn.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+        batch = pack([TokenSequence.causal((1, 2), (3, 4))], row_layout(model.config))
+        model.score(batch).logprob.sum().backward()
+        num_scored = len(seen)
+        request = GenerationRequest(prompt_ids=(1, 2), seed=0)
+        TransformersEngine().generate(model, [request], SamplingSettings(max_new_tokens=2))
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was_enabled)
+    assert num_scored == 2 * len(model.model.layers)  # recomputed in the backward pass
+    assert len(seen) > num_scored
+    assert set(seen) == {is_allowed}
 
 
 def test_drawing_random_weights_leaves_the_global_random_state_alone() -> None:
@@ -97,11 +135,24 @@ def test_a_model_that_is_nowhere_is_named_in_one_sentence(monkeypatch: pytest.Mo
         assert "\n" not in str(info.value)
 
 
-def test_a_tokenizer_without_a_chat_template_is_refused(save: Callable[..., str]) -> None:
+def test_a_base_model_needs_a_chat_template_of_the_run(save: Callable[..., str], tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="has no chat template"):
-        PretrainedPolicy(save(tokenizer)).load_tokenizer()
+    policy = PretrainedPolicy(save(tokenizer))
+    with pytest.raises(ValueError, match=r"has no chat template, .* give one as prompts.chat_template") as info:
+        tiny_module(policy=policy).learner.load_tokenizer()
+    assert "\n" not in str(info.value)
+    template = "{% for m in messages %}Q: {{ m.content }}\n{% endfor %}A:"
+    (tmp_path / "template.jinja").write_text(template)
+    problem = Problem(problem_id="p", text="1 + 1?", answer="2")
+    for given in (template, str(tmp_path / "template.jinja")):
+        learner = tiny_module(policy=policy, prompts=ChatPrompts("{problem}", chat_template=given)).learner
+        learner.load_tokenizer()
+        ids = learner.prompts.student(learner.tokenizer, problem)
+        assert learner.tokenizer.decode(ids) == "Q: 1 + 1?\nA:"
+        assert learner.tokenizer.chat_template == template, "and an exported policy keeps it"
+    with pytest.raises(ValueError, match=r"prompts.chat_template must be a Jinja template, or a file .* 'no/file' is"):
+        ChatPrompts(chat_template="no/file")
 
 
 def test_a_tokenizer_without_an_end_of_sequence_is_refused(save: Callable[..., str]) -> None:
@@ -142,3 +193,9 @@ def test_an_architecture_with_an_unknown_step_before_its_logits_is_refused(make_
     model.lm_head.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     with pytest.raises(ValueError, match="Qwen3ForCausalLM does something between its hidden states and its logits"):
         check_score(model)
+
+
+def test_an_attention_that_a_model_does_not_have_is_named(save: Callable[..., str]) -> None:
+    with pytest.raises(ValueError, match=r"does not load under policy.attention varlen_sgsd") as info:
+        PretrainedPolicy(save(), attention="varlen_sgsd").load_model()
+    assert "\n" not in str(info.value)

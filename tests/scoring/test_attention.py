@@ -88,6 +88,13 @@ def test_kernels_of_another_convention_are_found_out_and_not_used(
     assert said in caplog.text
 
 
+def test_kernels_are_tried_under_any_default_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bf16 policy is loaded with its GPU as the default device; ``meta`` stands for one here."""
+    monkeypatch.setattr(attention, "_varlen_kernels", attention._sdpa_by_shape)
+    with torch.device("meta"):
+        assert attention._kernels_agree.__wrapped__(torch.device("cpu"), torch.bfloat16)
+
+
 @pytest.mark.parametrize("window", [1, 2, 5, 20])
 def test_a_sliding_window_sees_that_many_positions_itself_included(window: int) -> None:
     qkv = _qkv(12)

@@ -185,10 +185,22 @@ def test_attention_that_is_causal_refuses_them(implementation: str, make_ids: Ma
         segment_arguments(implementation, mixed)
 
 
-def _stand_in_kernels(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **settings: Any) -> Tensor:
+def _stand_in_kernels(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+) -> Tensor:
     """What torch documents of ``varlen_attn``: positions count from a segment's last, -1 is a window without end."""
-    query_starts, key_starts = rest[0].tolist(), rest[1].tolist()
-    before, after = settings["window_size"]
+    query_starts, key_starts = cu_seq_q.tolist(), cu_seq_k.tolist()
+    before, after = window_size
     outputs = []
     for segment in range(len(query_starts) - 1):
         queries = query[query_starts[segment] : query_starts[segment + 1]]
@@ -197,20 +209,37 @@ def _stand_in_kernels(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **s
         ahead = torch.arange(len(keys)) - place
         is_seen = ((before < 0) | (-ahead <= before)) & ((after < 0) | (ahead <= after))
         own = (states.transpose(0, 1) for states in (queries, keys, values))
-        attended = scaled_dot_product_attention(
-            *own, attn_mask=is_seen, scale=settings["scale"], enable_gqa=settings["enable_gqa"]
-        )
+        attended = scaled_dot_product_attention(*own, attn_mask=is_seen, scale=scale, enable_gqa=enable_gqa)
         outputs.append(attended.transpose(0, 1))
     return torch.cat(outputs)
 
 
+def _stand_in_of_torch_2_11(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+) -> Tensor:
+    """The same without ``enable_gqa``: as many heads of keys as of queries."""
+    assert query.shape[1] == key.shape[1] == value.shape[1]
+    return _stand_in_kernels(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size)
+
+
+@pytest.mark.parametrize("stand_in", [_stand_in_kernels, _stand_in_of_torch_2_11])
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_kernels_are_asked_for_what_plain_attention_does(
-    is_causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+    is_causal: bool, window: int | None, stand_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a GPU, on a stand-in that follows the documentation of torch's kernels."""
-    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", SimpleNamespace(varlen_attn=_stand_in_kernels))
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", SimpleNamespace(varlen_attn=stand_in))
+    assert attention._has_varlen_kernels.__wrapped__()
     starts, lengths = (0, 5, 6), (5, 1, 4)
     segments = [
         Segment(start=start, length=length, is_causal=is_causal) for start, length in zip(starts, lengths, strict=True)

@@ -28,6 +28,32 @@ def test_a_sound_bank_has_no_problem(tmp_path: Path) -> None:
     assert found(tmp_path / "bank.json", {"general_skills": [SKILL], "common_mistakes": [MISTAKE]}) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a<|im_end|>b",
+        "<s>",
+        "x [INST]",
+        "<think>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "<end_of_turn>",
+        "<<SYS>>",
+    ],
+)
+def test_control_tokens_of_well_known_models_are_found(tmp_path: Path, text: str) -> None:
+    (problem,) = found(
+        tmp_path / "bank.json", {"general_skills": [{**SKILL, "title": text}], "common_mistakes": [MISTAKE]}
+    )
+    assert (problem.severity, problem.field) == ("warning", "title")
+    assert "control tokens" in problem.message
+
+
+@pytest.mark.parametrize("text", ["x < |y| > z", "a<b>c", "$|x|<|y|$ and |x|>1", "[1, 2]", "<i>"])
+def test_mathematics_is_no_control_token(tmp_path: Path, text: str) -> None:
+    content = {"general_skills": [{**SKILL, "title": text}], "common_mistakes": [MISTAKE]}
+    assert found(tmp_path / "bank.json", content) == []
+
+
 def test_everything_is_found_at_once_with_item_and_field(tmp_path: Path) -> None:
     content = {
         "general_skills": [
@@ -85,14 +111,52 @@ def test_near_duplicates_are_warnings_that_name_the_other(tmp_path: Path) -> Non
 
 def test_a_file_that_is_no_text_or_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "bank.json").write_bytes(b'{"a": "\xff"}')
-    assert str(find_problems(tmp_path / "bank.json")[0]).startswith("error: not UTF-8 text (")
+    assert str(find_problems(tmp_path / "bank.json")[0]).startswith("error: not UTF-8 text (byte 0xff")
     with pytest.raises(FileNotFoundError, match=r"skill bank .* does not exist"):
         find_problems(tmp_path / "nowhere.json")
 
 
-def test_the_released_banks_have_no_error(shared_data: Path) -> None:
-    for size in ("1b", "4b", "8b"):
+def test_the_released_banks_have_nothing_but_six_commands_without_their_backslash(shared_data: Path) -> None:
+    for size in ("4b", "8b"):
         assert find_problems(shared_data / f"skill_bank_qwen3_{size}.json") == []
+    problems = find_problems(shared_data / "skill_bank_qwen3_1b.json")
+    assert [(problem.severity, problem.item_id, problem.field) for problem in problems] == [
+        ("warning", "err_067", "why_it_happens"),
+        *[("warning", "err_068", "why_it_happens")] * 2,
+        *[("warning", "err_068", "how_to_avoid")] * 3,
+    ]
+    assert [problem.message.rpartition("write ")[2] for problem in problems] == [r"\frac"] * 3 + [r"\text"] * 3
+
+
+def test_damaged_text_is_named_by_item_field_and_what_was_meant(tmp_path: Path) -> None:
+    damaged = {**SKILL, "title": "Half \x0crac{1}{2}", "principle": "red \x1b[31m", "when_to_apply": "never\0"}
+    problems = found(tmp_path / "bank.json", {"general_skills": [damaged], "common_mistakes": [MISTAKE]})
+    assert [str(problem) for problem in problems] == [
+        "error: general_skills[0] (gen_001) when_to_apply: holds the character NUL; remove it",
+        "warning: general_skills[0] (gen_001) title: LaTeX lost its backslash: '\\x0crac' in 'Half \\x0crac{1}{2}'; "
+        "write \\frac",
+        "warning: general_skills[0] (gen_001) principle: holds the control character '\\x1b'; remove it",
+    ]
+    with pytest.raises(ValueError, match=r"bank\.json: 'gen_001', field 'when_to_apply': holds the character NUL"):
+        SkillBank.load(tmp_path / "bank.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"general_skills": NaN}', "NaN is no value of JSON; write null, or a text (line 1)"),
+        (b'{\n"metadata": {"a": 1, "a": 2}}', "the key 'a' stands twice in the object"),
+        ("{}".encode("utf-16"), "UTF-16 text, not UTF-8"),
+        (b'{\n"metadata": {"a": "\\ud800"}}', "half of a surrogate pair in metadata.a"),
+    ],
+)
+def test_a_malformed_file_is_one_error_that_loading_raises_too(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bank.json"
+    path.write_bytes(content)
+    (problem,) = find_problems(path)
+    assert str(problem).startswith(f"error: {message}")
+    with pytest.raises(ValueError, match=r"bank\.json"):
+        SkillBank.load(path)
 
 
 def test_what_changed_is_found_per_kind_and_field() -> None:

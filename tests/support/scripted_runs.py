@@ -49,7 +49,7 @@ def fit(
         "callbacks": list(callbacks),
         **trainer,
     }
-    run = Run(module=lambda: {"teacher_weights": EmaTeacher(0.5)}, global_batch=4, num_problems=12)
+    run = Run(module=lambda: {"teacher_weights": EmaTeacher(0.5)}, global_batch=4, num_problems=12, drop_last=False)
     module, fitter, _ = tiny_run(run, world_size, folder, **settings)
     measured = module.sampled_evaluation
     module.sampled_evaluation = ScriptedEvaluation(measured.group_size, scores, passes or [1.0] * len(scores))

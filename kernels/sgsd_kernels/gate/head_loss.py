@@ -17,7 +17,8 @@ from sgsd_kernels.head import reference
 from sgsd_kernels.head.function import row_gradients
 from sgsd_kernels.head.implementations import passes_for
 from sgsd_kernels.head.options import HeadOptions, check_head, check_targets
-from sgsd_kernels.head.passes import HeadPasses, HeadRows, Normalizer, Upstream
+from sgsd_kernels.head.passes import HeadPasses, HeadRows, Normalizer, RowStatistics, Upstream
+from sgsd_kernels.head.products import spans
 
 
 class GatedHeadOutput(NamedTuple):
@@ -116,6 +117,8 @@ def gated_polarity_head_loss(
 
 
 _IGNORED = -100
+SCAN_ROWS = 32768
+"""Rows of student and teachers that are copied and go through the head at a time: 128 MiB of 2048 bfloat16 each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,14 @@ class _HeadLoss(torch.autograd.Function):
     ) -> tuple[Tensor, GatedHeadOutput]:
         counts = batch.counts()
         place = counts.flatten().nonzero().squeeze(-1)
+        blocks = list(spans(len(place), SCAN_ROWS)) or [slice(0, 0)]
         with kernel_scope(weight.device):
-            rows = _select(student_hidden, teacher_hidden, weight, bias, batch.targets, plan.options, counts, place)
-            statistics = plan.passes.scan(rows, entropy=plan.entropy)
+            parts = []
+            for block in blocks:
+                rows = _select(student_hidden, teacher_hidden, weight, bias, batch.targets, plan.options, place[block])
+                parts.append(plan.passes.scan(rows, entropy=plan.entropy))
+                del rows  # before the next block's
+            statistics = RowStatistics.joined(parts)
 
         def spread(values: Tensor) -> Tensor:
             return values.new_zeros(counts.numel()).index_copy_(0, place, values).view(counts.shape)
@@ -233,12 +241,11 @@ def _select(
     bias: Tensor | None,
     targets: Tensor,
     options: HeadOptions,
-    counts: Tensor,
     place: Tensor,
 ) -> HeadRows:
-    """The rows that count, of student and teachers, copied into one [R, D]."""
+    """The rows [R] at ``place`` of [1 + K, M], the student's first, copied into one [R, D]; ``place`` must rise."""
     num_tokens, width = student_hidden.shape
-    num_student = int(counts[0].sum())
+    num_student = int((place < num_tokens).sum())
     own, others = place[:num_student], place[num_student:] - num_tokens
     hidden = student_hidden.new_empty(len(place), width)
     torch.index_select(student_hidden.detach(), 0, own, out=hidden[:num_student])

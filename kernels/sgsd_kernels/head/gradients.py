@@ -13,6 +13,9 @@ from sgsd_kernels.head.products import product, spans
 
 WEIGHT_PART_LIMIT = 64 * 2**20 // 4
 """Entries of the weight's gradient that are accumulated at a time: 64 MiB of float32."""
+COLUMN_TILE = 256
+"""Chunks of more columns than this are a multiple of it: every row of their gradient is then aligned, for kernels and
+for the library's products."""
 
 ChunkGradient = Callable[[slice, HeadSpan], Tensor]
 """(rows, span) -> dlogits [rows, columns] of the head's product."""
@@ -58,6 +61,12 @@ def head_gradients(
     return _through_learning_head(rows, chunk, chunk_gradient, needs, hidden_dtype)
 
 
+def columns_of_weight_part(width: int, most: int) -> int:
+    """Columns of which the weight's gradient [columns, ``width``] keeps to `WEIGHT_PART_LIMIT`; at most ``most``."""
+    columns = min(most, WEIGHT_PART_LIMIT // width)
+    return max(1, columns // COLUMN_TILE * COLUMN_TILE or columns)
+
+
 def _through_frozen_head(
     rows: HeadRows, chunk: tuple[int, int], chunk_gradient: ChunkGradient, hidden_dtype: torch.dtype
 ) -> Tensor:
@@ -83,7 +92,7 @@ def _through_learning_head(
     needs_hidden, needs_weight, needs_bias = needs
     row_chunk, vocab_chunk = chunk
     if needs_weight:
-        vocab_chunk = max(1, min(vocab_chunk, WEIGHT_PART_LIMIT // rows.hidden.shape[1]))
+        vocab_chunk = columns_of_weight_part(rows.hidden.shape[1], vocab_chunk)
     hidden = rows.hidden.new_zeros(rows.hidden.shape, dtype=rows.dtype) if needs_hidden else None
     weight = torch.zeros_like(rows.weight) if needs_weight else None
     bias = torch.zeros_like(rows.bias) if needs_bias and rows.bias is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,6 +111,19 @@ class RowStatistics:
         lowest = torch.full((num_rows,), -torch.inf, dtype=dtype, device=device)
         zeros = torch.zeros_like(lowest)
         return cls(lowest, zeros, zeros.clone() if entropy else None, lowest.clone())
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowStatistics]) -> RowStatistics:
+        """The statistics of all rows of ``parts``, of which there is at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        centred = [part.centred for part in parts if part.centred is not None]
+        return cls(
+            torch.cat([part.row_max for part in parts]),
+            torch.cat([part.total for part in parts]),
+            torch.cat(centred) if centred else None,
+            torch.cat([part.target_logit for part in parts]),
+        )
 
     def block(self, rows: slice) -> RowStatistics:
         """Views of consecutive rows."""

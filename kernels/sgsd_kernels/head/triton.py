@@ -15,6 +15,7 @@ from sgsd_kernels.head.kernels import dlogits as dlogits_kernels
 from sgsd_kernels.head.kernels import scan as scan_kernels
 from sgsd_kernels.head.passes import HeadRows, HeadSpan, Normalizer, RowStatistics, Upstream
 from sgsd_kernels.triton_shared.arithmetic import INTERPRETED
+from sgsd_kernels.triton_shared.assembler import warn_of_assembler
 from sgsd_kernels.triton_shared.configs import INTERPRETER_TILES, TileConfig, dlogits_config, scan_config
 from sgsd_kernels.triton_shared.operands import can_use_tma
 
@@ -43,6 +44,7 @@ class TritonPasses:
         if INTERPRETED:
             return cls(capability=90, tiles=INTERPRETER_TILES)
         major, minor = torch.cuda.get_device_capability(device)
+        warn_of_assembler(10 * major + minor)
         return cls(capability=10 * major + minor)
 
     def scan(self, rows: HeadRows, *, entropy: bool) -> RowStatistics:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-CAPABILITIES = (80, 90, 100)
-"""Compute capabilities that are compiled for: Ampere, Hopper, Blackwell."""
+CAPABILITIES = (80, 90, 100, 120)
+"""Compute capabilities that are compiled for: Ampere, Hopper, Blackwell, and Blackwell's workstations and desktops."""
 
 KERNEL_MODULES: tuple[str, ...] = (
     "head.kernels.scan",
@@ -41,6 +41,26 @@ class Specimen:
     """Arguments whose address or value is a multiple of 16."""
     expects: frozenset[str] = field(default_factory=frozenset)
     """Of ``wgmma`` and ``tma``: what the machine code for capability 90 must hold."""
+    holds: frozenset[str] = field(default_factory=frozenset)
+    """Of ``16-byte loads`` and ``16-byte stores``: what the PTX for every capability must hold."""
+
+    def variant(self, name: str, *, unaligned: Iterable[str] = (), **constexprs: Any) -> Specimen:
+        """This kernel with other constants, called ``NAME/name``.
+
+        Args:
+            name: What is added to the name.
+            unaligned: Arguments that are no multiple of 16 here; accesses of 16 bytes are then not asked for.
+            constexprs: Constants; an argument that becomes one leaves the signature, as Triton does with a 1.
+        """
+        unaligned = frozenset(unaligned)
+        return replace(
+            self,
+            name=f"{self.name}/{name}",
+            signature={argument: type_ for argument, type_ in self.signature.items() if argument not in constexprs},
+            constexprs=self.constexprs | constexprs,
+            divisible_by_16=self.divisible_by_16 - constexprs.keys() - unaligned,
+            holds=frozenset() if unaligned else self.holds,
+        )
 
 
 def all_specimens(capability: int) -> list[Specimen]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,17 +10,22 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sgsd_kernels.head.passes import HeadRows
+from sgsd_kernels.triton_shared.catalogue import Specimen
 from sgsd_kernels.triton_shared.configs import TileConfig
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 
 
 def can_use_tma(*factors: Tensor) -> bool:
-    """Whether the bulk copy engine can read the matrices: half precision, contiguous rows, 16-byte alignment."""
+    """Whether the bulk copy engine can read the matrices: half precision, contiguous rows, 16-byte alignment.
+
+    Rows must not overlap, as those of an expanded matrix do: the engine is not promised to read such.
+    """
     return all(
         factor.dtype in HALF_DTYPES
         and factor.numel() > 0
         and factor.stride(1) == 1
+        and (len(factor) == 1 or factor.stride(0) >= factor.shape[1])
         and factor.stride(0) * factor.element_size() % 16 == 0
         and factor.data_ptr() % 16 == 0
         for factor in factors
@@ -106,6 +112,17 @@ def product_paths(capability: int) -> list[tuple[bool, torch.dtype]]:
     """(use_tma, dtype) of every way in which tiles are multiplied on a device of the compute ``capability``."""
     pointers = [(False, torch.bfloat16), (False, torch.float32)]
     return [(True, torch.bfloat16), *pointers] if capability >= 90 else pointers
+
+
+ROWS_OF_ANY_LENGTH = ("width", "hidden_stride", "weight_stride")
+"""Arguments that are no multiple of 16 where the width is not."""
+
+
+def option_variants(specimen: Specimen) -> Iterator[Specimen]:
+    """A specimen of `factor_arguments` and `option_arguments` with each option that is off in it."""
+    biases: dict[str, Any] = {name: True for name in specimen.constexprs if name.endswith("HAS_BIAS")}
+    yield specimen.variant("bias", **biases)
+    yield specimen.variant("softcap", HAS_SOFTCAP=True)
 
 
 def path_name(use_tma: bool, dtype: torch.dtype) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+from sgsd_lightning.cli.suggest import suggestion
+
 USAGE = """usage: sgsd skills COMMAND [options]
 
 from nothing to a bank:
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE, end="")
         return
     if arguments[0] not in COMMANDS:
-        raise ValueError(f"sgsd skills has no command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
+        told = suggestion(arguments[0], COMMANDS, "sgsd skills ")
+        raise ValueError(f"sgsd skills has no command {arguments[0]!r}{told}")
     module, function = COMMANDS[arguments[0]]
     getattr(importlib.import_module(f"sgsd_lightning.cli.skills.{module}"), function)(arguments[1:])

@@ -9,13 +9,15 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from sgsd_lightning.cli.errors import essential_lines
+from sgsd_lightning.cli.null_values import keep_nulls
+from sgsd_lightning.texts.shown import printable
 
 
 class SkillsParser(ArgumentParser):
     """Says what is wrong in a few lines."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"sgsd: error: {essential_lines(message)}\n")
+        sys.stderr.write(f"sgsd: error: {printable(essential_lines(message))}\n")
         raise SystemExit(2)
 
 
@@ -25,6 +27,7 @@ def call_with_arguments(function: Callable[..., None], prog: str, arguments: Seq
     Classes of writers, language models, similarities and retrievers are known by their names.
     """
     _make_known()
+    keep_nulls()
     parser = SkillsParser(prog=prog, description=(function.__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--config", action="config", help="a YAML file with any of these")
     parser.add_function_arguments(function, as_group=False)

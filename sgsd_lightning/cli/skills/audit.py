@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from sgsd_lightning.checkpoints.evidence import load_evidence
+from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.output import cell
 from sgsd_lightning.skills.audit import AuditRow, audit_rows, save_audit
 
 DESCRIPTION = """Every item of a run's bank, most useful first: how often its teachers were helpful, neutral and
@@ -24,13 +23,15 @@ def main(arguments: Sequence[str]) -> None:
         FileNotFoundError: if the run has no checkpoint.
         ValueError: if the checkpoint holds no bank.
     """
-    parser = argparse.ArgumentParser(prog="sgsd skills audit", description=DESCRIPTION)
+    parser = CommandParser(prog="sgsd skills audit", description=DESCRIPTION)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or one of its checkpoints")
     parser.add_argument("--out", type=Path, help="write all rows, of pairs too, as .csv or .json")
     parser.add_argument("--picture", type=Path, help="draw the items as .png (extra report)")
     parser.add_argument("--pairs", action="store_true", help="print pairs instead of items")
     parser.add_argument("--num", type=int, help="print only so many rows from either end")
     options = parser.parse_args(list(arguments))
+    from sgsd_lightning.checkpoints.evidence import load_evidence
+
     bank, ledger = load_evidence(options.run)
     rows = audit_rows(bank, ledger)
     print_rows([row for row in rows if (row.kind == "pair") == options.pairs], options.num, ledger.step)
@@ -55,7 +56,7 @@ def print_rows(rows: Sequence[AuditRow], num: int | None, step: int) -> None:
     console = Console()
     numbers_width = sum(max(len(row[place]) for row in cells) + 3 for place in range(4)) if cells else 0
     for *numbers, says in cells:
-        table.add_row(*numbers, Text(_clipped(says, console.width - numbers_width - 4)))
+        table.add_row(*map(cell, numbers), cell(_clipped(says, console.width - numbers_width - 4)))
     console.print(table)
 
 

@@ -14,7 +14,8 @@ from sgsd_lightning.evaluation.loading import load_policy
 from sgsd_lightning.evaluation.memories import collect_memories, num_missing, without_evaluation_problems
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.skills.growth.memories import load_memories
-from sgsd_lightning.training.preflight import check_answers, keep_fitting_problems
+from sgsd_lightning.training.preflight import keep_fitting_problems
+from sgsd_lightning.training.usable_problems import keep_usable_problems
 from sgsd_lightning.types import Problem
 
 if TYPE_CHECKING:
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> None:
     """Hand over to the commands that read a configuration."""
     from sgsd_lightning.cli.configs import resolve_config_arguments
+    from sgsd_lightning.cli.quick_check import check_arguments
+
+    resolved = resolve_config_arguments(list(arguments))
+    check_arguments("collect_memories", resolved)
     from sgsd_lightning.cli.lightning_cli import run
     from sgsd_lightning.cli.terminal import announce_choices, silence_known_warnings
 
     announce_choices()
     silence_known_warnings()
-    run(["collect_memories", *resolve_config_arguments(list(arguments))])
+    run(["collect_memories", *resolved])
 
 
 def collect(
@@ -54,7 +59,7 @@ def collect(
     if trainer.world_size > 1:
         raise ValueError("sgsd skills collect runs in one process; set --trainer.devices=1")
     problems = _problems(data, evaluation_files)
-    check_answers(problems, module.learner.verifier)
+    problems = keep_usable_problems(problems, module.learner.verifier, "train", data.unusable_problems)
     if dry_run:
         num = num_missing(problems[:limit], out, samples)
         print(f"would sample {num} trajectories of {len(problems[:limit])} problems into {out}; nothing was written")

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from sgsd_lightning.cli.output import say
 from sgsd_lightning.cli.skills.arguments import call_with_arguments
 from sgsd_lightning.data import JsonlProblems
 from sgsd_lightning.skills.growth.extraction import extract_candidates
 from sgsd_lightning.skills.growth.memories import load_memories
 from sgsd_lightning.skills.growth.writer import SkillWriter
 from sgsd_lightning.skills.leaks.guard import LeakGuard
+from sgsd_lightning.texts.shown import one_line
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,7 +53,7 @@ def extract(
     if dry_run:
         print(f"would ask about {len(shown)} memories; nothing was asked or written")
         if hasattr(writer, "first_prompt"):
-            print(f"the first prompt:\n\n{writer.first_prompt(shown)}")
+            say(f"the first prompt:\n\n{writer.first_prompt(shown)}")
         return
     path = Path(out)
     with Progress() as progress:
@@ -74,7 +76,7 @@ def extract(
     _beside(path, "rejects").write_text(rejects, encoding="utf-8")
     print(f"{out}: {len(bank.general_skills)} skills and {len(bank.common_mistakes)} mistakes of {len(shown)} memories")
     for reason, num in found.reject_counts.most_common(8):
-        print(f"  {num} rejected: {reason}")
+        say(one_line(f"  {num} rejected: {reason}"))
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from sgsd_lightning.checkpoints.evidence import load_evidence
+from sgsd_lightning.cli.output import cell
 from sgsd_lightning.cli.skills.arguments import call_with_arguments
 from sgsd_lightning.contexts import SkillPairs
 from sgsd_lightning.skills import EvidenceSettings, Retriever, SkillBank, Weighting
@@ -48,18 +48,18 @@ def search(
         found, ledger = load_evidence(path)
         contexts.ledger.load_json(ledger.to_json())
     else:
-        found = SkillBank.load(path)
+        found = SkillBank.load(bank)
     contexts.num_contexts = min(num, len(found.general_skills), len(found.common_mistakes))
     contexts.use(found)
     (pairs,) = contexts.pairs([Problem(problem_id="searched", text=problem, answer="")])
-    table = Table(title=Text(f"pairs for: {problem[:60]}"))
+    table = Table(title=cell(f"pairs for: {problem[:60]}"))
     for column in ("weight", "score", "skill", "mistake"):
         table.add_column(column, justify="right" if column in ("weight", "score") else "left")
     for pair in pairs:
         table.add_row(
             f"{pair.weight:.3f}",
             f"{pair.score:.3f}",
-            Text(f"{pair.skill.skill_id}: {pair.skill.title}"),
-            Text(f"{pair.mistake.mistake_id}: {pair.mistake.description}"),
+            cell(f"{pair.skill.skill_id}: {pair.skill.title}"),
+            cell(f"{pair.mistake.mistake_id}: {pair.mistake.description}"),
         )
     Console().print(table)

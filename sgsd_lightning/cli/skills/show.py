@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.output import cell, say
 from sgsd_lightning.skills.bank import Mistake, Skill, SkillBank
 from sgsd_lightning.skills.diff import FieldChange, KindDiff, diff
-from sgsd_lightning.skills.inspection import find_problems
 from sgsd_lightning.skills.provenance import SOURCES_KEY, list_sources
 from sgsd_lightning.skills.selection import STATUS
+from sgsd_lightning.texts.shown import one_line
 
 
 def show(arguments: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def show(arguments: Sequence[str]) -> None:
         FileNotFoundError: if there is no such bank.
         ValueError: if it is malformed.
     """
-    parser = argparse.ArgumentParser(prog="sgsd skills show", description="What a bank holds.")
+    parser = CommandParser(prog="sgsd skills show", description="What a bank holds.")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--kind", choices=("skills", "mistakes"), help="only these")
     options = parser.parse_args(list(arguments))
@@ -41,7 +41,8 @@ def show(arguments: Sequence[str]) -> None:
     }
     for item in chosen[options.kind]:
         num_sources = str(len(list_sources(item))) if SOURCES_KEY in item.extra else ""
-        table.add_row(item.item_id, str(item.extra.get(STATUS, "static")), num_sources, _headline(item))
+        status = str(item.extra.get(STATUS, "static"))
+        table.add_row(cell(item.item_id), cell(status), num_sources, cell(item.headline))
     Console().print(table)
 
 
@@ -52,18 +53,18 @@ def validate(arguments: Sequence[str]) -> None:
         FileNotFoundError: if there is no such bank.
         SystemExit: with status 1 if it would not load.
     """
-    parser = argparse.ArgumentParser(
-        prog="sgsd skills validate", description="What is wrong with a bank, item by item."
-    )
+    parser = CommandParser(prog="sgsd skills validate", description="What is wrong with a bank, item by item.")
     parser.add_argument("bank", metavar="BANK")
     parser.add_argument("--notes", action="store_true", help="say too what is merely unusual")
     options = parser.parse_args(list(arguments))
+    from sgsd_lightning.skills.inspection import find_problems
+
     problems = find_problems(options.bank)
     for problem in problems:
         if problem.severity != "note" or options.notes:
-            print(problem)
+            say(one_line(str(problem)))
     counts = Counter(problem.severity for problem in problems)
-    print(f"{options.bank}: {counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
+    say(f"{options.bank}: {counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
     if counts["error"]:
         raise SystemExit(1)
 
@@ -75,7 +76,7 @@ def compare(arguments: Sequence[str]) -> None:
         FileNotFoundError: if one of them is missing.
         ValueError: if one is malformed.
     """
-    parser = argparse.ArgumentParser(prog="sgsd skills diff", description="What changed between two banks.")
+    parser = CommandParser(prog="sgsd skills diff", description="What changed between two banks.")
     parser.add_argument("old", metavar="OLD")
     parser.add_argument("new", metavar="NEW")
     options = parser.parse_args(list(arguments))
@@ -90,11 +91,11 @@ def compare(arguments: Sequence[str]) -> None:
 
 def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
     for item in found.added:
-        print(f"+ {item.item_id}: {_headline(item)}")
+        say(one_line(f"+ {item.item_id}: {item.headline}"))
     for item in found.removed:
-        print(f"- {item.item_id}: {_headline(item)}")
+        say(one_line(f"- {item.item_id}: {item.headline}"))
     for change in found.changed:
-        print(f"~ {change.new.item_id}: {_headline(change.new)}")
+        say(one_line(f"~ {change.new.item_id}: {change.new.headline}"))
         for field in change.fields:
             _print_change(field, "    ")
     if found.is_reordered:
@@ -103,13 +104,9 @@ def _print_kind(name: str, found: KindDiff[Skill] | KindDiff[Mistake]) -> None:
 
 def _print_change(change: FieldChange, indent: str) -> None:
     old, new = (_short(value) for value in (change.old, change.new))
-    Console(highlight=False, soft_wrap=True).print(Text(f"{indent}{change.field}: {old} -> {new}"))
+    say(indent + one_line(f"{change.field}: {old} -> {new}"))
 
 
 def _short(value: object, width: int = 70) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _headline(item: Skill | Mistake) -> str:
-    return item.title if isinstance(item, Skill) else item.description

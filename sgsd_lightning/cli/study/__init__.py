@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+
+from sgsd_lightning.cli.command_parser import CommandParser
 
 MAX_STEPS = 40
 VALIDATE_EVERY = 4
@@ -26,9 +27,9 @@ def main(arguments: Sequence[str]) -> None:
     from sgsd_lightning.cli.study.variants import GROUPS, study_variants
     from sgsd_lightning.cli.terminal import quiet_console
     from sgsd_lightning.toy import build_base_model
-    from sgsd_lightning.toy.world import READS_SOLUTIONS
+    from sgsd_lightning.toy.recipe import READS_SOLUTIONS
 
-    parser = argparse.ArgumentParser(prog="sgsd study", description=__doc__)
+    parser = CommandParser(prog="sgsd study", description=__doc__)
     parser.add_argument("world", choices=["toy"], help="which world; the toy world is the only one so far")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="output folder; what it holds is kept")
     parser.add_argument("--seeds", default="0,1,2", help="of base model and training, separated by commas")

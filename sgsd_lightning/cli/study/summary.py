@@ -14,6 +14,7 @@ from typing import Any
 
 from sgsd_lightning.cli.study.run_variant import StudyRun
 from sgsd_lightning.cli.study.variants import Variant
+from sgsd_lightning.distributed.machine import describe_machine
 from sgsd_lightning.metrics.intervals import half_width
 
 TARGET = 0.7
@@ -42,7 +43,7 @@ def summarise(runs: Sequence[StudyRun], command: Sequence[str]) -> dict[str, Any
     return {
         "command": shlex.join(command),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        "machine": describe_machine(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "max_steps": max(run.max_steps for run in runs),

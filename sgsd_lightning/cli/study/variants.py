@@ -127,13 +127,49 @@ def _large_bank(num_pairs: int) -> Pairs:
     return _bank_of(chosen)
 
 
-def _noise(flip_frac: float) -> Variant:
-    verifier = (
+def _noisy(flip_frac: float) -> tuple[str, ...]:
+    return (
         f"{MODEL}.verifier=sgsd_lightning.verifiers.NoisyVerifier",
         f"{MODEL}.verifier.init_args.verifier=sgsd_lightning.verifiers.MathAnswer",
         f"{MODEL}.verifier.init_args.flip_frac={flip_frac}",
     )
-    return _sweep("verifier noise", flip_frac, *verifier)
+
+
+def _baseline(name: str, *overrides: str) -> Variant:
+    return Variant(group="outcome baseline", name=name, overrides=overrides)
+
+
+OUTCOME_BASELINES = (
+    _baseline("none"),
+    *(_baseline(name, f"{OBJECTIVE}.outcome_baseline={name}") for name in ("group", "batch", "running")),
+    _baseline("none, no threshold", f"{OBJECTIVE}.stance_threshold=0.0"),
+    _baseline("group, no threshold", f"{OBJECTIVE}.outcome_baseline=group", f"{OBJECTIVE}.stance_threshold=0.0"),
+)
+"""Outcomes compared with a mean, which is ours: see `OutcomeBaseline`."""
+
+
+def _single(name: str, *overlays: str, overrides: tuple[str, ...] = ()) -> Variant:
+    one_each = (f"{MODEL}.rollouts.init_args.group_size=1", "--data.init_args.batch_size=32")
+    return Variant(group="one rollout per problem", name=name, overlays=overlays, overrides=(*one_each, *overrides))
+
+
+ONE_ROLLOUT = (
+    _single("SGSD"),
+    _single("SGSD, running baseline", overrides=(f"{OBJECTIVE}.outcome_baseline=running",)),
+    _single("OPSD", "method/opsd"),
+)
+"""Where GRPO has no group to compare with."""
+
+
+def _grpo_noise(flip_frac: float) -> Variant:
+    overrides = ("--data.init_args.batch_size=4", *(_noisy(flip_frac) if flip_frac else ()))
+    return Variant(
+        group="verifier noise of GRPO",
+        name=f"{flip_frac:g}",
+        setting=flip_frac,
+        overlays=("method/grpo",),
+        overrides=overrides,
+    )
 
 
 GROUPS: dict[str, tuple[Variant, ...]] = {
@@ -152,5 +188,8 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _sweep("misleading share", share, f"{CONTEXTS}.num_contexts={PAIRS_IN_SHARED_BANK}", pairs=_shared_bank(share))
         for share in MISLEADING_SHARES
     ),
-    "verifier noise": tuple(_noise(share) for share in FLIPPED_SHARES),
+    "verifier noise": tuple(_sweep("verifier noise", share, *_noisy(share)) for share in FLIPPED_SHARES),
+    "verifier noise of GRPO": tuple(_grpo_noise(share) for share in FLIPPED_SHARES),
+    "outcome baseline": OUTCOME_BASELINES,
+    "one rollout per problem": ONE_ROLLOUT,
 }

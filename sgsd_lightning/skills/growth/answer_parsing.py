@@ -10,6 +10,7 @@ from typing import Any
 from sgsd_lightning.skills.bank import Mistake, Skill
 from sgsd_lightning.skills.growth.merge_answer import find_missing_text, find_repeated_source, text_fields
 from sgsd_lightning.skills.growth.writer import MAX_DRAFTS, Draft, Reject
+from sgsd_lightning.texts.damage import restore_backslashes, strip_spaces
 
 LIST_KEYS: dict[type, tuple[str, str]] = {Skill: ("skills", "general_skills"), Mistake: ("mistakes", "common_mistakes")}
 MAX_CHARACTERS = 1000
@@ -166,7 +167,8 @@ def _find_wrong_sources(named: Any, shown: Collection[str], taken: set[str]) -> 
 
 
 def _texts(record: Mapping[str, Any], kind: Kind) -> dict[str, str]:
-    return {name: record[name].strip() for name in text_fields(kind)}
+    """What the item says; models write LaTeX into JSON with single backslashes, of which a reader makes escapes."""
+    return {name: restore_backslashes(strip_spaces(record[name])) for name in text_fields(kind)}
 
 
 def _text(record: Any) -> str:

@@ -17,6 +17,7 @@ from sgsd_lightning.skills.growth.memories import Memory
 from sgsd_lightning.skills.growth.writer import Draft, Reject, SkillWriter, Written
 from sgsd_lightning.skills.item_ids import ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
+from sgsd_lightning.texts.strict_json import read_json_lines
 
 KINDS: dict[str, type[Skill] | type[Mistake]] = {"skill": Skill, "mistake": Mistake}
 CANDIDATE_PREFIX: dict[type, str] = {Skill: "gen_cand_", Mistake: "err_cand_"}
@@ -109,18 +110,17 @@ def _load_progress(path: Path, memories: Mapping[str, Memory]) -> dict[str, Writ
         return {}
     keep_whole_lines(path)
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line:
-            try:
-                written = _parse_written(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}:{number}: not a line of progress; remove the file to begin anew") from error
-            if written.sources[0] not in memories:
-                raise ValueError(
-                    f"{path}:{number} is about the memory {written.sources[0]!r}, which is not among those given; "
-                    "remove the file to begin anew, or take the memories it was begun with"
-                )
-            found[written.sources[0]] = written
+    for number, record in read_json_lines(path):
+        try:
+            written = _parse_written(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: not a line of progress; remove the file to begin anew") from error
+        if written.sources[0] not in memories:
+            raise ValueError(
+                f"{path}:{number} is about the memory {written.sources[0]!r}, which is not among those given; "
+                "remove the file to begin anew, or take the memories it was begun with"
+            )
+        found[written.sources[0]] = written
     return found
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sgsd_lightning.skills.admission import Dropped
+from sgsd_lightning.skills.admission import UNFIT, Dropped
 from sgsd_lightning.skills.bank import SkillBank
 from sgsd_lightning.skills.evidence import EvidenceLedger
 from sgsd_lightning.skills.growth.drafting import draft_candidates
@@ -17,8 +17,7 @@ from sgsd_lightning.skills.item_ids import DYNAMIC_PREFIX, ItemIds
 from sgsd_lightning.skills.leaks.guard import LeakGuard
 
 LAST_ID = "last_dynamic_id"
-UNFIT = "unfit_items"
-"""Keys of a bank's metadata: the highest id number used, and items dropped for their evidence. Neither may return."""
+"""The key of a bank's metadata for the highest id number used, which may not return."""
 NUM_UNFIT_KEPT = 200
 
 

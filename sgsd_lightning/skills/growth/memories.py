@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sgsd_lightning.files import whole_records
+from sgsd_lightning.texts.strict_json import shorten
 from sgsd_lightning.types import JudgedRollout
 
 
@@ -88,8 +89,12 @@ def _parse_memory(record: Any, where: str) -> Memory:
     for name in sorted(names - record.keys()):
         raise ValueError(f"{where}: the field {name!r} is missing; a memory has {', '.join(sorted(names))}")
     if record["outcome"] not in (1, -1):
-        raise ValueError(f"{where}: the field 'outcome' must be 1 or -1; got {record['outcome']!r}")
-    for name in ("memory_id", "problem_id", "problem", "reference_answer", "completion"):
+        raise ValueError(f"{where}: the field 'outcome' must be 1 or -1; got {shorten(record['outcome'])}")
+    for name in ("memory_id", "problem_id", "problem", "reference_answer", "completion", "finish_reason"):
         if not isinstance(record[name], str):
-            raise ValueError(f"{where}: the field {name!r} must be a text; got {record[name]!r}")
+            raise ValueError(f"{where}: the field {name!r} must be a text; got {shorten(record[name])}")
+    if not isinstance(record["answer"], str | None):
+        raise ValueError(f"{where}: the field 'answer' must be a text or null; got {shorten(record['answer'])}")
+    if isinstance(record["reward"], bool) or not isinstance(record["reward"], int | float):
+        raise ValueError(f"{where}: the field 'reward' must be a number; got {shorten(record['reward'])}")
     return Memory(**{name: record[name] for name in names})

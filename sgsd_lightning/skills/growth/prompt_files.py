@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sgsd_lightning.language_models.identity import digest
 from sgsd_lightning.prompts.chat import fill
+from sgsd_lightning.texts.strict_json import read_text
 
 OUR_FOLDER = Path(__file__).resolve().parent / "prompts"
 DOMAIN_FILE = "domain.txt"
@@ -61,4 +62,4 @@ def load_prompts(folder: str | None = None, domain: str | None = None) -> Prompt
 def _read(name: str, folder: str | None) -> tuple[str, Path]:
     own = None if folder is None else Path(folder) / name
     path = own if own is not None and own.is_file() else OUR_FOLDER / name
-    return path.read_text(encoding="utf-8"), path
+    return read_text(path), path

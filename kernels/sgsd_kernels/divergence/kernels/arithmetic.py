@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from sgsd_kernels.triton_shared.arithmetic import LOWEST, NEGATIVE_INFINITY, raw_gradient
+from sgsd_kernels.triton_shared.arithmetic import LOWEST, NEGATIVE_INFINITY, exponential, raw_gradient
 
 
 @triton.jit
@@ -11,7 +11,7 @@ def log_sum(left, right):
     """log(exp(left) + exp(right)), -inf where both are."""
     higher = tl.maximum(left, right)
     anchor = tl.where(higher == NEGATIVE_INFINITY, 0.0, higher)
-    return higher + tl.log(1.0 + tl.exp(tl.minimum(left, right) - anchor))
+    return higher + tl.log(1.0 + exponential(tl.minimum(left, right) - anchor))
 
 
 @triton.jit
@@ -19,8 +19,8 @@ def absorb_total(logits, row_max, total):
     """Merge a block of final logits [rows, columns] into the running maximum and sum of exp(z - max) [rows]."""
     new_max = tl.maximum(row_max, tl.max(logits, axis=1))
     anchor = tl.where(new_max == NEGATIVE_INFINITY, 0.0, new_max)
-    scale = tl.exp(tl.where(row_max == NEGATIVE_INFINITY, 0.0, row_max - anchor))
-    return new_max, scale * total + tl.sum(tl.exp(logits - anchor[:, None]), axis=1)
+    scale = exponential(tl.where(row_max == NEGATIVE_INFINITY, 0.0, row_max - anchor))
+    return new_max, scale * total + tl.sum(exponential(logits - anchor[:, None]), axis=1)
 
 
 @triton.jit
@@ -33,12 +33,12 @@ def weighted(probability, log_ratio):
 def divergence_entries(student, teacher, beta, clip, KIND: tl.constexpr, HAS_CLIP: tl.constexpr):
     """(f, df/dlog q, q) of log-probabilities log q (`student`) and log p (`teacher`), which may be -inf."""
     if KIND == "forward_kl":
-        teacher_probability = tl.exp(teacher)
-        probability = tl.exp(student)
+        teacher_probability = exponential(teacher)
+        probability = exponential(student)
         value = weighted(teacher_probability, teacher - student)
         slope = -teacher_probability
     elif KIND == "reverse_kl":
-        probability = tl.exp(student)
+        probability = exponential(student)
         value = weighted(probability, student - teacher)
         slope = value + probability
     else:
@@ -46,10 +46,10 @@ def divergence_entries(student, teacher, beta, clip, KIND: tl.constexpr, HAS_CLI
         is_lower = student < teacher
         higher = tl.maximum(tl.maximum(student, teacher), LOWEST)
         difference = tl.maximum(tl.minimum(student, teacher), LOWEST) - higher
-        ratio = tl.exp(difference)
+        ratio = exponential(difference)
         lower_share = tl.where(is_lower, 1.0 - beta, beta)
         gap = tl.log(1.0 - lower_share * (1.0 - ratio))  # log m - higher
-        probability = tl.exp(higher)
+        probability = exponential(higher)
         from_higher = -(1.0 - lower_share) * probability * gap
         from_lower = lower_share * probability * ratio * (difference - gap)
         probability = tl.where(is_lower, probability * ratio, probability)

@@ -8,13 +8,13 @@ import triton.language as tl
 from torch import Tensor
 
 from sgsd_kernels.divergence.kernels.arithmetic import divergence_gradient
-from sgsd_kernels.divergence.kernels.operands import shared_arguments, tile_specimens
+from sgsd_kernels.divergence.kernels.operands import has_variants, shared_arguments, tile_specimens
 from sgsd_kernels.divergence.kernels.tiles import log_probabilities, mixture_tile
 from sgsd_kernels.divergence.passes import DivergenceRows, RowDivergence
 from sgsd_kernels.head.kernels.dlogits import dlogits_dtype
 from sgsd_kernels.triton_shared.catalogue import Specimen
 from sgsd_kernels.triton_shared.configs import TileConfig
-from sgsd_kernels.triton_shared.operands import TRITON_TYPES
+from sgsd_kernels.triton_shared.operands import TRITON_TYPES, option_variants
 from sgsd_kernels.triton_shared.tiles import halves, tile_coordinates
 
 
@@ -84,9 +84,7 @@ def _store_gradient_by_halves(
     )  # fmt: skip
 
 
-@triton.jit(
-    do_not_specialize=["num_rows", "vocab_size", "num_teachers", "first_row", "last_row", "first_column", "last_column"]
-)
+@triton.jit(do_not_specialize=["num_rows", "vocab_size", "num_teachers", "first_row", "last_row"])
 def divergence_dlogits_kernel(
     hidden,
     weight,
@@ -222,5 +220,9 @@ def specimens(capability: int) -> Iterator[Specimen]:
         parts["signature"] |= {"slope": "*fp32", "upstream": "*fp32", "out": f"*{TRITON_TYPES[dlogits_dtype(dtype)]}"}
         parts["signature"] |= numbers | {"temperature": "fp32"}
         parts["constexprs"] |= {"SLICES": config.slices}
-        parts["divisible_by_16"] |= {"out", "out_stride"}
-        yield Specimen(name=f"divergence_dlogits/{path}", kernel=divergence_dlogits_kernel, **parts)
+        parts["divisible_by_16"] |= {"out", "out_stride", "first_column", "last_column"}
+        parts["holds"] = frozenset({"16-byte stores"})
+        specimen = Specimen(name=f"divergence_dlogits/{path}", kernel=divergence_dlogits_kernel, **parts)
+        yield specimen
+        if has_variants(specimen):
+            yield from option_variants(specimen)

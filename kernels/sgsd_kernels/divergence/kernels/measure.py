@@ -12,15 +12,39 @@ import triton.language as tl
 from torch import Tensor
 
 from sgsd_kernels.divergence.kernels.arithmetic import divergence_entries
-from sgsd_kernels.divergence.kernels.operands import shared_arguments, tile_specimens
+from sgsd_kernels.divergence.kernels.operands import has_variants, shared_arguments, tile_specimens
 from sgsd_kernels.divergence.kernels.tiles import log_probabilities, mixture_tile
 from sgsd_kernels.divergence.passes import DivergenceRows
 from sgsd_kernels.head.passes import Normalizer
 from sgsd_kernels.triton_shared.catalogue import Specimen
 from sgsd_kernels.triton_shared.configs import TileConfig
-from sgsd_kernels.triton_shared.tiles import tile_coordinates
+from sgsd_kernels.triton_shared.operands import option_variants
+from sgsd_kernels.triton_shared.tiles import halves, tile_coordinates
 
 MERGE_ROWS = 128
+
+
+@triton.jit
+def _add_halves(
+    value_sum,
+    slope_sum,
+    student,
+    mixture,
+    beta,
+    clip,
+    KIND: tl.constexpr,
+    HAS_CLIP: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Both sums with the entries of a block [ROWS, COLUMNS], one half after the other."""
+    left_student, right_student = halves(student, ROWS, COLUMNS)
+    left_mixture, right_mixture = halves(mixture, ROWS, COLUMNS)
+    value, slope, _ = divergence_entries(left_student, left_mixture, beta, clip, KIND, HAS_CLIP)
+    value_sum += tl.sum(value, axis=1)
+    slope_sum += tl.sum(slope, axis=1)
+    value, slope, _ = divergence_entries(right_student, right_mixture, beta, clip, KIND, HAS_CLIP)
+    return value_sum + tl.sum(value, axis=1), slope_sum + tl.sum(slope, axis=1)
 
 
 @triton.jit(do_not_specialize=["num_rows", "vocab_size", "tiles_per_split", "num_teachers"])
@@ -71,6 +95,7 @@ def divergence_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
+    SLICES: tl.constexpr,
     GROUP_ROWS: tl.constexpr,
 ):
     row_block, split = tile_coordinates(tl.cdiv(num_rows, ROWS), num_splits, GROUP_ROWS)
@@ -92,9 +117,19 @@ def divergence_kernel(
             hidden_stride, hidden_column_stride, weight_stride, weight_column_stride, vocab_size, inverse_temperature,
             softcap, HAS_BIAS, HAS_SOFTCAP, USE_TMA, EVEN_WIDTH, ROWS, COLUMNS, WIDTH,
         )  # fmt: skip
-        value, slope, _ = divergence_entries(student, mixture, beta, clip, KIND, HAS_CLIP)
-        value_sum += tl.sum(value, axis=1)
-        slope_sum += tl.sum(slope, axis=1)
+        if SLICES == 4:
+            left_student, student = halves(student, ROWS, COLUMNS)
+            left_mixture, mixture = halves(mixture, ROWS, COLUMNS)
+            value_sum, slope_sum = _add_halves(
+                value_sum, slope_sum, left_student, left_mixture, beta, clip, KIND, HAS_CLIP, ROWS, COLUMNS // 2
+            )
+            value_sum, slope_sum = _add_halves(
+                value_sum, slope_sum, student, mixture, beta, clip, KIND, HAS_CLIP, ROWS, COLUMNS // 2
+            )
+        else:
+            value_sum, slope_sum = _add_halves(
+                value_sum, slope_sum, student, mixture, beta, clip, KIND, HAS_CLIP, ROWS, COLUMNS
+            )
     rows = first_row + tl.arange(0, ROWS)
     place = split.to(tl.int64) * num_rows + rows
     tl.store(split_value + place, value_sum, mask=rows < num_rows)
@@ -141,6 +176,7 @@ def measure(
         split_slope=parts[1],
         tiles_per_split=tiles_per_split,
         num_splits=num_splits,
+        SLICES=config.slices,
     )
     divergence_merge_kernel[(triton.cdiv(num_rows, MERGE_ROWS),)](
         parts[0], parts[1], result[0], result[1], num_rows, num_splits, ROWS=MERGE_ROWS, num_warps=4
@@ -151,9 +187,13 @@ def measure(
 def specimens(capability: int) -> Iterator[Specimen]:
     """The tile kernel by every path of the device, and the merge."""
     forward = dict.fromkeys(["split_value", "split_slope"], "*fp32") | {"tiles_per_split": "i32", "num_splits": "i32"}
-    for path, _, _, parts in tile_specimens(capability):
+    for path, _, config, parts in tile_specimens(capability):
         parts["signature"] |= forward
-        yield Specimen(name=f"divergence/{path}", kernel=divergence_kernel, **parts)
+        parts["constexprs"] |= {"SLICES": config.slices}
+        specimen = Specimen(name=f"divergence/{path}", kernel=divergence_kernel, **parts)
+        yield specimen
+        if has_variants(specimen):
+            yield from option_variants(specimen)
     yield Specimen(
         name="divergence/merge",
         kernel=divergence_merge_kernel,

@@ -10,6 +10,7 @@ import torch
 from sgsd_kernels.divergence.passes import DivergenceRows
 from sgsd_kernels.divergence.rule import Divergence
 from sgsd_kernels.head.passes import Normalizer
+from sgsd_kernels.triton_shared.catalogue import Specimen
 from sgsd_kernels.triton_shared.configs import TileConfig
 from sgsd_kernels.triton_shared.operands import (
     OPTION_SIGNATURE,
@@ -36,11 +37,11 @@ TEACHER_FACTORS = (
 def divergence_config(capability: int, dtype: torch.dtype, use_tma: bool) -> TileConfig:
     """Tiles of which two fit into the registers; chosen as those of `configs`."""
     if dtype == torch.float32:
-        return TileConfig(64, 32, 32, num_warps=4, num_stages=3, slices=2)
+        return TileConfig(64, 32, 32, num_warps=4, num_stages=3, slices=4)
     if use_tma and capability < 100:
         return TileConfig(128, 128, 64, num_warps=8, num_stages=3, slices=4)
     num_splits = 33 if capability >= 90 else 27
-    return TileConfig(128, 64, 64, num_warps=8, num_stages=3, slices=2, group_rows=32, num_splits=num_splits)
+    return TileConfig(128, 64, 64, num_warps=8, num_stages=3, slices=4, group_rows=32, num_splits=num_splits)
 
 
 def shared_arguments(
@@ -63,7 +64,7 @@ def shared_arguments(
         "log_weight": student.row_max if rows.log_weight is None else rows.log_weight.contiguous(),
         "num_teachers": rows.num_teachers,
         "IS_MIXTURE": rows.log_weight is not None,
-        "GROUP_ROWS": config.group_rows,
+        "GROUP_ROWS": config.group_rows_of(rows.student.hidden.shape[1], rows.student.hidden.dtype),
         **divergence_arguments(rows.divergence),
     }
 
@@ -85,6 +86,11 @@ SPECIMEN_KINDS: tuple[tuple[str, bool], ...] = (
     ("jsd", True),
 )
 """(kind, whether of a mixture) of what is compiled ahead of time: the kinds that need the least and the most."""
+
+
+def has_variants(specimen: Specimen) -> bool:
+    """Whether options are compiled too: for the JSD of one teacher, which needs most registers, in bfloat16."""
+    return specimen.name.endswith("bfloat16/jsd")
 
 
 def tile_specimens(capability: int) -> Iterator[tuple[str, torch.dtype, TileConfig, dict[str, Any]]]:

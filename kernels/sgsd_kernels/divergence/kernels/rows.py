@@ -46,7 +46,7 @@ def _load_logits(
     return final_logits(raw[None, :], columns, bias, last_column, inverse_temperature, softcap, HAS_BIAS, HAS_SOFTCAP)
 
 
-@triton.jit(do_not_specialize=["first_column", "last_column"])
+@triton.jit
 def mixture_kernel(
     logits,
     mixture,
@@ -125,7 +125,7 @@ def _load_teacher(
         return logits - highest[:, None] - remainder[:, None]
 
 
-@triton.jit(do_not_specialize=["first_column", "last_column"])
+@triton.jit
 def row_kernel(
     student,
     teacher,
@@ -343,7 +343,8 @@ def specimens(capability: int) -> Iterator[Specimen]:
             constexprs=options | {"IS_FIRST": False, "MEASURE": measure},
             num_warps=NUM_WARPS,
             num_stages=3,
-            divisible_by_16=frozenset({"logits", "mixture", "row_stride"}),
+            divisible_by_16=frozenset({"logits", "mixture", "row_stride", "first_column", "last_column"}),
+            holds=frozenset({"16-byte loads", "16-byte stores"}),
         )
     vectors = ["value", "slope", "row_max", "log_normalizer", "teacher_max", "teacher_log_normalizer", "upstream"]
     numbers = ["temperature", "beta", "clip"]
@@ -362,5 +363,6 @@ def specimens(capability: int) -> Iterator[Specimen]:
                 | {"HAS_UPSTREAM": not measure, "TEACHER_HAS_BIAS": False},
                 num_warps=NUM_WARPS,
                 num_stages=3,
-                divisible_by_16=frozenset({"student", "teacher", "out", "row_stride"}),
+                divisible_by_16=frozenset({"student", "teacher", "out", "row_stride", "first_column", "last_column"}),
+                holds=frozenset({"16-byte loads", "16-byte stores"}),
             )

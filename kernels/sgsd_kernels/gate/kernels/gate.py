@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sgsd_kernels.triton_shared.arithmetic import exponential_minus_one, log_one_plus
+from sgsd_kernels.triton_shared.arithmetic import exponential, exponential_minus_one, log_one_plus
 from sgsd_kernels.triton_shared.catalogue import Specimen
 
 BLOCK_ENTRIES = 2048
@@ -119,7 +119,7 @@ def gate_kernel(
     for first in range(0, length, TOKENS):
         tokens = first + tl.arange(0, TOKENS)
         ratio, every, counts = _log_ratio(student, teacher, mask, tokens, length, contexts, context_stride, is_present)
-        opened = tl.exp(ratio * ratio / (-2.0 * gate_temperature))
+        opened = exponential(ratio * ratio / (-2.0 * gate_temperature))
         opened = opened / (1.0 + opened)
         slope = tl.where(opened > 0.0, opened * ratio / gate_temperature, 0.0)
         total = -tl.sum(share[:, None] * slope, axis=0)

@@ -13,11 +13,13 @@ from sgsd_kernels.triton_shared.catalogue import Specimen
 from sgsd_kernels.triton_shared.configs import TileConfig, dlogits_config
 from sgsd_kernels.triton_shared.operands import (
     OPTION_SIGNATURE,
+    ROWS_OF_ANY_LENGTH,
     TRITON_TYPES,
     expected_instructions,
     factor_arguments,
     factor_signature,
     option_arguments,
+    option_variants,
     path_name,
     product_paths,
 )
@@ -36,7 +38,7 @@ def dlogits_dtype(weight_dtype: torch.dtype) -> torch.dtype:
 def _store_gradient(
     raw,
     rows,
-    columns,
+    first,
     is_real,
     out,
     out_stride,
@@ -54,15 +56,17 @@ def _store_gradient(
     lse_gradient,
     HAS_BIAS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
+    columns = first + tl.arange(0, COLUMNS)
     logits = final_logits(raw, columns, bias, vocab_size, inverse_temperature, softcap, HAS_BIAS, HAS_SOFTCAP)
-    gradient = logprob_gradient(logits, columns, target, row_max, log_normalizer, target_gradient, lse_gradient)
+    gradient = logprob_gradient(logits, first, target, row_max, log_normalizer, target_gradient, lse_gradient, COLUMNS)
     gradient = raw_gradient(gradient, logits, temperature, inverse_temperature, softcap, HAS_SOFTCAP)
     address = out + rows.to(tl.int64)[:, None] * out_stride + (columns - first_column)[None, :]
     tl.store(address, gradient.to(out.dtype.element_ty), mask=is_real[:, None] & (columns < last_column)[None, :])
 
 
-@triton.jit(do_not_specialize=["num_rows", "vocab_size", "last_column"])
+@triton.jit(do_not_specialize=["num_rows", "vocab_size"])
 def dlogits_kernel(
     hidden,
     weight,
@@ -112,20 +116,19 @@ def dlogits_kernel(
     remainder = tl.load(log_normalizer + rows, mask=is_real, other=0.0)
     from_target = tl.load(target_gradient + rows, mask=is_real, other=0.0)
     from_lse = tl.load(lse_gradient + rows, mask=is_real, other=0.0)
-    columns = first + tl.arange(0, COLUMNS // SLICES)
     if SLICES == 2:
         left, right = halves(raw, ROWS, COLUMNS)
         _store_gradient(
-            left, rows, columns, is_real, out, out_stride, first_column, last_column,
+            left, rows, first, is_real, out, out_stride, first_column, last_column,
             bias, vocab_size, temperature, inverse_temperature, softcap,
-            target, highest, remainder, from_target, from_lse, HAS_BIAS, HAS_SOFTCAP,
+            target, highest, remainder, from_target, from_lse, HAS_BIAS, HAS_SOFTCAP, COLUMNS // 2,
         )  # fmt: skip
         raw = right
-        columns += COLUMNS // 2
+        first += COLUMNS // 2
     _store_gradient(
-        raw, rows, columns, is_real, out, out_stride, first_column, last_column,
+        raw, rows, first, is_real, out, out_stride, first_column, last_column,
         bias, vocab_size, temperature, inverse_temperature, softcap,
-        target, highest, remainder, from_target, from_lse, HAS_BIAS, HAS_SOFTCAP,
+        target, highest, remainder, from_target, from_lse, HAS_BIAS, HAS_SOFTCAP, COLUMNS // SLICES,
     )  # fmt: skip
 
 
@@ -157,29 +160,41 @@ def dlogits(
         first_column=columns.start,
         last_column=columns.stop,
         SLICES=config.slices,
-        GROUP_ROWS=config.group_rows,
+        GROUP_ROWS=config.group_rows_of(rows.hidden.shape[1], rows.hidden.dtype),
     )
     return out
 
 
 def specimens(capability: int) -> Iterator[Specimen]:
-    """The recomputation by every path of the device."""
+    """The recomputation by every path of the device, and with each option."""
     for use_tma, dtype in product_paths(capability):
-        config = dlogits_config(capability, dtype, use_tma)
-        factors, constexprs, divisible = factor_signature(dtype, config, use_tma)
-        yield Specimen(
-            name=f"dlogits/{path_name(use_tma, dtype)}",
-            kernel=dlogits_kernel,
-            signature=factors
-            | OPTION_SIGNATURE
-            | dict.fromkeys(["row_max", "log_normalizer", "target_gradient", "lse_gradient"], "*fp32")
-            | {"targets": "*i64", "out": f"*{TRITON_TYPES[dlogits_dtype(dtype)]}", "temperature": "fp32"}
-            | dict.fromkeys(["vocab_size", "out_stride", "first_column", "last_column"], "i32"),
-            constexprs=constexprs
-            | {"HAS_BIAS": False, "HAS_SOFTCAP": False}
-            | {"SLICES": config.slices, "GROUP_ROWS": config.group_rows},
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-            divisible_by_16=divisible | {"out", "out_stride", "first_column"},
-            expects=expected_instructions(capability, use_tma, dtype),
-        )
+        yield _specimen(capability, dtype, use_tma)
+    use_tma = capability >= 90
+    yield from option_variants(_specimen(capability, torch.bfloat16, use_tma))
+    yield _specimen(capability, torch.float16, use_tma)
+    by_pointers = _specimen(capability, torch.bfloat16, False)
+    yield by_pointers.variant("uneven", unaligned=(*ROWS_OF_ANY_LENGTH, "last_column", "out_stride"), EVEN_WIDTH=False)
+    # a vocabulary of one token
+    yield by_pointers.variant("one", unaligned=("first_column",), num_columns=1, out_stride=1, last_column=1)
+
+
+def _specimen(capability: int, dtype: torch.dtype, use_tma: bool) -> Specimen:
+    config = dlogits_config(capability, dtype, use_tma)
+    factors, constexprs, divisible = factor_signature(dtype, config, use_tma)
+    return Specimen(
+        name=f"dlogits/{path_name(use_tma, dtype)}",
+        kernel=dlogits_kernel,
+        signature=factors
+        | OPTION_SIGNATURE
+        | dict.fromkeys(["row_max", "log_normalizer", "target_gradient", "lse_gradient"], "*fp32")
+        | {"targets": "*i64", "out": f"*{TRITON_TYPES[dlogits_dtype(dtype)]}", "temperature": "fp32"}
+        | dict.fromkeys(["vocab_size", "out_stride", "first_column", "last_column"], "i32"),
+        constexprs=constexprs
+        | {"HAS_BIAS": False, "HAS_SOFTCAP": False}
+        | {"SLICES": config.slices, "GROUP_ROWS": config.group_rows},
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        divisible_by_16=divisible | {"out", "out_stride", "first_column", "last_column"},
+        expects=expected_instructions(capability, use_tma, dtype),
+        holds=frozenset({"16-byte stores"}),
+    )

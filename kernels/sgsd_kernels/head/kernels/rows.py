@@ -14,14 +14,14 @@ from sgsd_kernels.head.kernels.dlogits import dlogits_dtype
 from sgsd_kernels.head.passes import HeadRows, Normalizer, RowStatistics, Upstream
 from sgsd_kernels.triton_shared.arithmetic import absorb, final_logits, logprob_gradient, raw_gradient
 from sgsd_kernels.triton_shared.catalogue import Specimen
-from sgsd_kernels.triton_shared.operands import OPTION_SIGNATURE, option_arguments
+from sgsd_kernels.triton_shared.operands import OPTION_SIGNATURE, option_arguments, option_variants
 
 SCAN_BLOCK = 2048
 GRADIENT_BLOCK = 2048
 NUM_WARPS = 8
 
 
-@triton.jit(do_not_specialize=["first_column", "last_column"])
+@triton.jit
 def row_scan_kernel(
     logits,
     row_stride,
@@ -56,7 +56,7 @@ def row_scan_kernel(
             raw[None, :], columns, bias, last_column, inverse_temperature, softcap, HAS_BIAS, HAS_SOFTCAP
         )
         highest, sum_total, sum_centred, found = absorb(
-            block, columns, target, highest, sum_total, sum_centred, found, ENTROPY
+            block, first, target, highest, sum_total, sum_centred, found, ENTROPY, COLUMNS
         )
     tl.store(row_max + rows, highest)
     tl.store(total + rows, sum_total)
@@ -65,7 +65,7 @@ def row_scan_kernel(
         tl.store(centred + rows, sum_centred)
 
 
-@triton.jit(do_not_specialize=["first_column", "last_column"])
+@triton.jit
 def row_dlogits_kernel(
     logits,
     out,
@@ -86,19 +86,21 @@ def row_dlogits_kernel(
     COLUMNS: tl.constexpr,
 ):
     rows = tl.program_id(0) + tl.arange(0, 1)
-    columns = first_column + tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    first = first_column + tl.program_id(1) * COLUMNS
+    columns = first + tl.arange(0, COLUMNS)
     is_real = columns < last_column
     offsets = tl.program_id(0).to(tl.int64) * row_stride + (columns - first_column)
     raw = tl.load(logits + offsets, mask=is_real, other=0.0)
     block = final_logits(raw[None, :], columns, bias, last_column, inverse_temperature, softcap, HAS_BIAS, HAS_SOFTCAP)
     gradient = logprob_gradient(
         block,
-        columns,
+        first,
         tl.load(targets + rows),
         tl.load(row_max + rows),
         tl.load(log_normalizer + rows),
         tl.load(target_gradient + rows),
         tl.load(lse_gradient + rows),
+        COLUMNS,
     )
     gradient = raw_gradient(gradient, block, temperature, inverse_temperature, softcap, HAS_SOFTCAP)
     tl.store((out + offsets)[None, :], gradient.to(out.dtype.element_ty), mask=is_real[None, :])
@@ -147,10 +149,11 @@ def dlogits_rows(logits: Tensor, rows: HeadRows, columns: slice, normalizer: Nor
 
 
 def specimens(capability: int) -> Iterator[Specimen]:
-    """Both row kernels; their code does not depend on the device."""
+    """Both row kernels, also at a vocabulary of any length; their code does not depend on the device."""
     span = dict.fromkeys(["row_stride", "first_column", "last_column"], "i32")
     options = {"HAS_BIAS": False, "HAS_SOFTCAP": False}
-    yield Specimen(
+    aligned = frozenset({"logits", "row_stride", "first_column", "last_column"})
+    scan = Specimen(
         name="rows/scan",
         kernel=row_scan_kernel,
         signature=OPTION_SIGNATURE
@@ -160,9 +163,10 @@ def specimens(capability: int) -> Iterator[Specimen]:
         constexprs=options | {"ENTROPY": True, "COLUMNS": SCAN_BLOCK},
         num_warps=NUM_WARPS,
         num_stages=3,
-        divisible_by_16=frozenset({"logits", "row_stride"}),
+        divisible_by_16=aligned,
+        holds=frozenset({"16-byte loads"}),
     )
-    yield Specimen(
+    gradient = Specimen(
         name="rows/dlogits",
         kernel=row_dlogits_kernel,
         signature=OPTION_SIGNATURE
@@ -172,5 +176,12 @@ def specimens(capability: int) -> Iterator[Specimen]:
         constexprs=options | {"COLUMNS": GRADIENT_BLOCK},
         num_warps=NUM_WARPS,
         num_stages=3,
-        divisible_by_16=frozenset({"logits", "out", "row_stride"}),
+        divisible_by_16=aligned | {"out"},
+        holds=frozenset({"16-byte loads", "16-byte stores"}),
     )
+    for specimen in (scan, gradient):
+        yield specimen
+        yield from option_variants(specimen)
+        yield specimen.variant("uneven", unaligned=("row_stride", "last_column"))
+        # a vocabulary of one token
+        yield specimen.variant("one", unaligned=("first_column",), row_stride=1, last_column=1)

@@ -12,15 +12,17 @@ import triton
 import triton.language as tl
 
 from sgsd_kernels.head.passes import HeadRows, RowStatistics
-from sgsd_kernels.triton_shared.arithmetic import LOWEST, NEGATIVE_INFINITY, absorb, final_logits
+from sgsd_kernels.triton_shared.arithmetic import LOWEST, NEGATIVE_INFINITY, absorb, exponential, final_logits
 from sgsd_kernels.triton_shared.catalogue import Specimen
 from sgsd_kernels.triton_shared.configs import TileConfig, scan_config
 from sgsd_kernels.triton_shared.operands import (
     OPTION_SIGNATURE,
+    ROWS_OF_ANY_LENGTH,
     expected_instructions,
     factor_arguments,
     factor_signature,
     option_arguments,
+    option_variants,
     path_name,
     product_paths,
 )
@@ -79,18 +81,20 @@ def scan_kernel(
             hidden_stride, hidden_column_stride, weight_stride, weight_column_stride,
             ROWS, COLUMNS, WIDTH, USE_TMA, EVEN_WIDTH,
         )  # fmt: skip
-        columns = tile * COLUMNS + tl.arange(0, COLUMNS // SLICES)
+        first_column = tile * COLUMNS
+        columns = first_column + tl.arange(0, COLUMNS // SLICES)
         if SLICES == 2:
             left, right = halves(raw, ROWS, COLUMNS)
             logits = final_logits(left, columns, bias, vocab_size, inverse_temperature, softcap, HAS_BIAS, HAS_SOFTCAP)
             row_max, total, centred, target_logit = absorb(
-                logits, columns, target, row_max, total, centred, target_logit, ENTROPY
+                logits, first_column, target, row_max, total, centred, target_logit, ENTROPY, COLUMNS // 2
             )
             raw = right
+            first_column += COLUMNS // 2
             columns += COLUMNS // 2
         logits = final_logits(raw, columns, bias, vocab_size, inverse_temperature, softcap, HAS_BIAS, HAS_SOFTCAP)
         row_max, total, centred, target_logit = absorb(
-            logits, columns, target, row_max, total, centred, target_logit, ENTROPY
+            logits, first_column, target, row_max, total, centred, target_logit, ENTROPY, COLUMNS // SLICES
         )
 
     place = split.to(tl.int64) * num_rows + rows
@@ -131,7 +135,7 @@ def merge_kernel(
     place = rows.to(tl.int64)
     for _ in range(0, num_splits):
         shift = tl.load(split_max + place, mask=is_real, other=0.0) - anchor
-        scale = tl.exp(shift)
+        scale = exponential(shift)
         part = tl.load(split_total + place, mask=is_real, other=0.0)
         sum_total += scale * part
         if ENTROPY:
@@ -176,7 +180,7 @@ def scan(rows: HeadRows, config: TileConfig, *, use_tma: bool, entropy: bool) ->
         num_splits=num_splits,
         ENTROPY=entropy,
         SLICES=config.slices,
-        GROUP_ROWS=config.group_rows,
+        GROUP_ROWS=config.group_rows_of(rows.hidden.shape[1], rows.hidden.dtype),
     )
     merge_kernel[(triton.cdiv(num_rows, MERGE_ROWS),)](
         parts[0],
@@ -197,26 +201,17 @@ def scan(rows: HeadRows, config: TileConfig, *, use_tma: bool, entropy: bool) ->
 
 
 def specimens(capability: int) -> Iterator[Specimen]:
-    """The scan by every path of the device, with and without entropy, and the merge."""
+    """The scan by every path of the device, with and without entropy and with each option, and the merge."""
     for use_tma, dtype in product_paths(capability):
-        config = scan_config(capability, dtype, use_tma)
-        factors, constexprs, divisible = factor_signature(dtype, config, use_tma)
-        for entropy in (False, True):
-            yield Specimen(
-                name=f"scan/{path_name(use_tma, dtype)}{'/entropy' if entropy else ''}",
-                kernel=scan_kernel,
-                signature=factors
-                | OPTION_SIGNATURE
-                | {"targets": "*i64", "vocab_size": "i32", "tiles_per_split": "i32", "num_splits": "i32"}
-                | dict.fromkeys(["split_max", "split_total", "split_centred", "split_target"], "*fp32"),
-                constexprs=constexprs
-                | {"ENTROPY": entropy, "HAS_BIAS": False, "HAS_SOFTCAP": False}
-                | {"SLICES": config.slices, "GROUP_ROWS": config.group_rows},
-                num_warps=config.num_warps,
-                num_stages=config.num_stages,
-                divisible_by_16=divisible,
-                expects=expected_instructions(capability, use_tma, dtype),
-            )
+        yield _specimen(capability, dtype, use_tma, entropy=False)
+        yield _specimen(capability, dtype, use_tma, entropy=True)
+    use_tma = capability >= 90
+    fastest = _specimen(capability, torch.bfloat16, use_tma, entropy=True)
+    yield from option_variants(fastest)
+    yield fastest.variant("one", num_columns=1, num_splits=1)  # a vocabulary of one token
+    yield _specimen(capability, torch.float16, use_tma, entropy=True)
+    by_pointers = _specimen(capability, torch.bfloat16, False, entropy=True)
+    yield by_pointers.variant("uneven", unaligned=ROWS_OF_ANY_LENGTH, EVEN_WIDTH=False)
     yield Specimen(
         name="scan/merge",
         kernel=merge_kernel,
@@ -237,4 +232,24 @@ def specimens(capability: int) -> Iterator[Specimen]:
         constexprs={"ENTROPY": True, "ROWS": MERGE_ROWS},
         num_warps=4,
         num_stages=1,
+    )
+
+
+def _specimen(capability: int, dtype: torch.dtype, use_tma: bool, *, entropy: bool) -> Specimen:
+    config = scan_config(capability, dtype, use_tma)
+    factors, constexprs, divisible = factor_signature(dtype, config, use_tma)
+    return Specimen(
+        name=f"scan/{path_name(use_tma, dtype)}{'/entropy' if entropy else ''}",
+        kernel=scan_kernel,
+        signature=factors
+        | OPTION_SIGNATURE
+        | {"targets": "*i64", "vocab_size": "i32", "tiles_per_split": "i32", "num_splits": "i32"}
+        | dict.fromkeys(["split_max", "split_total", "split_centred", "split_target"], "*fp32"),
+        constexprs=constexprs
+        | {"ENTROPY": entropy, "HAS_BIAS": False, "HAS_SOFTCAP": False}
+        | {"SLICES": config.slices, "GROUP_ROWS": config.group_rows},
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        divisible_by_16=divisible,
+        expects=expected_instructions(capability, use_tma, dtype),
     )

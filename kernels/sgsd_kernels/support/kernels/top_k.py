@@ -19,7 +19,7 @@ FIRST_EMPTY_KEY = -(2**63) + 1
 HIGHEST_KEY = 2**63 - 1
 
 
-@triton.jit(do_not_specialize=["first_column", "last_column"])
+@triton.jit
 def rank_kernel(
     logits,
     row_stride,
@@ -104,5 +104,6 @@ def specimens(capability: int) -> Iterator[Specimen]:
         constexprs={"HAS_BIAS": False, "HAS_SOFTCAP": False, "SLOTS": 32, "COLUMNS": BLOCK},
         num_warps=NUM_WARPS,
         num_stages=3,
-        divisible_by_16=frozenset({"logits", "row_stride", "keys"}),
+        divisible_by_16=frozenset({"logits", "row_stride", "keys", "first_column", "last_column"}),
+        holds=frozenset({"16-byte loads"}),
     )
