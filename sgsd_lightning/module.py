@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -113,11 +113,6 @@ class SelfDistillation(LearnerLifecycle, LightningModule):
         self.reuse.keep(taught, batch_idx, micro_batches)
         steps = {name: who.loss(taught[name], is_reused=kept is not None) for name, who in learners.items()}
         return self._window.add(steps, ProblemBatch.weight_of(problems))
-
-    def _following(self, problems: list[Problem], batch_idx: int) -> Sequence[Sequence[Problem]]:
-        """The micro-batches after this one in its step; none beyond ``limit_train_batches``, nor of a plain loader."""
-        following = problems.following if isinstance(problems, MicroBatch) else ()
-        return following[: int(min(len(following), self.trainer.num_training_batches - batch_idx - 1))]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Forget what is left of the last step, and free its gradients before rollouts need the memory."""

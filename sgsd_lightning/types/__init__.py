@@ -27,7 +27,7 @@ from sgsd_lightning.types.scores import (
     TokenScores,
     TokenSequence,
 )
-from sgsd_lightning.types.steps import MicroBatch, Observation, Stance, StepRecord, Taught, TeacherStances
+from sgsd_lightning.types.steps import Observation, Stance, StepRecord, Taught, TeacherStances
 from sgsd_lightning.types.verdicts import JudgedRollout, RewardSpan, Verdict, without_dropped
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "FinishReason",
     "JudgedRollout",
     "Messages",
-    "MicroBatch",
     "Observation",
     "Part",
     "Problem",

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sgsd_lightning.types.rollouts import Problem
 from sgsd_lightning.types.scores import ScoreRow, TeacherContext
 from sgsd_lightning.types.verdicts import JudgedRollout, without_dropped
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class MicroBatch(list[Problem]):
-    """The problems of one micro-batch of one process, and of those after it, whose rollouts are sampled with them.
-
-    Args:
-        problems: Its own; may be none.
-        following: Those of each micro-batch that follows in the same optimizer step; every process has equally many
-            micro-batches.
-    """
-
-    def __init__(self, problems: Iterable[Problem] = (), following: Sequence[Sequence[Problem]] = ()) -> None:
-        super().__init__(problems)
-        self.following = following
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
