@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sgsd_lightning.distributed.uploads import to_device, upload
 from sgsd_lightning.scoring.forward import HeadScores, StudentDivergence, StudentSupport
 from sgsd_lightning.types import DivergenceRequest, ScoreRequest, ScoreRow, TokenSequence
-from sgsd_lightning.uploads import to_device, upload
 
 
 class Piece(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sgsd_lightning.distributed.uploads import to_device
 from sgsd_lightning.scoring.segments import Segment, Segments, Span
 from sgsd_lightning.types import TokenSequence
 from sgsd_lightning.types.arguments import require_at_least
-from sgsd_lightning.uploads import to_device
 
 RowLayout = Literal["padded", "packed", "shared"]
 """How sequences become model inputs; see :func:`pack`."""

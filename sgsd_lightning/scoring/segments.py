@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sgsd_lightning.uploads import to_device, upload
+from sgsd_lightning.distributed.uploads import to_device, upload
 
 
 class Span(NamedTuple):

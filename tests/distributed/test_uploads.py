@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sgsd_lightning.uploads import to_device, upload
+from sgsd_lightning.distributed.uploads import to_device, upload
 
 
 class Recorded:
