@@ -63,4 +63,5 @@ def _elapsed_ms(start: Mark, end: Mark) -> float:
         assert isinstance(start, float)
         assert isinstance(end, float)
         return 1000 * (end - start)
+    assert not isinstance(end, float)
     return float(start.elapsed_time(end))
