@@ -180,9 +180,14 @@ def _begin_next_epoch(trainer: Trainer) -> None:
     """Where a checkpoint was written after the last batch of an epoch, let the resumed run count the next one.
 
     Lightning takes it for a run in the middle of an epoch and does not count its beginning; a second resume then
-    miscounts the epochs, and `max_epochs` lets one too many run.
+    miscounts the epochs, and `max_epochs` lets one too many run. Where no evaluation follows, it also takes another batch
+    of the epoch that has ended, and leaves the next one after it.
     """
     loop = trainer.fit_loop
     epochs: Any = loop.epoch_progress.total
     if loop.restarted_mid_epoch and epochs.processed == epochs.started:
         loop.reset_restart_stage()
+    batches = loop.epoch_loop.batch_progress
+    has_ended = batches.current.completed >= trainer.num_training_batches and batches.is_last_batch
+    if loop.epoch_loop.restarting and has_ended and not _evaluation_follows(trainer):
+        loop.epoch_loop.restarting = False

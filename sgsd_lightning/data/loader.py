@@ -101,13 +101,15 @@ class ProblemLoader:
 
     def _num_taken(self) -> int:
         """Different batches that the trainer takes of an epoch."""
-        if self.repeats > 1:
-            return self._num_batches()
+        return self._num_batches() if self.repeats > 1 else self._num_handed_out()
+
+    def _num_handed_out(self) -> int:
+        """Batches that the trainer takes of an epoch, repeated ones included."""
         return min(self.limit if isinstance(self.limit, int) else int(len(self) * self.limit), len(self))
 
     def _start_epoch(self) -> None:
         """Begin the next epoch, or resume the one that a checkpoint was in the middle of."""
-        goes_on = self._is_resumed and 0 < self.num_batches_done < len(self)
+        goes_on = self._is_resumed and 0 < self.num_batches_done < self._num_handed_out()
         self._is_resumed = False
         if not goes_on:
             self.epoch += 1
