@@ -180,8 +180,8 @@ def _begin_next_epoch(trainer: Trainer) -> None:
     """Where a checkpoint was written after the last batch of an epoch, let the resumed run count the next one.
 
     Lightning takes it for a run in the middle of an epoch and does not count its beginning; a second resume then
-    miscounts the epochs, and `max_epochs` lets one too many run. Where no evaluation follows, it also takes another batch
-    of the epoch that has ended, and leaves the next one after it.
+    miscounts the epochs, and `max_epochs` lets one too many run. Where no evaluation follows, it also takes another
+    batch of the epoch that has ended, and leaves the next one after it.
     """
     loop = trainer.fit_loop
     epochs: Any = loop.epoch_progress.total
