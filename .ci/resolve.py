@@ -5,8 +5,9 @@ one a local wheel was built for. pip reads no configuration here (no extra index
 machine's), only how to reach the index: certificate, proxy, timeout, and the index itself where a mirror stands in.
 Nothing is installed, and of the wheels only the metadata is fetched.
 
-Wheels alone count. A package that ships source only would have to be built for its metadata; of ours only flash-attn
-(the extra `flash`) does, whose build wants torch and a CUDA compiler, so that extra is left out and said to be.
+Wheels alone count. A package that ships source only would have to be built for its metadata: flash-attn (the extra
+`flash`), whose build wants torch and a CUDA compiler, and some that the packages of the extra `laptop` need. Those
+extras are left out and said to be; the packages that `laptop` names are still looked for, without what they need.
 antlr4-python3-runtime has a wheel at the version that math-verify's parser takes last, and none of it below.
 
 Exit status: 1 if any Python does not resolve; 0 if all do, or, said aloud, if no index answers.
@@ -26,8 +27,13 @@ from pathlib import Path
 
 from pythons import PROJECT, ROOT, VERSIONS, interpreter
 
-LEFT_OUT = {"flash": "flash-attn ships source only"}
+LEFT_OUT = {
+    "flash": "flash-attn ships source only",
+    "laptop": "llama-cpp-python, pycosat, cellpylib and zss, which its packages need, ship source only",
+}
 """Extras that wheels cannot give, and why."""
+ALONE = ("laptop",)
+"""Of these, the extras whose own packages must have wheels all the same, without what they need."""
 KEPT = ("cert", "client-cert", "proxy", "timeout", "default-timeout", "index-url", "trusted-host")
 """The settings of pip that say how the index is reached."""
 ANSWERED = re.compile(r'"GET \S+ HTTP/[\d.]+" \d{3}|SSL|CERTIFICATE', re.IGNORECASE)
@@ -55,6 +61,7 @@ def main() -> int:
         version
         for version in chosen.python or VERSIONS
         if not resolves(version, requirements(), chosen.constraints, environment)
+        or not has_wheels(version, alone(), chosen.constraints, environment)
     ]
     return 1 if failed else 0
 
@@ -63,6 +70,23 @@ def requirements() -> list[str]:
     """Every requirement of pyproject.toml, those of all extras included."""
     extras = [extra for name, extra in PROJECT["optional-dependencies"].items() if name not in LEFT_OUT]
     return sorted({*PROJECT["dependencies"], *(requirement for extra in extras for requirement in extra)})
+
+
+def alone() -> list[str]:
+    """The requirements of the extras that are resolved without what they need."""
+    return sorted(requirement for name in ALONE for requirement in PROJECT["optional-dependencies"][name])
+
+
+def has_wheels(version: str, wanted: list[str], constraints: Path, environment: dict[str, str]) -> bool:
+    """Whether the index has a wheel of each for a Python; says which, or why not."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:"]
+        command += ["--use-feature=fast-deps", "--no-deps", "--python-version", version, "--target", folder]
+        asked = [*command, "-c", str(constraints), *wanted]
+        result = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+    lines = [line for line in (result.stdout + result.stderr).splitlines() if line and not STEPS.match(line)]
+    print(f"Python {version}: {lines[-1] if lines else 'pip says nothing'}", flush=True)
+    return result.returncode == 0
 
 
 def pip_environment() -> dict[str, str]:

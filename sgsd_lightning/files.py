@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,19 +30,31 @@ def locate(source: str | Path, what: str) -> Path:
     """
     if str(source).startswith(PACKAGE_SCHEME):
         package, _, name = str(source).removeprefix(PACKAGE_SCHEME).partition("/")
-        try:
-            path = Path(str(resources.files(package).joinpath(name)))
-        except (ModuleNotFoundError, ValueError) as error:
-            raise FileNotFoundError(f"{what} {source}: there is no package {package!r}") from error
-        if not path.is_file():
+        folders = package_folders(package)
+        if not folders:
+            raise FileNotFoundError(f"{what} {source}: there is no package {package!r}")
+        found = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if found is None:
             raise FileNotFoundError(f"{what} {source}: the package {package!r} has no file {name!r}")
-        return path
+        return found
     path = Path(source)
     if path.is_dir():
         raise FileNotFoundError(f"{what} {path} is a folder, not a file (looked in {Path.cwd()})")
     if not path.is_file():
         raise FileNotFoundError(f"{what} {path} does not exist (looked in {Path.cwd()})")
     return path
+
+
+def package_folders(package: str) -> list[Path]:
+    """Return where an installed package lies; empty if there is none of that name.
+
+    Only packages above it are imported, not the package itself: one that is there for its files may need others to run.
+    """
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return []
+    return [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec is not None else []
 
 
 def keep_whole_lines(path: Path) -> None:
@@ -96,3 +109,26 @@ def atomically(path: Path) -> Iterator[IO[str]]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def folder_atomically(folder: Path, mark: str) -> Iterator[Path]:
+    """Give a new folder to fill, which becomes ``folder`` when the block ends without an error.
+
+    Several processes may do so at once: the first to end wins, and what the others made is removed.
+
+    Args:
+        folder: where the result lies.
+        mark: name of the file that the block writes last; a folder that has it is complete.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        yield staging
+        try:
+            staging.rename(folder)
+        except OSError:
+            if not (folder / mark).is_file():
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

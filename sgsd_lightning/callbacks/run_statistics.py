@@ -31,7 +31,8 @@ class RunStatistics(RunCallback):
 
     ``time/<phase>_ms`` and ``time/step_ms`` of the slowest process, ``time/completion_tokens_per_s``,
     ``time/model_tflop_per_s`` (operations that the mathematics needs, see `sgsd_lightning.planning.flops`),
-    ``time/model_flop_utilisation`` where the GPU's peak is known, and ``memory/peak_gib``.
+    ``time/model_flop_utilisation`` where the GPU's peak is known, and ``memory/peak_gib``: on a GPU the most that
+    tensors held in the step, on a CPU the most that the process has held so far.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,8 @@ class RunStatistics(RunCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._step_start = time.perf_counter()
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
 
     def on_step(self, trainer: Trainer, module: LightningModule, report: StepReport) -> None:
         for name, value in self._statistics(trainer, report).items():
@@ -100,7 +103,7 @@ def _share_run(count: TokenCount) -> float:
 
 
 def peak_memory_gib() -> float:
-    """The most memory held so far, in GiB: on the GPU where there is one, else of the process."""
+    """The most memory held, in GiB: by tensors on the GPU in this step; without a GPU, by the process so far."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,10 @@ from sgsd_lightning.data.sources import ProblemSource
 from sgsd_lightning.types import Problem
 from sgsd_lightning.types.arguments import require_choice
 
+log = logging.getLogger(__name__)
+
 UnusableProblems = Literal["refuse", "drop"]
+TrainedProblems = Literal["keep", "drop", "refuse"]
 
 
 class ProblemDataModule(LightningDataModule):
@@ -33,6 +37,8 @@ class ProblemDataModule(LightningDataModule):
         unusable_problems: what becomes of problems whose answers the verifier cannot compare with, that stand twice
             with different answers, or, in training, whose LaTeX lost its backslashes: ``refuse`` stops before the model
             is loaded and lists the first five, ``drop`` leaves them out with a warning.
+        trained_problems: what becomes of evaluation problems whose text is among the training problems, spaces aside:
+            ``keep`` takes them as they are, ``drop`` leaves them out and says how many, ``refuse`` stops.
     """
 
     def __init__(
@@ -46,9 +52,11 @@ class ProblemDataModule(LightningDataModule):
         drop_last: bool = True,
         updates_per_batch: int = 1,
         unusable_problems: UnusableProblems = "refuse",
+        trained_problems: TrainedProblems = "keep",
     ) -> None:
         super().__init__()
         require_choice(UnusableProblems, "data.unusable_problems", unusable_problems)
+        require_choice(TrainedProblems, "data.trained_problems", trained_problems)
         at_least_one = {
             "batch_size": batch_size,
             "evaluation_batch_size": evaluation_batch_size,
@@ -64,6 +72,7 @@ class ProblemDataModule(LightningDataModule):
         self.drop_last = drop_last
         self.updates_per_batch = updates_per_batch
         self.unusable_problems: UnusableProblems = unusable_problems
+        self.trained_problems: TrainedProblems = trained_problems
         self.problems: dict[str, list[Problem]] = {}
 
     def setup(self, stage: str) -> None:
@@ -72,7 +81,8 @@ class ProblemDataModule(LightningDataModule):
         for split in needed:
             source = self.sources[split]
             if split not in self.problems and source is not None:
-                self.problems[split] = source.load()
+                problems = source.load()
+                self.problems[split] = problems if split == "train" else self._held_out(split, source, problems)
         if needed[0] not in self.problems:
             raise ValueError(f"sgsd {stage} needs problems: data.init_args.{needed[0]} is not set")
         self._check_batch_size()
@@ -115,6 +125,28 @@ class ProblemDataModule(LightningDataModule):
         """The test problems."""
         return self._evaluation_loader("test")
 
+    def _held_out(self, split: str, source: ProblemSource, problems: list[Problem]) -> list[Problem]:
+        """The problems of an evaluation split without those that are trained on, if these are not kept."""
+        train = self.sources["train"]
+        if train is None or train is source:
+            return problems
+        source.refuse_if_same(train)
+        if self.trained_problems == "keep":
+            return problems
+        trained = {_plain(problem) for problem in self.problems.get("train") or train.load()}
+        kept = [problem for problem in problems if _plain(problem) not in trained]
+        if len(kept) == len(problems):
+            return problems
+        told = f"{len(problems) - len(kept)} of {len(problems)} {split} problems are among the training problems"
+        if self.trained_problems == "refuse" or not kept:
+            first = next(problem for problem in problems if _plain(problem) in trained)
+            raise ValueError(
+                f"{told}, such as {first.problem_id}: take others, or set data.init_args.trained_problems to keep"
+                + (" or drop" if kept else "")
+            )
+        log.warning("dropped what is trained on: %s", told)
+        return kept
+
     def _evaluation_loader(self, split: str) -> ProblemLoader:
         rank, world_size = self._rank()
         return ProblemLoader(self.problems[split], self.evaluation_batch_size, rank=rank, world_size=world_size)
@@ -139,3 +171,7 @@ class ProblemDataModule(LightningDataModule):
                 f"data.batch_size {self.batch_size} x {world_size} processes x trainer.accumulate_grad_batches "
                 f"{num_micro_batches} = {num_of_step} training problems; there are {len(problems)}"
             )
+
+
+def _plain(problem: Problem) -> str:
+    return " ".join(problem.text.split())

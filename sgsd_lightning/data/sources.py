@@ -24,6 +24,9 @@ class ProblemSource(ABC):
     def load(self) -> list[Problem]:
         """Read and check every problem; the same list at each call."""
 
+    def refuse_if_same(self, trained: ProblemSource) -> None:
+        """Raise ValueError if these, which evaluate, are made as those are that are trained on. By default nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemFields:

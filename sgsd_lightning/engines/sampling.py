@@ -87,7 +87,7 @@ class TokenSampler:
         masses = (values - tempered.top).double().exp()
         if self._top_p < 1:
             total = masses.sum(-1, keepdim=True) if self._top_k else tempered.total[:, None]
-            masses.masked_fill_(masses.cumsum(-1) - masses >= self._top_p * total, 0.0)
+            masses.masked_fill_(_cumulative(masses) - masses >= self._top_p * total, 0.0)
         masses.masked_fill_(values < tempered.top + self._log_min_p, 0.0)
         ids, masses = _in_token_order(ids, masses, tempered.logits.shape[-1])
         place = _search(masses, uniforms * masses.sum(-1))
@@ -162,7 +162,7 @@ def _search_all(masses: Tensor, block_sums: Tensor, uniforms: Tensor) -> Tensor:
         return _search(masses.double(), uniforms * block_sums.sum(-1))
     targets = uniforms * block_sums.sum(-1)
     block = _search(block_sums, targets)
-    before = block_sums.cumsum(-1).gather(-1, block[:, None]) - block_sums.gather(-1, block[:, None])
+    before = _cumulative(block_sums).gather(-1, block[:, None]) - block_sums.gather(-1, block[:, None])
     tokens = block[:, None] * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS, device=masses.device)
     is_real = tokens < masses.shape[-1]
     within = masses.gather(-1, tokens.clamp(max=masses.shape[-1] - 1)).double().masked_fill_(~is_real, 0.0)
@@ -171,8 +171,24 @@ def _search_all(masses: Tensor, block_sums: Tensor, uniforms: Tensor) -> Tensor:
 
 def _search(masses: Tensor, targets: Tensor) -> Tensor:
     """[B] int64: the first place in each row of [B, n] float64 at which the cumulative mass exceeds the target."""
-    cumulative = masses.cumsum(-1)
+    cumulative = _cumulative(masses)
     places = torch.searchsorted(cumulative, targets[:, None], right=True)
     # rounding can lift the target to the total itself, past the last token with any probability
     last = (cumulative < cumulative[:, -1:]).sum(-1, keepdim=True)
     return torch.minimum(places, last)[:, 0]
+
+
+def _cumulative(masses: Tensor) -> Tensor:
+    """Cumulative sums of [B, n] float64 along each row; of its own where torch's would refuse to be deterministic."""
+    if masses.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return _doubling_sums(masses)
+    return masses.cumsum(-1)
+
+
+def _doubling_sums(masses: Tensor) -> Tensor:
+    """Cumulative sums in log2(n) additions of whole rows, in an order that never changes."""
+    sums, distance = masses, 1
+    while distance < masses.shape[-1]:
+        sums = torch.cat([sums[..., :distance], sums[..., distance:] + sums[..., :-distance]], dim=-1)
+        distance *= 2
+    return sums

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
+from sgsd_lightning.policy.gguf import converted_folder, is_gguf
+
 _QWEN3 = {
     "0.6B": (1024, 28, 16, 3072, True),
     "1.7B": (2048, 28, 16, 6144, True),
@@ -174,11 +176,14 @@ def shape_from_config(config: PreTrainedConfig) -> ModelShape:
 
 
 def config_by_name(name_or_path: str) -> PreTrainedConfig:
-    """A model's configuration: of a local folder, from the cache, from a table of Qwen3, or else from the hub.
+    """A model's configuration: of a local folder or file, from the cache, from a table of Qwen3, or else from the hub.
 
     Raises:
         ValueError: when none was found.
+        FileNotFoundError, ImportError: for a GGUF file, as :func:`converted_folder`.
     """
+    if is_gguf(name_or_path):
+        name_or_path = str(converted_folder(name_or_path))
     try:
         return AutoConfig.from_pretrained(name_or_path, local_files_only=True)
     except (OSError, ValueError):

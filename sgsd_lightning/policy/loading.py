@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
+from sgsd_lightning.policy.gguf import converted_folder, is_gguf
 from sgsd_lightning.policy.lora import LoraSettings, inject_lora, with_adapter
-from sgsd_lightning.scoring.attention import resolve_attention
+from sgsd_lightning.scoring.attention import allow_cudnn_attention, resolve_attention
 from sgsd_lightning.scoring.check import check_decoding, check_score
 from sgsd_lightning.scoring.compilation import compile_layers
 from sgsd_lightning.seeding import seeded
@@ -57,7 +58,8 @@ class PretrainedPolicy(PolicySource):
     """Any Hugging Face causal LM.
 
     Args:
-        model_name_or_path: A folder, or a name on the hub.
+        model_name_or_path: A folder, a name on the hub, or a GGUF file, which is converted once: its path, or
+            ``package://some_package/file.gguf``.
         dtype: Of the weights. Full training in bfloat16 rounds small updates away; LoRA's adapters are always float32.
         attention: ``auto``, ``sgsd_varlen``, or a name that transformers knows (``flash_attention_2``, ``sdpa``,
             ``flex_attention``, ``eager``).
@@ -67,6 +69,7 @@ class PretrainedPolicy(PolicySource):
         revision: A branch, tag or commit on the hub.
         trust_remote_code: Run model code that comes with the weights.
         tokenizer_name_or_path: Where the tokenizer is, when not beside the model.
+        cudnn_attention: Let torch compute attention by cuDNN where it prefers to; see `allow_cudnn_attention`.
         adapter_path: The folder of a LoRA adapter that is added to the weights, such as ``sgsd export
             --adapter=adapter`` writes; its base model goes under ``model_name_or_path``.
     """
@@ -83,6 +86,7 @@ class PretrainedPolicy(PolicySource):
         trust_remote_code: bool = False,
         tokenizer_name_or_path: str | None = None,
         adapter_path: str | None = None,
+        cudnn_attention: bool = False,
     ) -> None:
         self.model_name_or_path = model_name_or_path
         self.dtype = _torch_dtype(dtype)
@@ -92,10 +96,12 @@ class PretrainedPolicy(PolicySource):
         self.lora = lora
         self.tokenizer_name_or_path = tokenizer_name_or_path
         self.adapter_path = adapter_path
+        self.cudnn_attention = cudnn_attention
         self._options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self._converted: dict[str, str] = {}
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        name = self.tokenizer_name_or_path or self.model_name_or_path
+        name = self._place(self.tokenizer_name_or_path or self.model_name_or_path)
         # a revision is the model repository's, which a tokenizer from elsewhere does not have
         options = dict(self._options)
         if self.tokenizer_name_or_path is not None:
@@ -116,7 +122,7 @@ class PretrainedPolicy(PolicySource):
         attention = resolve_attention(self.attention, config, self.dtype)
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                self.model_name_or_path,
+                self._place(self.model_name_or_path),
                 config=config,
                 dtype=self.dtype,
                 attn_implementation=attention,
@@ -137,19 +143,29 @@ class PretrainedPolicy(PolicySource):
                 "trainer.precision bf16-mixed on a GPU), or policy.lora",
                 self.dtype,
             )
+        allow_cudnn_attention(self.cudnn_attention)
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
     def _load_config(self) -> PreTrainedConfig:
-        folder = Path(self.model_name_or_path)
+        place = self._place(self.model_name_or_path)
+        folder = Path(place)
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
             raise ValueError(
                 f"policy: {self.model_name_or_path!r} holds a LoRA adapter and no model; give it as "
                 "policy.adapter_path, and its base model as policy.model_name_or_path"
             )
         try:
-            return AutoConfig.from_pretrained(self.model_name_or_path, **self._options)
+            return AutoConfig.from_pretrained(place, **self._options)
         except (OSError, ValueError) as error:
             raise _not_loadable("model", self.model_name_or_path, error) from error
+
+    def _place(self, name: str) -> str:
+        """Where Hugging Face libraries find what a name or path stands for."""
+        if not is_gguf(name):
+            return name
+        if name not in self._converted:
+            self._converted[name] = str(converted_folder(name))
+        return self._converted[name]
 
 
 class RandomPolicy(PolicySource):
@@ -169,6 +185,7 @@ class RandomPolicy(PolicySource):
         gradient_checkpointing: As for `PretrainedPolicy`.
         compile: As for `PretrainedPolicy`.
         lora: As for `PretrainedPolicy`.
+        cudnn_attention: As for `PretrainedPolicy`.
     """
 
     def __init__(
@@ -186,6 +203,7 @@ class RandomPolicy(PolicySource):
         gradient_checkpointing: bool = False,
         compile: bool = False,
         lora: LoraSettings | None = None,
+        cudnn_attention: bool = False,
     ) -> None:
         sizes = {
             "hidden_size": hidden_size,
@@ -216,6 +234,7 @@ class RandomPolicy(PolicySource):
         self.gradient_checkpointing = gradient_checkpointing
         self.compile = compile
         self.lora = lora
+        self.cudnn_attention = cudnn_attention
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         return byte_tokenizer()
@@ -232,6 +251,7 @@ class RandomPolicy(PolicySource):
         attention = resolve_attention(self.attention, config, self.dtype)
         with seeded(self.seed), torch.device("cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=attention)
+        allow_cudnn_attention(self.cudnn_attention)
         return _prepared(model, self.lora, self.gradient_checkpointing, self.compile)
 
 

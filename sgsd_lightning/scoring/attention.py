@@ -64,6 +64,18 @@ def _automatic_attention(config: PreTrainedConfig, dtype: torch.dtype) -> str:
     return VARLEN
 
 
+def allow_cudnn_attention(is_allowed: bool) -> None:
+    """Say whether `scaled_dot_product_attention` may choose cuDNN, in this process from now on.
+
+    Torch prefers it on Hopper since 2.11. There it builds a plan for every new shape, which scoring and decoding make
+    all the time, and its backward pass gives NaN under some masks (pytorch issue 196678). The switch is the whole
+    process's, because recomputed activations run in the backward pass, outside any block of ours. Where cuDNN is
+    allowed, torch's own setting stays.
+    """
+    if not is_allowed:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def row_layout(config: PreTrainedConfig) -> RowLayout:
     """Return the layout of sequences that suits a model and its attention implementation best.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sgsd_lightning.distributed.uploads import to_device, upload
 from sgsd_lightning.scoring.forward import HeadScores, StudentDivergence, StudentSupport
 from sgsd_lightning.types import DivergenceRequest, ScoreRequest, ScoreRow, TokenSequence
 
@@ -63,7 +64,7 @@ class PaddedLayout:
         parts = [
             torch.arange(len(piece.sequence.targets)) + line * self.num_tokens + piece.start for line, piece in spans
         ]
-        return torch.cat(parts).to(self.device)
+        return to_device(torch.cat(parts), self.device)
 
     def zeros(self) -> Tensor:
         """[B, T] float32."""
@@ -75,7 +76,7 @@ class PaddedLayout:
 
     def group(self) -> Tensor:
         """[B] int64."""
-        return torch.tensor([row.group for row in self.rows], dtype=torch.int64, device=self.device)
+        return upload([row.group for row in self.rows], torch.int64, self.device)
 
     def completion_mask(self) -> Tensor:
         """[B, T] bool."""
@@ -96,13 +97,13 @@ class PaddedLayout:
     def context_weight(self) -> Tensor:
         """[B, K] float32."""
         rows = [[*row.context_weight, *[0.0] * (self.num_contexts - len(row.context_weight))] for row in self.rows]
-        return torch.tensor(rows, device=self.device).reshape(len(rows), self.num_contexts)
+        return upload(rows, torch.float32, self.device).reshape(len(rows), self.num_contexts)
 
     def _padded(self, rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         values = torch.zeros(len(rows), self.num_tokens, dtype=dtype)
         for padded, row in zip(values, rows, strict=True):
             padded[: len(row)] = row
-        return values.to(self.device)
+        return to_device(values, self.device)
 
 
 def _pieces(row: int, context: int, sequences: Sequence[TokenSequence]) -> Iterator[Piece]:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sgsd_lightning.distributed.uploads import to_device
 from sgsd_lightning.scoring.segments import Segment, Segments, Span
 from sgsd_lightning.types import TokenSequence
 from sgsd_lightning.types.arguments import require_at_least
@@ -41,10 +42,10 @@ class PackedBatch:
     def to(self, device: torch.device) -> PackedBatch:
         """The same batch on ``device``."""
         return PackedBatch(
-            input_ids=self.input_ids.to(device),
-            position_ids=self.position_ids.to(device),
-            predicted_from=self.predicted_from.to(device),
-            targets=self.targets.to(device),
+            input_ids=to_device(self.input_ids, device),
+            position_ids=to_device(self.position_ids, device),
+            predicted_from=to_device(self.predicted_from, device),
+            targets=to_device(self.targets, device),
             segments=None if self.segments is None else self.segments.to(device),
         )
 

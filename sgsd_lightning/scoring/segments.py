@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sgsd_lightning.distributed.uploads import to_device, upload
+
 
 class Span(NamedTuple):
     """Consecutive tokens of a row; the start counts from its beginning."""
@@ -126,7 +128,7 @@ class Segments:
         """[keys of all segments] int64: their places in the row; None when nothing is shared."""
         if not any(segment.prefix for segment in self.segments):
             return None
-        return torch.cat([segment.key_places() for segment in self.segments]).to(self.device)
+        return to_device(torch.cat([segment.key_places() for segment in self.segments]), self.device)
 
     def blocks(self, sliding_window: int | None) -> tuple[list[Block], Tensor]:
         """The segments by shape, and the [L] int64 order that puts their outputs, one after the other, into the row."""
@@ -141,8 +143,9 @@ class Segments:
 
     def _block(self, segments: Sequence[Segment], sliding_window: int | None) -> Block:
         first = segments[0]
-        places = torch.cat([torch.arange(segment.length) + segment.start for segment in segments]).to(self.device)
-        key_index = torch.cat([segment.key_places() for segment in segments]).to(self.device)
+        places = torch.cat([torch.arange(segment.length) + segment.start for segment in segments])
+        key_index = torch.cat([segment.key_places() for segment in segments])
+        places, key_index = to_device(places, self.device), to_device(key_index, self.device)
         # without a mask attention skips half of the square: that is less than a short prefix adds to it
         is_square = first.is_causal and sliding_window is None and first.prefix_length < first.length
         mask = None if is_square else _mask(first, sliding_window)
@@ -151,13 +154,13 @@ class Segments:
             query_index=key_index if is_square else places,
             key_index=key_index,
             num_segments=len(segments),
-            mask=None if mask is None else mask.to(self.device),
+            mask=None if mask is None else to_device(mask, self.device),
             is_causal=first.is_causal,
             num_dropped=first.prefix_length if is_square else 0,
         )
 
     def _cumulative(self, lengths: Sequence[int]) -> Tensor:
-        return torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32, device=self.device)
+        return upload(list(accumulate(lengths, initial=0)), torch.int32, self.device)
 
 
 def _mask(segment: Segment, sliding_window: int | None) -> Tensor | None:

@@ -6,8 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ import transformers
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from sgsd_lightning.distributed.machine import describe_machine
+from sgsd_lightning.files import folder_atomically
 from sgsd_lightning.toy.base_training import train_base_model
 from sgsd_lightning.toy.recipe import BaseModelSettings, recipe_digest
 from sgsd_lightning.toy.shipped_weights import NotShipped, load_shipped, shipped_file
@@ -76,26 +75,12 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _save(folder: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, mark: str) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    try:
+    with folder_atomically(folder, _COMPLETE_MARK) as staging:
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         (staging / _COMPLETE_MARK).write_text(mark, encoding="utf-8")
-        _publish(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _default_cache_dir() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else Path.home() / ".cache" / "sgsd_lightning" / "toy"
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    try:
-        staging.rename(folder)
-    except OSError:
-        # another process finished the same recipe first: its folder serves as well
-        if not _is_complete(folder):
-            raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -71,3 +73,13 @@ def test_a_step_reports_phases_tokens_and_operations(tmp_path: Path) -> None:
     counted = metrics["time/model_tflop_per_s"] * 1e12 * metrics["time/step_ms"] / 1000
     assert counted == pytest.approx(witness.flops, rel=0.2)
     assert "time/model_flop_utilisation" not in metrics
+
+
+def test_peak_memory_on_a_gpu_is_counted_anew_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    resets: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: resets.append(batch_idx))
+    trainer = SimpleNamespace(accumulate_grad_batches=2)
+    for batch_idx in range(5):
+        RunStatistics().on_train_batch_start(trainer, None, None, batch_idx)  # type: ignore[arg-type]
+    assert resets == [0, 2, 4]

@@ -137,7 +137,9 @@ def test_one_configuration_serves_every_command(run_config: Path, capsys: pytest
     assert "No warnings." in audit
     assert main(["validate", "--config", "run.yaml", f"--ckpt_path={checkpoint}", "--trainer.limit_val_batches=1"]) == 0
     assert main(["test", "--config", "run.yaml"]) == 0
-    assert "test/avg@k" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "\navg@k " in told
+    assert "wrote run/test.json" in told
     assert len((run / "evaluation.jsonl").read_text().splitlines()) == 32
     assert main(["predict", "--config", "run.yaml"]) == 0
     predictions = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]

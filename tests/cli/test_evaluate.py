@@ -79,7 +79,7 @@ def test_scores_of_problems_named_by_formulas_are_text(tmp_path: Path, capsys: p
         sources=(),
         completion="",
     )
-    write_scores(tmp_path, [sample])
+    write_scores(tmp_path, [sample], None)
     (row,) = csv.DictReader((tmp_path / "problems.csv").read_text(encoding="utf-8").splitlines())
     assert row["problem_id"] == "'=cmd|' /C calc'!A0"
     assert (row["most_frequent_answer"], row["reference_answer"]) == ("'+x", "-5")

@@ -111,6 +111,17 @@ def test_a_run_that_is_killed_again_and_again_equals_one_that_was_not(folder: Pa
     assert_same_run(folder / "killed", whole)
 
 
+def test_adapters_on_weights_of_half_precision_resume_bit_for_bit(folder: Path) -> None:
+    """As on a laptop: frozen bfloat16, LoRA in float32."""
+    policy = "--model.init_args.policy.init_args"
+    arguments = [f"{policy}.dtype=bfloat16", f"{policy}.lora.rank=2", "--trainer.max_steps=4"]
+    go(folder, "half", [""], [0], *arguments)
+    go(folder, "half-killed", ["kill@3", ""], [-9], *arguments)
+    assert_same_run(folder / "half-killed", folder / "half")
+    weights = checkpoint_of(folder / "half")["state_dict"]
+    assert {value.dtype for name, value in weights.items() if "lora_" in name} == {torch.float32}
+
+
 def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(folder: Path, whole: Path) -> None:
     run = folder / "stopped"
     said = go(folder, "stopped", ["terminate@1"], [143])

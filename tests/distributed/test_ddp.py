@@ -123,9 +123,10 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def assert_equal_metrics(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert {"optimizer/lr", "optimizer/grad_norm"} <= expected["metrics"].keys()
     assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5, abs=1e-6)
     for name, value in expected["metrics"].items():
-        if name.split("/")[0] in ("objective", "rollout", "contexts"):
+        if name.split("/")[0] in ("objective", "rollout", "contexts", "optimizer"):
             assert found["metrics"][name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
     assert found.get("validation", {}) == pytest.approx(expected.get("validation", {}), rel=1e-5)
 

@@ -35,7 +35,8 @@ def run(lora: LoraSettings | None) -> Run:
         },
         trainer=lambda: {"accumulate_grad_batches": 2, "enable_checkpointing": True},
         global_batch=2,
-        num_problems=11,
+        num_problems=10,
+        drop_last=False,
     )
 
 

@@ -13,6 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from sgsd_lightning.engines import sampling as sampling_module
 from sgsd_lightning.engines.sampling import TokenSampler
 from sgsd_lightning.types import SamplingSettings
 
@@ -137,3 +138,29 @@ def test_tokens_that_tie_with_the_last_of_top_k_are_kept() -> None:
     for uniform, expected in ((0.0, [0, 1]), (0.999, [4, 3])):
         tokens = TokenSampler(sampling)(logits, torch.full((2,), uniform, dtype=torch.float64))
         assert tokens.ids.tolist() == expected
+
+
+@pytest.mark.parametrize("sampling", [SamplingSettings(), SamplingSettings(sampling_top_p=0.9, sampling_top_k=40)])
+@pytest.mark.parametrize("num_tokens", [97, 9001])
+def test_the_deterministic_sums_of_a_gpu_choose_the_same_tokens(
+    sampling: SamplingSettings, num_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch has no deterministic cumulative sum of floats on CUDA, and raises where one is asked for."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(32, num_tokens, generator=generator)
+    uniforms = torch.rand(32, dtype=torch.float64, generator=generator)
+    expected = TokenSampler(sampling)(logits, uniforms)
+    monkeypatch.setattr(sampling_module, "_cumulative", sampling_module._doubling_sums)
+
+    def refused(*_: object) -> Tensor:
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation")
+
+    monkeypatch.setattr(torch.Tensor, "cumsum", refused)
+    found = TokenSampler(sampling)(logits, uniforms)
+    assert torch.equal(found.ids, expected.ids)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 64, 100])
+def test_doubling_sums_are_cumulative_sums(width: int) -> None:
+    masses = torch.rand(5, width, dtype=torch.float64)
+    torch.testing.assert_close(sampling_module._doubling_sums(masses), masses.cumsum(-1), rtol=1e-14, atol=0)

@@ -104,6 +104,14 @@ def test_the_cache_is_bounded_by_the_engine() -> None:
     assert key_value_bytes(replace(run, rollout_batch_tokens=1), 100, run.completion_tokens) == alone
 
 
+def test_the_rollouts_of_a_step_are_sampled_together_before_there_are_gradients() -> None:
+    run = small_run(small_policy().load_model())
+    step = plan_memory(replace(run, accumulate_grad_batches=4))
+    assert _bytes(step, "key-value cache", ROLLOUT) == 4 * _bytes(plan_memory(run), "key-value cache", ROLLOUT)
+    assert _bytes(step, "gradients", ROLLOUT) == 0
+    assert _bytes(step, "gradients", TEACHERS) > 0
+
+
 @pytest.mark.parametrize(
     ("sampling", "most"),
     [

@@ -9,11 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from sgsd_lightning.engines import GenerationRequest, TransformersEngine
 from sgsd_lightning.policy import LoraSettings, PretrainedPolicy, RandomPolicy
 from sgsd_lightning.policy.byte_tokenizer import byte_tokenizer
 from sgsd_lightning.prompts import ChatPrompts
+from sgsd_lightning.scoring.attention import row_layout
 from sgsd_lightning.scoring.check import check_score
-from sgsd_lightning.types import Problem
+from sgsd_lightning.scoring.packing import pack
+from sgsd_lightning.types import Problem, SamplingSettings, TokenSequence
 from tests.support.tiny import tiny_module
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -50,6 +53,27 @@ def test_no_other_default_device_reaches_random_weights_and_adapters(lora: LoraS
         found = policy.load_model()
     assert dict(found.named_parameters()).keys() == dict(expected.named_parameters()).keys()
     assert all(map(torch.equal, found.parameters(), expected.parameters()))
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_attention_is_not_computed_by_cudnn_unless_that_is_asked_for(is_allowed: bool) -> None:
+    seen: list[bool] = []
+    was_enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        model = RandomPolicy(**SMALL, gradient_checkpointing=True, cudnn_attention=is_allowed).load_model()
+        for layer in model.model.layers:
+            layer.self_attn.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+        batch = pack([TokenSequence.causal((1, 2), (3, 4))], row_layout(model.config))
+        model.score(batch).logprob.sum().backward()
+        num_scored = len(seen)
+        request = GenerationRequest(prompt_ids=(1, 2), seed=0)
+        TransformersEngine().generate(model, [request], SamplingSettings(max_new_tokens=2))
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was_enabled)
+    assert num_scored == 2 * len(model.model.layers)  # recomputed in the backward pass
+    assert len(seen) > num_scored
+    assert set(seen) == {is_allowed}
 
 
 def test_drawing_random_weights_leaves_the_global_random_state_alone() -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed, multiprocessing
 from torch.distributed.tensor import DTensor
 
+from sgsd_lightning.callbacks import OptimizerMetrics
 from sgsd_lightning.data import ProblemDataModule, ProblemLoader, ProblemSource
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import GatedPolarity
@@ -133,7 +134,7 @@ def tiny_run(run: Run, world_size: int, folder: Path, **trainer: Any) -> tuple[S
         **run.trainer(),
         **trainer,
     }
-    settings["callbacks"] = [*settings.get("callbacks", ()), recorder]
+    settings["callbacks"] = [*settings.get("callbacks", ()), OptimizerMetrics(), recorder]
     parts = {
         "objective": GatedPolarity(**SENSITIVE),
         "seed": SEED,
