@@ -47,6 +47,7 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
     """Whether a predicted answer has the value of the published one.
 
     Never hangs and never raises for any text, in any thread or process: a comparison that exceeds the limit is False.
+    The letter of a multiple choice suffices where a side has nothing else; texts after both letters must agree too.
     Symmetric, except for published answers that lost letters (:mod:`sgsd_lightning.verifiers.math.damage`). A list
     without brackets is a set unless labels tell its values apart; labels and units count if both sides have them;
     ``50%`` equals 50 and 1/2, and ``90°`` equals 90 and pi/2.
@@ -70,7 +71,7 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
         return numbers[0] == numbers[1]
     budget = TimeBudget(time_limit_s)
     (letter, rest), (other_letter, other_rest) = choice(predicted), choice(answer)
-    if letter and other_letter:
+    if letter and other_letter and (letter != other_letter or not (rest and other_rest)):
         return letter == other_letter
     several = choices(predicted), choices(answer)
     if several[0] and several[1]:
