@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sgsd_lightning.verifiers.math.compound import is_compound, is_time_of_day, quantity, same_total
 from sgsd_lightning.verifiers.math.damage import completes
 from sgsd_lightning.verifiers.math.exact_numbers import exact_number
 from sgsd_lightning.verifiers.math.labels import Label, split_label
@@ -97,6 +98,11 @@ def _equal(predicted: str, answer: str, budget: TimeBudget) -> bool:
         return False
     if is_same_text(predicted, answer):
         return True
+    if is_time_of_day(predicted) or is_time_of_day(answer):
+        return False
+    quantities = quantity(predicted), quantity(answer)
+    if None not in quantities and quantities[0] == quantities[1]:
+        return True
     lists = elements(predicted), elements(answer)
     if not all(lists):
         return False
@@ -129,6 +135,8 @@ def _are_relations(predicted: Element, answer: Element) -> bool:
 
 
 def _equal_quantities(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
+    if is_compound(predicted.labelled) or is_compound(answer.labelled):
+        return same_total(quantity(predicted.labelled), quantity(answer.labelled))
     units = predicted.unit, answer.unit
     if "percent" in units and units[0] != units[1] and None in units:
         percent, other = (predicted, answer) if predicted.unit == "percent" else (answer, predicted)
@@ -152,7 +160,8 @@ def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
         return numbers[0] == numbers[1]
     bases = IN_BASE.fullmatch(predicted), IN_BASE.fullmatch(answer)
     if any(bases):
-        return not all(bases) and (bases[0] or bases[1])[1] in (predicted, answer)  # type: ignore[index]
+        # a base on one side only: 101_2 is not 101, and 5 is not the digits that were asked for
+        return False
     brackets = _list_in_brackets(predicted), _list_in_brackets(answer)
     if brackets[0] and brackets[1] and max(len(brackets[0][1]), len(brackets[1][1])) > 1:
         if brackets[0][0] != brackets[1][0]:
