@@ -14,6 +14,8 @@ from sgsd_lightning.verifiers import MathAnswer, extract_answer, math_equal
 
 SETS = ["aime24", "aime25", "aime26", "hmmt25", "math500", "math_train_3k"]
 NUM_SAMPLED = 150
+MAX_REJECTED = 0.05
+"""The share of equal pairs that may be judged different."""
 
 
 def _rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -32,11 +34,23 @@ def test_every_published_answer_is_accepted_found_in_a_box_and_equal_to_itself(s
         assert math_equal(f"$ {answer} $.", answer), answer
 
 
-def test_at_least_93_percent_of_real_pairs_are_equal(shared_data: Path) -> None:
+def test_at_least_187_of_200_real_pairs_are_equal(shared_data: Path) -> None:
     rows = _rows(shared_data, "graded_traces_200")
     accepted = [math_equal(extract_answer(row["trace"]) or "", row["answer"]) for row in rows]
     assert len(rows) == 200
-    assert sum(accepted) >= 186
+    assert sum(accepted) >= 187
+
+
+def test_publicly_reported_pairs_have_no_false_accept_and_few_false_rejects(shared_data: Path) -> None:
+    rows = [
+        json.loads(line) for line in (shared_data / "verifier_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    equal, different = [[row for row in rows if row["equal"] is is_equal] for is_equal in (True, False)]
+    assert len(equal) > 50
+    assert len(different) > 30
+    assert not [row for row in different if math_equal(row["predicted"], row["answer"])]
+    rejected = [row for row in equal if not math_equal(row["predicted"], row["answer"])]
+    assert len(rejected) <= MAX_REJECTED * len(equal), rejected
 
 
 def test_no_sampled_answer_of_another_row_is_accepted(shared_data: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sgsd_lightning.verifiers.math.compound import is_compound, is_time_of_day, quantity, same_total
 from sgsd_lightning.verifiers.math.damage import completes
 from sgsd_lightning.verifiers.math.exact_numbers import exact_number
 from sgsd_lightning.verifiers.math.labels import Label, split_label
@@ -47,6 +48,7 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
     """Whether a predicted answer has the value of the published one.
 
     Never hangs and never raises for any text, in any thread or process: a comparison that exceeds the limit is False.
+    The letter of a multiple choice suffices where a side has nothing else; texts after both letters must agree too.
     Symmetric, except for published answers that lost letters (:mod:`sgsd_lightning.verifiers.math.damage`). A list
     without brackets is a set unless labels tell its values apart; labels and units count if both sides have them;
     ``50%`` equals 50 and 1/2, and ``90°`` equals 90 and pi/2.
@@ -70,7 +72,7 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
         return numbers[0] == numbers[1]
     budget = TimeBudget(time_limit_s)
     (letter, rest), (other_letter, other_rest) = choice(predicted), choice(answer)
-    if letter and other_letter:
+    if letter and other_letter and (letter != other_letter or not (rest and other_rest)):
         return letter == other_letter
     several = choices(predicted), choices(answer)
     if several[0] and several[1]:
@@ -95,6 +97,11 @@ def _equal(predicted: str, answer: str, budget: TimeBudget) -> bool:
     if not predicted or not answer:
         return False
     if is_same_text(predicted, answer):
+        return True
+    if is_time_of_day(predicted) or is_time_of_day(answer):
+        return False
+    quantities = quantity(predicted), quantity(answer)
+    if None not in quantities and quantities[0] == quantities[1]:
         return True
     lists = elements(predicted), elements(answer)
     if not all(lists):
@@ -128,6 +135,8 @@ def _are_relations(predicted: Element, answer: Element) -> bool:
 
 
 def _equal_quantities(predicted: Element, answer: Element, budget: TimeBudget) -> bool:
+    if is_compound(predicted.labelled) or is_compound(answer.labelled):
+        return same_total(quantity(predicted.labelled), quantity(answer.labelled))
     units = predicted.unit, answer.unit
     if "percent" in units and units[0] != units[1] and None in units:
         percent, other = (predicted, answer) if predicted.unit == "percent" else (answer, predicted)
@@ -151,7 +160,8 @@ def _equal_values(predicted: str, answer: str, budget: TimeBudget) -> bool:
         return numbers[0] == numbers[1]
     bases = IN_BASE.fullmatch(predicted), IN_BASE.fullmatch(answer)
     if any(bases):
-        return not all(bases) and (bases[0] or bases[1])[1] in (predicted, answer)  # type: ignore[index]
+        # a base on one side only: 101_2 is not 101, and 5 is not the digits that were asked for
+        return False
     brackets = _list_in_brackets(predicted), _list_in_brackets(answer)
     if brackets[0] and brackets[1] and max(len(brackets[0][1]), len(brackets[1][1])) > 1:
         if brackets[0][0] != brackets[1][0]:

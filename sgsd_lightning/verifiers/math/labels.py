@@ -28,9 +28,14 @@ NAME = (
 )
 ASSIGNED = re.compile(rf"({NAME})\s*(=|\\in(?![a-zA-Z]))\s*(?=\S)")
 BARE_SIGN = re.compile(r"\s*(?:=|\\in(?![a-zA-Z])|:(?!\s*\d+\s*$))\s*(?=\S)")
+VALUE_START = r"(?=-?[\d.$(]|-?\\(?!c[au]p|setminus|in|cdot|times|[lg]e)[a-zA-Z({]|[a-zA-Z])"
 ITEM = re.compile(
     r"(?:\(\s*([a-h]|[ivx]+|\d)\s*\)\s+|\(([a-h]|[ivx]{1,4})\)\s*(?=[\d\\-])|([a-h]|[ivx]+|\d)?\)\s*)(?=\S)"
 )
+CAPITAL_ITEM = re.compile(
+    rf"(?:\(\s*([A-Z])\s*\)(?:\s+|(?=-?\d))|([A-Z])(?:\)\s*|\.\s+|\s*:\s*(?![A-Z]|[a-z]\s*:))){VALUE_START}"
+)
+"""``A: 5``, but not the ratio ``A:B``."""
 WORDS = r"(?:\\(?:text|mathrm)\s*\{\s*)?([a-zA-Z][\w'-]*(?:\s+[\w'-]+){0,3})\s*\}?"
 TITLED = re.compile(rf"{WORDS}\s*(?::|(?<=[a-z][a-z][a-z])=|(?<=[a-z][a-z]\}})=|(?<=[a-z][a-z]\s)=)\s*(?=\S)")
 SAID = re.compile(r"([A-Z][\w'-]*)\s+(?:is|has|have|gets|got|are|was|had)\s+(?=\S)")
@@ -115,11 +120,11 @@ def _is_name(text: str) -> bool:
 
 
 def _item(text: str) -> tuple[Label, str] | None:
-    match = ITEM.match(text)
+    match = ITEM.match(text) or CAPITAL_ITEM.match(text)
     if match is None:
         return None
-    mark = match[1] or match[2] or match[3] or ""
-    is_open = match[0].lstrip().startswith("(")
+    mark = next((mark for mark in match.groups() if mark), "")
+    is_open = match[0].lstrip().startswith("(") or not match[0].rstrip().endswith(")")
     if not is_open and text.count("(") >= text.count(")"):
         return None
     return Label("item", mark), text[match.end() :]

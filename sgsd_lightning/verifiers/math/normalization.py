@@ -77,7 +77,9 @@ QUALIFIER = re.compile(
 )
 TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textbf|mbox|mathrm)\s*\{([^{}]*)\}")
 CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*[.:]?")
-CHOICE_WITH_TEXT = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])[.):])\s*(\S.*)", re.DOTALL)
+CHOICE_WITH_TEXT = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])(?:\)|\.(?!\s*[a-z]+$)))\s*(\S.*)", re.DOTALL)
+"""``A: 5`` labels a value, and ``E. coli`` shortens a name."""
+NEXT_CHOICE = re.compile(r"(?:\(\s*[A-J]\s*\)|(?<![\w\\(])[A-J][.):])\s*\S")
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 WORD = re.compile(r"[^\W\d_]{4,}")
 FUNCTIONS = frozenset(
@@ -197,11 +199,14 @@ def has_words(text: str) -> bool:
 
 
 def choice(text: str) -> tuple[str | None, str]:
-    """Return the letter of ``B``, ``(B)``, ``B. 12`` or ``(B) 12``, or None, and the text that follows it."""
+    """Return the letter of ``B``, ``(B)``, ``B. 12`` or ``(B) 12``, or None, and the text that follows it.
+
+    A text with a second such letter is a list of labelled values, not a choice.
+    """
     text = unwrap(TEXT_COMMAND.sub(r"\1", unwrap(text)))
     if match := CHOICE.fullmatch(text):
         return match[1], ""
-    if match := CHOICE_WITH_TEXT.fullmatch(text):
+    if (match := CHOICE_WITH_TEXT.fullmatch(text)) and not NEXT_CHOICE.search(match[3]):
         return match[1] or match[2], match[3]
     return None, text
 

@@ -24,8 +24,8 @@ TOGETHER = re.compile(
     r"[,;]?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:and|but)\s*\}|(?<![a-zA-Z\\])(?:and|but)(?![a-zA-Z])|\\(?:land|wedge)(?![a-zA-Z]))"
 )
 TUPLE_ASSIGNMENT = re.compile(r"\(\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])+)\s*\)\s*=\s*\(([^()]*)\)")
-FIRST_ITEM = re.compile(r"\(?[ai1]\)")
-NEXT_ITEM = re.compile(r"(?<![,;\s])\s+(?=\(?(?:[b-h]|i{2,3}|iv|v|[2-9])\)\s*\S)")
+FIRST_ITEM = re.compile(r"\(?[ai1A-Z]\)|[A-Z][.:]\s")
+NEXT_ITEM = re.compile(r"(?<![,;\s])\s+(?=\(?(?:[b-h]|i{2,3}|iv|v|[2-9]|[A-Z])\)\s*\S|[A-Z][.:]\s+\S)")
 AFTER_WORD = re.compile(rf"(.*\S)\s*,?\s*\b(?:for|if|when)\s+([a-zA-Z]\s*{ORDER}[^,;]*)", re.DOTALL)
 IN_PARENTHESES = re.compile(rf"(.*\S)\s*\(\s*(?:for\s+|if\s+|when\s+)?([a-zA-Z]\s*{ORDER}[^()]*)\)", re.DOTALL)
 LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")

@@ -22,6 +22,7 @@ SPELLINGS = {
     "cent": "cent cents",
     "euro": "euro euros",
     "pound": "pound pounds lb lbs",
+    "ounce": "oz ounce ounces",
     "percent": "percent pct",
     "second": "s sec secs second seconds",
     "minute": "min mins minute minutes",

@@ -85,11 +85,13 @@ def pair_at(point: Mapping[str, Fraction], left: Node, right: Node, is_real: boo
     """The sign of left - right, 0 where they agree and 1 where they are not ordered, and the two values.
 
     Raises:
-        Undefined: where one has no value there.
+        Undefined: where one has no value there, or one that MOST_DIGITS digits cannot tell from others.
     """
     with mp.workdps(FEWEST_DIGITS):
         probe = Evaluation(point, is_real)
         probe.of(left), probe.of(right)
+        if probe.spread > MOST_DIGITS - 2 * SLACK_DIGITS:
+            raise Undefined("values too large or too close for the digits there are")
         digits = min(MOST_DIGITS, FEWEST_DIGITS + int(3 * probe.spread))
     with mp.workdps(digits):
         evaluation = Evaluation(point, is_real)

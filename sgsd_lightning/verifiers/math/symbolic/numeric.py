@@ -16,6 +16,7 @@ from sgsd_lightning.verifiers.math.symbolic.nodes import Node
 MAX_BITS = 200_000
 MAX_FACTORIAL = 10_000
 MAX_TERMS = 100_000
+MAX_EXACT_TERMS = 2_000
 MAX_INTEGER_POWER = 10_000
 
 Value = Any
@@ -33,17 +34,21 @@ class NotReal(Undefined):
 def exact(node: Node) -> Fraction | None:
     """Evaluate a tree whose parts are all rational and of moderate size; None for any other."""
     try:
-        return _exact(node)
+        return _exact(node, {})
     except (ZeroDivisionError, OverflowError):
         return None
 
 
-def _exact(node: Node) -> Fraction | None:
+def _exact(node: Node, point: Mapping[str, Fraction]) -> Fraction | None:
     if node.kind == "number":
         return node.value
+    if node.kind == "symbol":
+        return point.get(node.name)
+    if node.kind in ("sum", "product"):
+        return _exact_series(node, point)
     if node.kind not in ("add", "mul", "div", "neg", "pow", "factorial", "call"):
         return None
-    parts = [_exact(part) for part in node.parts]
+    parts = [_exact(part, point) for part in node.parts]
     if any(part is None for part in parts):
         return None
     values = [part for part in parts if part is not None]
@@ -61,6 +66,22 @@ def _exact(node: Node) -> Fraction | None:
     if node.kind == "div":
         return values[0] / values[1]
     return sum(values, Fraction(0)) if node.kind == "add" else math.prod(values, start=Fraction(1))
+
+
+def _exact_series(node: Node, point: Mapping[str, Fraction]) -> Fraction | None:
+    index, first_node, last_node, body = node.parts
+    first, last = _exact(first_node, point), _exact(last_node, point)
+    if first is None or last is None or first.denominator != 1 or last.denominator != 1:
+        return None
+    if last - first > MAX_EXACT_TERMS:
+        return None
+    total = Fraction(node.kind == "product")
+    for whole in range(int(first), int(last) + 1):
+        term = _exact(body, {**point, index.name: Fraction(whole)})
+        if term is None or _bits(total) + _bits(term) > MAX_BITS:
+            return None
+        total = total * term if node.kind == "product" else total + term
+    return total
 
 
 def _bits(value: Fraction) -> int:
@@ -161,6 +182,9 @@ class Evaluation:
         raise Undefined(node.kind)
 
     def _call(self, name: str, values: list[Value]) -> Value:
+        if name in SATURATING and mpmath.isfinite(values[0]):
+            # e ** (-2 |x|) is what separates the value from 1
+            self.spread += float(2 * abs(values[0]) / mp.ln(10))
         value = CALLS[name](*values)
         if self.is_real and isinstance(value, mpmath.mpc) and value.imag != 0:
             raise NotReal(name)
@@ -195,16 +219,27 @@ class Evaluation:
             return self._endless(node.kind, index.name, int(first), body)
         if last - first > MAX_TERMS:
             raise Undefined("a sum of too many terms")
-        total = mp.mpf(node.kind == "product")
+        total, spread = mp.mpf(node.kind == "product"), 0.0
         for whole in range(int(first), int(last) + 1):
-            term = Evaluation({**self.point, index.name: Fraction(whole)}, self.is_real).of(body)
+            term, term_spread = self._term(body, index.name, whole)
             total = total * term if node.kind == "product" else total + term
+            spread = max(spread, term_spread)
+        self.spread += spread
         return total
+
+    def _term(self, body: Node, index: str, whole: int) -> tuple[Value, float]:
+        """The value of one term and its spread; its peak counts here."""
+        inner = Evaluation({**self.point, index: Fraction(whole)}, self.is_real)
+        value = inner.of(body)
+        self.peak = max(self.peak, inner.peak, abs(value) if mpmath.isfinite(value) else mp.mpf(0))
+        return value, inner.spread
 
     def _endless(self, kind: str, index: str, first: int, body: Node) -> Value:
         def term(whole: Value) -> Value:
             return Evaluation({**self.point, index: Fraction(int(whole))}, self.is_real).of(body)
 
+        # terms far out are as small as one likes: the first tells how close the coefficients are
+        self.spread += self._term(body, index, first)[1]
         return mp.nsum(term, [first, mp.inf]) if kind == "sum" else mp.nprod(term, [first, mp.inf])
 
 
@@ -221,6 +256,8 @@ def _whole(function: Callable[..., int]) -> Callable[..., Value]:
     return of_whole_numbers
 
 
+SATURATING = frozenset({"tanh", "coth"})
+"""Functions that approach 1 faster than any power of their argument."""
 CALLS: dict[str, Callable[..., Value]] = {
     **{
         name: getattr(mp, name)
