@@ -31,12 +31,15 @@ from sgsd_lightning.training.loggers import default_loggers
 from sgsd_lightning.training.trainer_settings import told_in_one_sentence
 
 SEED = 42
-READERS = ("validate", "test", "predict", "evaluate", "export")
+READERS = ("validate", "test", "predict", "evaluate", "export", "collect_memories")
 """Commands that read a checkpoint and leave it as it is."""
 
 
 class ShortErrorParser(LightningArgumentParser):
     """Prints an error in a few lines, without the list of every flag."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
