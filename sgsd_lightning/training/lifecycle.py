@@ -38,7 +38,8 @@ class LearnerLifecycle(_Base):
     lr_scheduler: Any
     _is_fitting = False
     _has_teacher = False
-    _splits: Sequence[str] = ()
+    _checked: tuple[ProblemDataModule, Sequence[str]] | None = None
+    """The problems whose prompts the model must have positions for; None without a trainer's data module."""
 
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
@@ -65,7 +66,7 @@ class LearnerLifecycle(_Base):
         self.reuse.check_data(data.updates_per_batch)
         for learner in self.learners.values():
             check_problems(data, splits, learner, self.evaluation_verifier)
-        self._splits = splits
+        self._checked = data, splits
 
     def configure_model(self) -> None:
         """Load the model, once, when the strategy says where, and shard it if the strategy does."""
@@ -74,9 +75,8 @@ class LearnerLifecycle(_Base):
             self.model = learner.model = learner.source.load_model()
             if self.device_mesh is not None:
                 shard(self.model, self.trainer.strategy)
-            data = getattr(self.trainer, "datamodule", None)
-            if isinstance(data, ProblemDataModule):
-                check_positions(data, self._splits, learner, self.evaluation_rollouts)
+            if self._checked is not None:
+                check_positions(*self._checked, learner, self.evaluation_rollouts)
             check_vocabulary(learner.objective.score_request, self.model)
         if self._is_fitting and not self._has_teacher:
             learner.teacher.prepare(self.model)
