@@ -47,7 +47,9 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     flags = {flag for flag, _ in _options(arguments)}
     _check_words(shown, arguments)
     if not any(flag in ("-c", "--config", "--print_config") or flag.startswith("--model") for flag in flags):
-        raise ValueError(f"{shown} needs a configuration: --config sgsd_toy, or a file; sgsd configs lists those shipped")
+        raise ValueError(
+            f"{shown} needs a configuration: --config sgsd_toy, or a file; sgsd configs lists those shipped"
+        )
     check = _Check(top_level(command), {"model": MODEL})
     for flag, value in _options(arguments):
         name = flag.lstrip("-")
@@ -243,7 +245,9 @@ def _check_words(shown: str, arguments: Sequence[str]) -> None:
             known = (*all_configs(), *LAYERED)
             is_config = word in known or Path(word).is_file()
             told = f"; did you mean --config {word}?" if is_config else suggestion(word, known, "--config ")
-            raise ValueError(f"{shown} takes options alone; got {word!r}{told if is_config or nearest(word, known) else ''}")
+            raise ValueError(
+                f"{shown} takes options alone; got {word!r}{told if is_config or nearest(word, known) else ''}"
+            )
         is_value = is_option and "=" not in word
 
 

@@ -143,7 +143,9 @@ def _encoding_of(line: bytes, byte: int) -> tuple[str, str]:
     """A byte as the likeliest single-byte encoding reads it, and that encoding's name for iconv."""
     # 0x80 to 0x9f are control characters in Latin-1, which no text holds
     is_latin1 = not any(0x80 <= each <= 0x9F for each in line)
-    name, codec, encoding = ("Latin-1", "latin-1", "LATIN1") if is_latin1 else ("Windows-1252", "cp1252", "WINDOWS-1252")
+    name, codec, encoding = (
+        ("Latin-1", "latin-1", "LATIN1") if is_latin1 else ("Windows-1252", "cp1252", "WINDOWS-1252")
+    )
     try:
         line.decode(codec)
     except UnicodeDecodeError:

@@ -202,7 +202,10 @@ def test_a_misspelt_setting_of_a_file_is_told_with_the_file(
         (["--trainer.max_steps=1"], "sgsd fit needs a configuration"),
         (["sgsd_toy"], "sgsd fit takes options alone; got 'sgsd_toy'; did you mean --config sgsd_toy?"),
         (["sgsd_toi"], "sgsd fit takes options alone; got 'sgsd_toi'; did you mean --config sgsd_toy?"),
-        (["mine.yaml", "--seed_everything=1"], "sgsd fit takes options alone; got 'mine.yaml'; did you mean --config mine.yaml?"),
+        (
+            ["mine.yaml", "--seed_everything=1"],
+            "sgsd fit takes options alone; got 'mine.yaml'; did you mean --config mine.yaml?",
+        ),
         (["--config", "sgsd_toy", "--trainer.max_steps", "3", "4"], "sgsd fit takes options alone; got '4'"),
         (["--config", "sgsd_toy", "-x", "3"], "there is no option -x; see sgsd fit --help"),
         (["--config", "sgsd_toy", "-x=3"], "there is no option -x; see sgsd fit --help"),
@@ -218,9 +221,7 @@ def test_a_command_line_of_another_form_is_told_what_is_right(
 
 
 @pytest.mark.parametrize("option", ["--trainer.max_step=3", "--optimizer.lr=1", "--ckpt=last"])
-def test_the_parser_too_takes_no_beginning_of_an_option_for_it(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_parser_too_takes_no_beginning_of_an_option_for_it(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Also where the quick check knows nothing of it."""
     with pytest.raises(SystemExit) as stop:
         run(["fit", *resolve_config_arguments(["--config", "sgsd_toy"]), option, "--print_config"])
