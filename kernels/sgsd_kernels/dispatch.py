@@ -104,8 +104,8 @@ TABLE: tuple[Rule, ...] = (
 def resolve_implementation(implementation: str, workload: Workload) -> str:
     """The name of the implementation that a call would use: the argument, else the environment, else the table.
 
-    Each new answer that the environment or the table gives is logged once, at level INFO of the logger ``sgsd_kernels``; that a float16 head trains slowly, at
-    level WARNING.
+    Each new answer of the environment or the table is logged once, at level INFO of the logger ``sgsd_kernels``; that a
+    float16 head trains slowly, at level WARNING.
 
     Raises:
         ValueError: a name that does not exist, or an implementation that cannot do the ``workload``.

@@ -27,7 +27,8 @@ def told_in_one_sentence(settings: Mapping[str, Any]) -> Iterator[None]:
         settings: of the trainer, by name.
 
     Raises:
-        ValueError: naming a precision that is not there, or what accelerator, devices, strategy and precision are set to.
+        ValueError: naming a precision that is not there, or what accelerator, devices, strategy and precision are set
+            to.
     """
     check_precision(settings)
     try:

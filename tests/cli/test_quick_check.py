@@ -221,10 +221,13 @@ def test_a_command_line_of_another_form_is_told_what_is_right(
 
 
 @pytest.mark.parametrize("option", ["--trainer.max_step=3", "--optimizer.lr=1", "--ckpt=last"])
-def test_the_parser_too_takes_no_beginning_of_an_option_for_it(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_parser_too_takes_no_beginning_of_an_option_for_it(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also where the quick check knows nothing of it."""
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        run(["fit", *resolve_config_arguments(["--config", "sgsd_toy"]), option, "--print_config"])
+        run(["fit", *resolve_config_arguments(["--config", "sgsd_toy"]), option])
     assert stop.value.code == 2
     assert option.partition("=")[0] in capsys.readouterr().err
 

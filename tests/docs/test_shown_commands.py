@@ -111,7 +111,7 @@ def test_runs_that_are_shown_do_not_meet_in_a_folder(monkeypatch: pytest.MonkeyP
     """All pages can be followed one after the other, in any order; what resumes a run is not one of its own."""
     monkeypatch.chdir(ROOT)
     runs: dict[str, str] = {}
-    for page, command in ((page.name, command) for page in PAGES for command in commands_of(page)):
+    for page, command in [(shown.name, command) for shown in PAGES for command in commands_of(shown)]:
         words = shlex.split(command)
         if words[1] != "fit" or {"--ckpt_path", "--print_config", "--help"} & set(words):
             continue
