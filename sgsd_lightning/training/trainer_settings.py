@@ -6,7 +6,6 @@ import math
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def check_trainer(trainer: Trainer, is_fitting: bool) -> None:
     _require_share_or_count("trainer.val_check_interval", trainer.val_check_interval)
     if trainer.check_val_every_n_epoch is not None:
         require_at_least(1, "trainer.check_val_every_n_epoch", trainer.check_val_every_n_epoch)
-    require_at_least(0, "trainer.log_every_n_steps", trainer.log_every_n_steps)
+    require_at_least(0, "trainer.log_every_n_steps", trainer.log_every_n_steps)  # type: ignore[attr-defined]
     if is_fitting:
         _require_limit("trainer.max_steps", trainer.max_steps)
         _require_limit("trainer.max_epochs", trainer.max_epochs)
@@ -96,7 +95,7 @@ def _require_limit(field: str, found: int | None) -> None:
 
 def _require_share_or_count(field: str, found: Any) -> None:
     """A fraction of an epoch, or a number of batches; a text is a time, which Lightning reads."""
-    if not isinstance(found, Real):
+    if not isinstance(found, int | float):
         return
-    is_right = found >= 1 if isinstance(found, Integral) else 0 < found <= 1
+    is_right = found >= 1 if isinstance(found, int) else 0 < found <= 1
     require(is_right, field, "be a whole number from 1 on, or a fraction of an epoch in (0, 1]", found)
