@@ -34,8 +34,8 @@ class OffAtSteps(TransformersEngine):
     def generate(
         self, model: PreTrainedModel, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Completion]:
-        step = self.num_calls // 2 + 1  # of two micro-batches
-        self.num_calls += 1
+        self.num_calls += 1  # one per optimizer step, for all its micro-batches
+        step = self.num_calls
         head = model.get_output_embeddings().weight
         factor = 3.0 if step in self.steps else 1.0
         with torch.no_grad():
