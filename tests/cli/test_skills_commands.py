@@ -290,7 +290,7 @@ def test_the_beginning_of_an_option_does_not_stand_for_it(capsys: pytest.Capture
     with pytest.raises(SystemExit) as stop:
         main(["skills", "extract", "--memor=memories.jsonl"])
     assert stop.value.code == 2
-    assert "--memor" in capsys.readouterr().err
+    assert "--memor=" in capsys.readouterr().err
 
 
 def test_collecting_says_which_policy_it_samples(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
