@@ -104,8 +104,8 @@ TABLE: tuple[Rule, ...] = (
 def resolve_implementation(implementation: str, workload: Workload) -> str:
     """The name of the implementation that a call would use: the argument, else the environment, else the table.
 
-    Each new answer is logged once, at level INFO of the logger ``sgsd_kernels``; that a float16 head trains slowly, at
-    level WARNING.
+    Each new answer of the environment or the table is logged once, at level INFO of the logger ``sgsd_kernels``; that a
+    float16 head trains slowly, at level WARNING.
 
     Raises:
         ValueError: a name that does not exist, or an implementation that cannot do the ``workload``.
@@ -121,7 +121,8 @@ def resolve_implementation(implementation: str, workload: Workload) -> str:
     reason = _why_impossible(implementation, workload)
     if reason is not None:
         raise ValueError(f"{source} = {implementation!r} cannot do {workload}: {reason}; 'auto' chooses one that can")
-    _report_once(f"{workload}: {implementation} ({source})")
+    if source != "implementation":
+        _report_once(f"{workload}: {implementation} ({source})")
     if workload.loses_tensor_cores_backward:
         _report_once(
             f"{workload}: gradients of logits stay in float32, as float16 would underflow, so the products of the "

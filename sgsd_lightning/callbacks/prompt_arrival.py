@@ -1,4 +1,4 @@
-"""Whether what a prompt is made of arrived in its ids, and what the chat template did to it on the way."""
+"""Checks that every part of a prompt arrives in its token ids, and reports what the template changed."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.command_parser import CommandParser, require_folders
 from sgsd_lightning.cli.output import cell, say
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     if options.changed < 0:
         raise ValueError(f"sgsd compare: --changed must be 0 or more; got {options.changed}")
+    require_folders((options.first, options.second), "folder of an evaluation")
     from sgsd_lightning.evaluation.comparison import changed_problems, compare
     from sgsd_lightning.evaluation.samples import load_samples
 

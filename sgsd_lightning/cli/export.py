@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -36,12 +39,29 @@ def export(
     identity = {"weights": sampled_weights_digest(module.model), "adapter": adapter}
     if known is not None and {name: known.get(name) for name in identity} != identity:
         raise FileExistsError(f"--folder {folder} {_description(known)}; export to another folder, or remove it first")
-    export_model(module.model, module.learner.tokenizer, folder, adapter=adapter)
     told = {} if source is None else source.to_json()
-    with atomically(folder / NOTE) as file:
-        file.write(json.dumps({**told, **identity}, indent=2) + "\n")
+    with _filled(folder, json.dumps({**told, **identity}, indent=2) + "\n") as staging:
+        export_model(module.model, module.learner.tokenizer, staging, adapter=adapter)
     what = "the adapter alone" if adapter == "adapter" else "weights and tokenizer"
     print(f"wrote {what} to {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
+
+
+@contextmanager
+def _filled(folder: Path, note: str) -> Iterator[Path]:
+    """Give a folder to write a model into, whose files move to ``folder`` when the block ends without an error.
+
+    The note moves first: what a kill leaves of the others is then known as ours, and the same export completes it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+        staging = Path(made)
+        yield staging
+        with atomically(folder / NOTE) as file:
+            file.write(note)
+        for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+            target = folder / path.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def _known(folder: Path) -> dict[str, object] | None:

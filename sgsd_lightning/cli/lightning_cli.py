@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from lightning.fabric.utilities.seed import max_seed_value, min_seed_value
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace
 
@@ -29,14 +30,18 @@ from sgsd_lightning.texts.shown import printable
 from sgsd_lightning.training.control_tokens import describe_control_tokens, list_texts
 from sgsd_lightning.training.loggers import default_loggers
 from sgsd_lightning.training.trainer_settings import told_in_one_sentence
+from sgsd_lightning.types.arguments import require
 
 SEED = 42
-READERS = ("validate", "test", "predict", "evaluate", "export")
+READERS = ("validate", "test", "predict", "evaluate", "export", "collect_memories")
 """Commands that read a checkpoint and leave it as it is."""
 
 
 class ShortErrorParser(LightningArgumentParser):
     """Prints an error in a few lines, without the list of every flag."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **settings})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
@@ -189,6 +194,9 @@ class SelfDistillationCLI(LightningCLI):
         """Lightning's, without its warning that a program called from Python has a command line of its own."""
         assert isinstance(args, list)
         self.config = parser.parse_args(args)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        is_seed = isinstance(seed, bool) or seed is None or min_seed_value <= seed <= max_seed_value
+        require(is_seed, "seed_everything", f"be in [{min_seed_value}, {max_seed_value}]", seed)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning merges a checkpoint's hyper-parameters over the command line here; the command line is to win."""

@@ -78,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="sgsd plan",
         description=DESCRIPTION,
         epilog="Everything else is passed on as to sgsd fit: --config NAME_OR_FILE, --trainer.devices 8, …",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--device-memory-gib", type=_positive_number, nargs="+", default=CARDS_GIB, help="cards to compare with"

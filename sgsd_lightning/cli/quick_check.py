@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from sgsd_lightning.cli.configs import LAYERED, all_configs
 from sgsd_lightning.cli.parts import PARTS, Part, classes_of
 from sgsd_lightning.cli.source.modules import Definition, Missing, find, read_module, resolve
 from sgsd_lightning.cli.source.signatures import Argument, Signature, find_method, is_dataclass, signature
@@ -39,8 +40,16 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
         arguments: with files, not names, under ``--config``.
 
     Raises:
-        ValueError: naming the option, the file or the class, and what was probably meant.
+        ValueError: naming the option, the file or the class, and what was probably meant; for a command line without a
+            configuration, or with something that is no option.
     """
+    shown = f"sgsd {command.replace('_', '-')}".replace("sgsd collect-memories", "sgsd skills collect")
+    flags = {flag for flag, _ in _options(arguments)}
+    _check_words(shown, arguments)
+    if not any(flag in ("-c", "--config", "--print_config") or flag.startswith("--model") for flag in flags):
+        raise ValueError(
+            f"{shown} needs a configuration: --config sgsd_toy, or a file; sgsd configs lists those shipped"
+        )
     check = _Check(top_level(command), {"model": MODEL})
     for flag, value in _options(arguments):
         name = flag.lstrip("-")
@@ -140,7 +149,7 @@ class _Source:
             where = f"{place}.{key}" if place else key
             if key in accepted.arguments:
                 self.value(value, accepted.arguments[key], where)
-            elif not accepted.is_open and not self._is_abbreviated(key, accepted, place):
+            elif not accepted.is_open:
                 self._refuse(key, [*others, *accepted.arguments], place)
 
     def value(self, value: Any, argument: Argument, where: str) -> None:
@@ -211,10 +220,6 @@ class _Source:
             raise ValueError(f"{name}: {missing_path(path, found)}")
         return found
 
-    def _is_abbreviated(self, key: str, accepted: Signature, place: str) -> bool:
-        """The parser takes the beginning of an option for it, except inside a class's arguments."""
-        return self.is_option and "init_args" not in place and any(name.startswith(key) for name in accepted.arguments)
-
     def _refuse(self, key: str, known: Sequence[str], place: str) -> None:
         prefix, near = f"{place}." if place else "", nearest(key, known)
         if not self.is_option:
@@ -227,6 +232,31 @@ class _Source:
 
 def _lookup(place: str) -> str:
     return "; see sgsd help trainer" if place == "trainer" else "" if place else "; see sgsd fit --help"
+
+
+def _check_words(shown: str, arguments: Sequence[str]) -> None:
+    """Refuse what is neither an option nor the value of one."""
+    is_value = False
+    for word in arguments:
+        is_option = word.startswith("-") and not _is_number(word)
+        if is_option and not word.startswith(("--", "-c")):
+            raise ValueError(f"there is no option {word.partition('=')[0]}; see {shown} --help")
+        if not is_option and not is_value:
+            known = (*all_configs(), *LAYERED)
+            is_config = word in known or Path(word).is_file()
+            told = f"; did you mean --config {word}?" if is_config else suggestion(word, known, "--config ")
+            raise ValueError(
+                f"{shown} takes options alone; got {word!r}{told if is_config or nearest(word, known) else ''}"
+            )
+        is_value = is_option and "=" not in word
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.command_parser import CommandParser, require_folders
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     if options.rollouts < 0:
         raise ValueError(f"sgsd report: --rollouts must be 0 or more; got {options.rollouts}")
+    require_folders(options.runs, "run folder")
     try:
         from sgsd_lightning.reports.page import write_page
     except ImportError as error:

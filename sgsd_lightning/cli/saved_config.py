@@ -13,7 +13,7 @@ from sgsd_lightning.checkpoints.identity import Identity, settings_identity
 from sgsd_lightning.files import atomically
 
 CONFIG_FILE = "config.yaml"
-OF_ONE_START = ("ckpt_path", "weights_only")
+OF_ONE_INVOCATION = ("ckpt_path", "weights_only")
 """Arguments of `fit` alone, which other commands do not know or mean otherwise."""
 
 
@@ -38,7 +38,7 @@ class SavedConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         config = self.config.clone()
-        for name in OF_ONE_START:
+        for name in OF_ONE_INVOCATION:
             config.pop(name, None)
         for name in ("checkpoint", "best_checkpoint"):
             if config[name].dirpath == str(folder / "checkpoints"):

@@ -12,6 +12,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_ba
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from transformers.utils.logging import disable_progress_bar
 
+from sgsd_lightning.callbacks.progress import CLEAR_LINE
 from sgsd_lightning.cli.errors import OUR_PACKAGES
 from sgsd_lightning.texts.shown import printable
 
@@ -30,7 +31,6 @@ NOISY_MESSAGES = re.compile(
     r"Tip:|^(GPU|TPU|IPU|HPU) available|^LOCAL_RANK|^`Trainer\.fit` stopped|^Restor(ing|ed) |^Loaded model weights"
 )
 """Of Lightning: advertisements, devices that are not used, and what the progress line and we say ourselves."""
-CLEAR_LINE = "\r\x1b[K"
 
 
 def silence_known_warnings() -> None:

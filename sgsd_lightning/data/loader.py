@@ -61,7 +61,7 @@ class ProblemLoader:
         return self._num_batches() // self.window * self.window * self.repeats
 
     def _num_batches(self) -> int:
-        """Different ones in an epoch."""
+        """The number of distinct batches in an epoch."""
         global_batch = self.batch_size * self.world_size
         if not self.drop_last:
             return -(-len(self.problems) // global_batch)

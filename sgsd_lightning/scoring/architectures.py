@@ -31,7 +31,7 @@ def has_attention_interface(config: PreTrainedConfig) -> bool:
     return (
         model is None
         or model._supports_attention_backend
-        # some architectures only forgot to say so
+        # some architectures use the interface without setting `_supports_attention_backend`
         or hasattr(sys.modules[model.__module__], "ALL_ATTENTION_FUNCTIONS")
     )
 

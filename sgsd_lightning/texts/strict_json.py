@@ -10,8 +10,9 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 MAX_DEPTH = 64
 """Lists and objects inside one another; problems, banks and samples have fewer than ten."""
@@ -46,6 +47,20 @@ class MalformedTextError(ValueError):
         """Without the file's name."""
         place = where if line is None else f"{where}:{line}"
         super().__init__(f"{place}: {what}" if where else self.what)
+
+
+class WrittenNumber(float):
+    """A number of more digits than a float holds, whose text is the number as it was written."""
+
+    spelling: str
+
+    def __new__(cls, spelling: str | float) -> Self:
+        number = super().__new__(cls, spelling)
+        number.spelling = str(spelling)
+        return number
+
+    def __str__(self) -> str:
+        return self.spelling
 
 
 class _Refused(ValueError):
@@ -119,9 +134,23 @@ def decode_line(line: bytes, where: str, number: int) -> str:
         if byte == 0xED:
             found, remedy = "half of a surrogate pair", "write the whole character"
         else:
-            found = f"byte 0x{byte:02x}, which Latin-1 reads as {chr(byte)!r}"
-            remedy = "save the file as UTF-8 (iconv -f LATIN1 -t UTF-8, if that is what it is)"
+            found, encoding = _encoding_of(line, byte)
+            remedy = f"save the file as UTF-8 (iconv -f {encoding} -t UTF-8, if that is what it is)"
         raise MalformedTextError(where, number, f"not UTF-8 text ({found}, at byte {column}); {remedy}") from None
+
+
+def _encoding_of(line: bytes, byte: int) -> tuple[str, str]:
+    """A byte as the likeliest single-byte encoding reads it, and that encoding's name for iconv."""
+    # 0x80 to 0x9f are control characters in Latin-1, which no text holds
+    is_latin1 = not any(0x80 <= each <= 0x9F for each in line)
+    name, codec, encoding = (
+        ("Latin-1", "latin-1", "LATIN1") if is_latin1 else ("Windows-1252", "cp1252", "WINDOWS-1252")
+    )
+    try:
+        line.decode(codec)
+    except UnicodeDecodeError:
+        return f"byte 0x{byte:02x}, of another encoding, such as Shift-JIS or GB18030", "ITS_ENCODING"
+    return f"byte 0x{byte:02x}, which {name} reads as {bytes([byte]).decode(codec)!r}", encoding
 
 
 def parse_json(text: str, where: str = "", line: int | None = None) -> Any:
@@ -184,7 +213,17 @@ def _finite(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
         raise _Refused(f"the number {digits[:40]} is too large to be represented; write it as a text", digits)
-    return value
+    return value if _says_the_same(repr(value), digits) else WrittenNumber(digits)
+
+
+def _says_the_same(printed: str, written: str) -> bool:
+    """Whether Python prints a number with no digit lost, and no exponent that was not written."""
+    if "e" in printed and "e" not in written.lower():
+        return False
+    try:
+        return Decimal(printed) == Decimal(written)
+    except InvalidOperation:  # an exponent of a score of digits
+        return False
 
 
 def _whole(digits: str) -> int:

@@ -1,4 +1,4 @@
-"""Parts of a learner that are each valid, and of which one would make nothing of another."""
+"""Refuses combinations of valid parts that would learn nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What parts of one's own must return; found at their first call, with what would be right."""
+"""Checks what a user's own parts return, and says what is expected."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def describe_control_tokens(what: str, texts: Mapping[str, str], tokenizer: PreT
 
 
 def warn_of_control_tokens(what: str, texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Log it."""
+    """Log what :func:`describe_control_tokens` says, if anything."""
     warning = describe_control_tokens(what, texts, tokenizer)
     if warning is not None:
         log.warning("%s", warning)

@@ -44,8 +44,7 @@ class LearnerLifecycle(_Base):
     def setup(self, stage: str) -> None:
         """Load what is cheap and check what can be checked before the model is loaded."""
         self._is_fitting = stage == "fit"
-        if self._is_fitting:
-            check_trainer(self.trainer)
+        check_trainer(self.trainer, self._is_fitting)
         for learner in self.learners.values():
             check_strategy(self.trainer, learner.teacher)
             learner.load_tokenizer()

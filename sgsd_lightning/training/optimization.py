@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer, SparseAdam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 _NOT_NEGATIVE = ("lr", "weight_decay", "eps", "momentum", "betas", "lr_decay", "alpha", "dampening")
@@ -23,10 +23,11 @@ def configured(
 
     Raises:
         ValueError: for settings that either refuses, numbers that are not finite, negative ones of those that cannot
-            be, or a scheduler that waits for a metric.
+            be, an optimizer that cannot step here, or a scheduler that waits for a metric.
     """
     with _named("model.optimizer"):
         built = optimizer(parameters)
+    _check_kind(built)
     check_numbers(built)
     if scheduler is None:
         return built
@@ -42,7 +43,7 @@ def configured(
 
 
 def check_numbers(optimizer: Optimizer, where: str = "model.optimizer") -> None:
-    """See that all numbers are finite, and those not negative that cannot be.
+    """Refuse numbers that are not finite, and negative ones where only 0 or more makes sense.
 
     Raises:
         ValueError: naming the first that is wrong.
@@ -56,6 +57,14 @@ def check_numbers(optimizer: Optimizer, where: str = "model.optimizer") -> None:
                 if not math.isfinite(number) or is_negative:
                     rule = "finite and not negative" if name in _NOT_NEGATIVE else "finite"
                     raise ValueError(f"{where}: {name} of {type(optimizer).__name__} must be {rule}; got {number}")
+
+
+def _check_kind(optimizer: Optimizer) -> None:
+    kind = type(optimizer).__name__
+    if isinstance(optimizer, LBFGS):
+        raise ValueError(f"model.optimizer: {kind} computes the loss several times per step, of one batch; take AdamW")
+    if isinstance(optimizer, SparseAdam):
+        raise ValueError(f"model.optimizer: {kind} takes sparse gradients alone, and these are dense; take AdamW")
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def keep_usable_problems(
     Args:
         problems: of one split.
         verifier: that of the split.
-        split: its name, for messages; ``train`` is refused more.
+        split: its name, for messages; for ``train``, damaged LaTeX is refused too.
         unusable: ``refuse`` stops with the first five, ``drop`` leaves them out with a warning.
 
     Raises:

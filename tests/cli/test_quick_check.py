@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from jsonargparse._parameter_resolvers import get_signature_parameters
 
+from sgsd_lightning.cli import main
 from sgsd_lightning.cli.configs import all_configs, resolve_config_arguments
 from sgsd_lightning.cli.lightning_cli import SelfDistillationCLI, _for_command, run
 from sgsd_lightning.cli.parts import PARTS, classes_of
@@ -38,6 +40,13 @@ QUICK = (
     (["fit", "--config", "sgsd_toi"], 2),
     (["fit", "--config", "sgsd_toy", f"{OBJECTIVE}=sgsd_lightning.objectives.GatedPolarty"], 2),
     (["plan", "--config", "sgsd_toy", "--trainer.max_stepz=1"], 2),
+    (["fit"], 2),
+    (["fit", "sgsd_toy"], 2),
+    (["fit", "--config", "sgsd_toy", "-x", "3"], 2),
+    (["fit", "--config", "sgsd_toy", "--optimizer.lr", "3"], 2),
+    (["study", "toyy"], 2),
+    (["report", "nofolder"], 2),
+    (["compare", "a", "b"], 2),
 )
 
 
@@ -122,6 +131,9 @@ def refusal(*arguments: str) -> str:
         ("--colapse_guard.window=3", "did you mean --collapse_guard.window?"),
         ("--collapse_guard.windows=3", "did you mean --collapse_guard.window?"),
         ("--trainer.max_stepz=1", "did you mean --trainer.max_steps?"),
+        ("--trainer.max_step=3", "there is no option --trainer.max_step; did you mean --trainer.max_steps?"),
+        ("--optimizer.lr=1", "there is no option --optimizer"),
+        ("--conf=sgsd_toy", "there is no option --conf; did you mean --config?"),
         ("--trainer.nothing_like_it=1", "no option --trainer.nothing_like_it; see sgsd help trainer"),
         (f"{MODEL}.objectve.init_args.polarity=imitate", f"did you mean {OBJECTIVE}.init_args.polarity?"),
         (f"{OBJECTIVE}.init_args.gate_temprature=1", f"did you mean {OBJECTIVE}.init_args.gate_temperature?"),
@@ -183,6 +195,50 @@ def test_a_misspelt_setting_of_a_file_is_told_with_the_file(
     assert message in refusal("--config", "mine.yaml")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "sgsd fit needs a configuration: --config sgsd_toy, or a file; sgsd configs lists those shipped"),
+        (["--trainer.max_steps=1"], "sgsd fit needs a configuration"),
+        (["sgsd_toy"], "sgsd fit takes options alone; got 'sgsd_toy'; did you mean --config sgsd_toy?"),
+        (["sgsd_toi"], "sgsd fit takes options alone; got 'sgsd_toi'; did you mean --config sgsd_toy?"),
+        (
+            ["mine.yaml", "--seed_everything=1"],
+            "sgsd fit takes options alone; got 'mine.yaml'; did you mean --config mine.yaml?",
+        ),
+        (["--config", "sgsd_toy", "--trainer.max_steps", "3", "4"], "sgsd fit takes options alone; got '4'"),
+        (["--config", "sgsd_toy", "-x", "3"], "there is no option -x; see sgsd fit --help"),
+        (["--config", "sgsd_toy", "-x=3"], "there is no option -x; see sgsd fit --help"),
+    ],
+)
+def test_a_command_line_of_another_form_is_told_what_is_right(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("{}")
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}"):
+        check_arguments("fit", resolve_config_arguments(arguments))
+
+
+@pytest.mark.parametrize("option", ["--trainer.max_step=3", "--optimizer.lr=1", "--ckpt=last"])
+def test_the_parser_too_takes_no_beginning_of_an_option_for_it(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the quick check knows nothing of it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run(["fit", *resolve_config_arguments(["--config", "sgsd_toy"]), option])
+    assert stop.value.code == 2
+    assert option.partition("=")[0] in capsys.readouterr().err
+
+
+def test_nor_do_the_parsers_of_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--max-step=3"])
+    assert stop.value.code == 2
+    assert "there is no option --max-step; did you mean --max-steps?" in capsys.readouterr().err
+
+
 def test_a_misspelt_class_of_ones_own_is_found_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_parts_here.py").write_text("class MyVerifier:\n    def __init__(self, strict=True): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -197,7 +253,6 @@ def test_a_misspelt_class_of_ones_own_is_found_in_its_file(tmp_path: Path, monke
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--trainer.max_step=3"],  # the beginning of an option stands for it
         [f"{OBJECTIVE}=PolicyGradient"],
         [f"{OBJECTIVE}=open_parts.Any", f"{OBJECTIVE}.init_args.whatever=1"],
         [f"{OBJECTIVE}=open_parts.Made", f"{OBJECTIVE}.init_args.whatever=1"],

@@ -284,3 +284,16 @@ def test_diff_says_what_came_went_and_changed(folder: Path, capsys: pytest.Captu
     assert "- err_002" in told
     assert main(["skills", "diff", "bank.json", "bank.json"]) == 0
     assert "the banks are the same" in capsys.readouterr().out
+
+
+def test_the_beginning_of_an_option_does_not_stand_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["skills", "extract", "--memor=memories.jsonl"])
+    assert stop.value.code == 2
+    assert "--memor=" in capsys.readouterr().err
+
+
+def test_collecting_says_which_policy_it_samples(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="sgsd_lightning"):
+        assert collect("--limit=1") == 0
+    assert "reads no checkpoint: the policy as it is before training" in caplog.text

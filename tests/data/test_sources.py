@@ -15,6 +15,14 @@ def write_lines(path: Path, *lines: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("number", ["0.1234567890123456789", "12345678901234567890.5", "123456789012345678901"])
+def test_an_answer_that_is_a_number_keeps_its_digits(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text(f'{{"problem": "x", "answer": {number}, "id": {number}}}\n')
+    (problem,) = JsonlProblems(str(path)).load()
+    assert problem.answer == problem.problem_id == number
+
+
 def test_a_file_is_read_in_order_with_blank_lines_skipped_and_numbers_taken_as_text(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "p.jsonl",

@@ -50,11 +50,16 @@ ALL_BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in ALL_BLOCKS if block.language == "bash"]
 
 
-def sgsd_commands() -> list[str]:
-    """Every `sgsd` command of blocks and sentences, once."""
-    shown = [command for block in SHELL for command in block.commands]
-    shown += [command for page in PAGES for command in INLINE.findall(page.read_text()) if "--" in command]
+def commands_of(page: Path) -> list[str]:
+    """Every `sgsd` command of a page's blocks and sentences, once."""
+    shown = [command for block in blocks(page) if block.language == "bash" for command in block.commands]
+    shown += [command for command in INLINE.findall(page.read_text()) if "--" in command]
     return sorted({command for command in shown if command.startswith("sgsd ") and "..." not in command})
+
+
+def sgsd_commands() -> list[str]:
+    """Those of all pages, once."""
+    return sorted({command for page in PAGES for command in commands_of(page)})
 
 
 class Parsed(Exception):
@@ -103,17 +108,17 @@ def test_a_command_parses(
 
 
 def test_runs_that_are_shown_do_not_meet_in_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them can be run one after the other, in any order; what resumes a run is not one of its own."""
+    """All pages can be followed one after the other, in any order; what resumes a run is not one of its own."""
     monkeypatch.chdir(ROOT)
     runs: dict[str, str] = {}
-    for command in sgsd_commands():
+    for page, command in [(shown.name, command) for shown in PAGES for command in commands_of(shown)]:
         words = shlex.split(command)
         if words[1] != "fit" or {"--ckpt_path", "--print_config", "--help"} & set(words):
             continue
         joined = " ".join(with_run_folder(resolve_config_arguments(words[2:])))
         folder = re.findall(r"--trainer\.default_root_dir[= ](\S+)", joined)[-1]
-        assert folder not in runs, f"{command} and {runs[folder]} both run in {folder}"
-        runs[folder] = command
+        assert folder not in runs, f"{page}: {command} and {runs[folder]} both run in {folder}"
+        runs[folder] = f"{page}: {command}"
     assert {"runs/sgsd_toy", "runs/sgsd_toy-grpo", "runs/sgsd_starter", "runs/mine"} <= runs.keys()
 
 
@@ -210,4 +215,6 @@ def is_of_self(node: ast.Attribute) -> bool:
 
 
 def test_the_readme_fits_a_page() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    assert not [line for line in lines if len(line) > 120]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,29 @@ def test_what_is_json_is_read_as_python_reads_it(value: Any, ascii_only: bool) -
 
 
 @pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("0.1234567890123456789", None),
+        ("12345678901234567890.5", None),
+        ("-0.00001", None),
+        ("10000000000000000.0", None),
+        ("1.00000000000000000001e2", None),
+        ("1e-99999999999999999999", None),
+        ("0.50", "0.5"),
+        ("3.0", "3.0"),
+        ("1e5", "100000.0"),
+    ],
+)
+def test_a_number_is_printed_with_every_digit_that_was_written(written: str, text: str | None) -> None:
+    number = parse_json(written)
+    assert str(number) == f"{number}" == (text or written)
+    assert number == float(written)
+    copy = pickle.loads(pickle.dumps(number))
+    assert (copy, str(copy)) == (number, str(number))
+    assert json.loads(json.dumps(number)) == number
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"\xef\xbb\xbf" + GOOD + b"\n" + GOOD,
@@ -53,6 +77,9 @@ def test_lines_are_read_whatever_ends_them(content: bytes, tmp_path: Path) -> No
 
 BAD_LINES = {
     "Latin-1": ('{"a": "café"}'.encode("latin-1"), r"not UTF-8 text \(byte 0xe9.*'é'.*save the file as UTF-8"),
+    "Windows-1252": ('{"a": "“café”"}'.encode("cp1252"), r"byte 0x93, which Windows-1252 reads as '“'.*WINDOWS-1252"),
+    "Shift-JIS": ('{"a": "日本の問題"}'.encode("shift-jis"), "byte 0x93, .*save the file as UTF-8"),
+    "of no such encoding": (b'{"a": "\x81"}', "byte 0x81, of another encoding.*save the file as UTF-8"),
     "surrogate bytes": (b'{"a": "\xed\xa0\x80"}', "half of a surrogate pair, at byte 8.*write the whole character"),
     "surrogate escape": (b'{"a": [{"b": "x\\ud800"}]}', r"half of a surrogate pair in a\[0\]\.b .*write the whole"),
     "surrogate key": (b'{"\\udfff": 1}', "half of a surrogate pair"),

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from sgsd_lightning.callbacks.trainer import Trainer as OurTrainer
+from sgsd_lightning.cli import main
 from sgsd_lightning.contexts import NoContext, PlainPrompt
 from sgsd_lightning.module import SelfDistillation
 from sgsd_lightning.objectives import (
@@ -119,6 +120,18 @@ def test_so_they_do_where_torch_does_not_look(kind: Any, settings: dict[str, Any
         configured(lambda parameters: kind(parameters, **settings), None, [nn.Parameter(torch.ones(2))])
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (torch.optim.LBFGS, "model.optimizer: LBFGS computes the loss several times per step"),
+        (torch.optim.SparseAdam, "model.optimizer: SparseAdam takes sparse gradients alone"),
+    ],
+)
+def test_optimizers_that_cannot_step_here_are_refused(kind: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        configured(kind, None, [nn.Parameter(torch.ones(2))])
+
+
 def test_numbers_that_may_be_negative_may_be() -> None:
     check_numbers(torch.optim.Adafactor([nn.Parameter(torch.ones(2))]))  # beta2_decay -0.8, eps (None, 1e-3)
 
@@ -151,15 +164,19 @@ def test_a_negative_learning_rate_stops_a_run_before_it_begins(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be a whole number from 1; got 0"),
-        ({"accumulate_grad_batches": 1.5}, "trainer.accumulate_grad_batches must be a whole number from 1; got 1.5"),
+        ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be at least 1; got 0"),
+        ({"accumulate_grad_batches": 1.5}, "trainer.accumulate_grad_batches must be a whole number; got 1.5"),
         ({"gradient_clip_val": -0.1}, "trainer.gradient_clip_val must be above 0, or null for no clipping; got -0.1"),
         (
             {"gradient_clip_val": math.nan},
             "trainer.gradient_clip_val must be above 0, or null for no clipping; got nan",
         ),
-        ({"max_steps": 0}, "trainer.max_steps must be at least 1, or -1 for no limit; got 0"),
-        ({"limit_train_batches": 0}, "trainer.limit_train_batches must be above 0; got 0"),
+        ({"val_check_interval": 0}, "trainer.val_check_interval must be a whole number from 1 on, or a fraction"),
+        ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch must be at least 1; got 0"),
+        ({"log_every_n_steps": -1}, "trainer.log_every_n_steps must be at least 0; got -1"),
+        ({"max_steps": 0}, "trainer.max_steps must be at least 1 to train anything, or -1 for no limit; got 0"),
+        ({"max_epochs": 0}, "trainer.max_epochs must be at least 1 to train anything, or -1 for no limit; got 0"),
+        ({"limit_train_batches": 0}, "trainer.limit_train_batches must be above 0 to train anything; got 0"),
     ],
 )
 def test_trainers_have_sound_numbers(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -167,7 +184,9 @@ def test_trainers_have_sound_numbers(settings: dict[str, Any], message: str, tmp
         accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path, **settings
     )
     with pytest.raises(ValueError, match=message):
-        check_trainer(trainer)
+        check_trainer(trainer, is_fitting=True)
+    if settings.keys() <= {"max_steps", "max_epochs", "limit_train_batches"}:
+        check_trainer(trainer, is_fitting=False)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +198,7 @@ def test_trainers_have_sound_numbers(settings: dict[str, Any], message: str, tmp
         ({"accelerator": "cpu", "devices": "x"}, r"devices.*\(trainer: accelerator cpu, devices x\)"),
         ({"accelerator": "cpu", "devices": 0}, r"devices.*\(trainer: accelerator cpu, devices 0\)"),
         ({"accelerator": "cpu", "precision": "bf17"}, r"Precision 'bf17' is invalid.*precision bf17\)"),
+        ({"accelerator": "cpu", "precision": "16-mixed"}, r"trainer\.precision 16-mixed is not there on a CPU; set 32"),
         ({"accelerator": "cpu", "strategy": "deepspeed"}, r"strategy deepspeed\)"),
     ],
 )
@@ -186,6 +206,18 @@ def test_hardware_that_is_not_there_is_named(settings: dict[str, Any], message: 
     with pytest.raises(ValueError, match=message) as info:
         OurTrainer(default_root_dir=tmp_path, logger=False, **settings)
     assert "\n" not in str(info.value)
+
+
+def test_trainers_with_sound_numbers_pass(tmp_path: Path) -> None:
+    for settings in ({}, {"val_check_interval": 0.5}, {"val_check_interval": 3}, {"max_steps": -1, "max_epochs": -1}):
+        trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, **settings)
+        check_trainer(trainer, is_fitting=True)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "sgsd_toy", f"--seed_everything={seed}"]) == 2
+    assert f"seed_everything must be in [0, 4294967295]; got {seed}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

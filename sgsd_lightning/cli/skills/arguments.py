@@ -28,7 +28,8 @@ def call_with_arguments(function: Callable[..., None], prog: str, arguments: Seq
     """
     _make_known()
     keep_nulls()
-    parser = SkillsParser(prog=prog, description=(function.__doc__ or "").partition("\n\n")[0])
+    description = (function.__doc__ or "").partition("\n\n")[0]
+    parser = SkillsParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file with any of these")
     parser.add_function_arguments(function, as_group=False)
     objects = parser.instantiate(parser.parse_args(list(arguments)))

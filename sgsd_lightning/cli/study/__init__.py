@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from sgsd_lightning.cli.command_parser import CommandParser
+from sgsd_lightning.cli.suggest import suggestion
 
+WORLDS = ("toy",)
 MAX_STEPS = 40
 VALIDATE_EVERY = 4
 
@@ -20,6 +22,19 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         RuntimeError: when runs failed; the others are written.
     """
+    parser = CommandParser(prog="sgsd study", description=__doc__)
+    parser.add_argument("world", help="which world: toy, which is the only one so far")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="output folder; what it holds is kept")
+    parser.add_argument("--seeds", default="0,1,2", help="of base model and training, separated by commas")
+    parser.add_argument("--groups", help="tables to make, separated by commas; default: all of them")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side")
+    parser.add_argument("--max-steps", type=int, default=MAX_STEPS, help="optimizer steps of every run")
+    options = parser.parse_args(list(arguments))
+    if options.world not in WORLDS:
+        raise ValueError(f"sgsd study: there is no world {options.world}{suggestion(options.world, WORLDS)}")
+    for name in ("jobs", "max_steps"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(options, name)}")
     from sgsd_lightning.cli.demo import parse_seeds
     from sgsd_lightning.cli.study.run_variant import StudyRun
     from sgsd_lightning.cli.study.schedule import do_runs
@@ -29,18 +44,8 @@ def main(arguments: Sequence[str]) -> None:
     from sgsd_lightning.toy import build_base_model
     from sgsd_lightning.toy.recipe import READS_SOLUTIONS
 
-    parser = CommandParser(prog="sgsd study", description=__doc__)
-    parser.add_argument("world", choices=["toy"], help="which world; the toy world is the only one so far")
-    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="output folder; what it holds is kept")
-    parser.add_argument("--seeds", default="0,1,2", help="of base model and training, separated by commas")
-    parser.add_argument("--groups", default=",".join(GROUPS), help="tables to make, separated by commas")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side")
-    parser.add_argument("--max-steps", type=int, default=MAX_STEPS, help="optimizer steps of every run")
-    options = parser.parse_args(list(arguments))
-    for name in ("jobs", "max_steps"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(options, name)}")
-    variants = study_variants([group.strip() for group in options.groups.split(",")])
+    groups = list(GROUPS) if options.groups is None else [group.strip() for group in options.groups.split(",")]
+    variants = study_variants(groups)
     seeds = parse_seeds(options.seeds)
     quiet_console()
     options.out.mkdir(parents=True, exist_ok=True)
