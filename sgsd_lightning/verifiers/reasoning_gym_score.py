@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-from sgsd_lightning.data.generated import dataset_classes
 from sgsd_lightning.types import Problem, Rollout
 from sgsd_lightning.types.arguments import require, require_choice
 from sgsd_lightning.verifiers.base import Grade, TruncatedRollouts, Verifier
@@ -85,6 +84,9 @@ class ReasoningGymVerifier(Verifier):
         return {"scorer_failures": float(self._num_failures)}
 
     def _scorer(self, problem: Problem) -> Callable[[str, dict[str, Any]], Any]:
+        # comparing answers is quick to import, data modules are not
+        from sgsd_lightning.data.generated import dataset_classes
+
         name = problem.metadata.get("source_dataset")
         if not isinstance(name, str):
             raise ValueError(

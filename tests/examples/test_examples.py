@@ -97,7 +97,7 @@ class WithoutPlace(Callback):
 def test_a_method_of_ones_own_trains(quick_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--config=sgsd_toy", f"--config={EXAMPLES / 'my_method.yaml'}", *SHORT]
     assert main(["fit", *arguments]) == 0
-    assert len(losses(quick_toy / "runs/sgsd_toy")) == NUM_STEPS
+    assert len(losses(quick_toy / "runs/sgsd_toy-my_method")) == NUM_STEPS
 
 
 @pytest.mark.parametrize(("name", "most"), [("sgsd_loop", 150), ("my_method", 60), ("quickstart", 40)])

