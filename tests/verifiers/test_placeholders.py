@@ -11,11 +11,13 @@ PLACEHOLDERS = (
     *("notfound", "not found", "not_found", "NotFound", "answer not found", "No answer found", "no answer", "unknown"),
     *("None", "none", "null", "N/A", "n/a", "NA", "n.a.", "not available", "Not applicable", "TBD", "[missing]"),
     *("NaN", "nan", "Infinity", "-Infinity", "inf", "see solution", "See the solution above.", "see proof", "<answer>"),
+    *("…", r"\ldots", r"\square", r"$\blacksquare$", "it is proved", "It has been proven.", "The statement is shown"),
 )
 ANSWERS = (
     *(r"\infty", "infinity", r"-\infty", r"\text{None}", "no solution", "undefined", "DNE", "does not exist"),
     *("0", "Na", "A", "true", "No", "yes", r"\emptyset", "cannot be determined", "impossible", "no real solutions"),
     *("e", "i", "-1", r"\text{(A)}", r"\frac{1}{2}", "n", "inf A", "2 + 2"),
+    *(r"1, 2, \ldots", r"\square ABCD", "square", "is proportional to x"),
 )
 
 

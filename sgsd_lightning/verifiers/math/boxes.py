@@ -23,7 +23,8 @@ PLACEHOLDER = re.compile(
 )
 TAKEN_BACK = re.compile(
     r"\b(?:so|no|not|wait|actually|but|instead|correct\w*|mistake\w*|wrong|redo\w*|recheck\w*|check\w*|thus|therefore|"
-    r"hence|final\w*|answer|simplif\w+|reconsider\w*|hmm|oops|sorry|rather|better|equals|which|gives|then|now|step)\b",
+    r"hence|final\w*|answer|simplif\w+|reconsider\w*|hmm|oops|sorry|rather|better|equals|which|gives|then|now|step|next|yields?|adding|"
+    r"subtracting|multiplying|dividing|comput\w*|calculat\w*)\b",
     re.IGNORECASE,
 )
 PART = re.compile(r"(?:^|\s|\*)\(?(?:[b-h]|i{2,3}|iv|v)\)|\b(?:part|case|problem|question)\s+\(?\w", re.IGNORECASE)

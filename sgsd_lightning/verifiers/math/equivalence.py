@@ -29,6 +29,7 @@ MAX_LIST_LENGTH = 32
 SETS = "{}"
 CONDITIONAL = re.compile(r"\\mid(?![a-zA-Z])|^[^|]*(?<!\|)\|[^|]*$|:")
 IN_RADIANS = re.compile(r"\\pi(?![a-zA-Z])|arc|\^\s*\{\s*-1\s*\}")
+COMBINATIONS = re.compile(r"C\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 IN_BASE = re.compile(r"(\w+)_(?:\{(\d+)\}|(\d+))")
 
 
@@ -78,7 +79,8 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
     if several[0] and several[1]:
         return several[0] == several[1]
     contents = rest if letter and rest else predicted, other_rest if other_letter and other_rest else answer
-    readings = [_readings(normalize(content)) for content in contents]
+    texts = normalize(contents[0]), normalize(contents[1])
+    readings = _readings(texts[0], texts[1]), _readings(texts[1], texts[0])
     if any(_equal(one, other, budget) for one in readings[0] for other in readings[1]):
         return True
     expressions = only_expression(predicted), only_expression(answer)
@@ -87,8 +89,10 @@ def math_equal(predicted: str, answer: str, time_limit_s: float = TIME_LIMIT_S) 
     return completes(compact(split_label(normalize(predicted))[1]), compact(split_label(normalize(answer))[1]))
 
 
-def _readings(text: str) -> list[str]:
-    """Return the readings of a text: ``100,200,300`` is a list and a number."""
+def _readings(text: str, other: str) -> list[str]:
+    """Return the readings of a text: ``100,200,300`` is a list and a number, ``C(5,2)`` a point or a number."""
+    if (match := COMBINATIONS.fullmatch(text)) and exact_number(other) is not None:
+        return [rf"\binom{{{match[1]}}}{{{match[2]}}}"]
     is_both = "," in text and exact_number(text) is not None
     return [text, text.replace(",", "")] if is_both else [text]
 

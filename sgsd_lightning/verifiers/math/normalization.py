@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from sgsd_lightning.verifiers.math.listed import listed
 from sgsd_lightning.verifiers.math.structure import TUPLE_ASSIGNMENT, relations_as_set, spread_assignment
@@ -26,7 +27,14 @@ UNICODE = str.maketrans(
 )  # fmt: skip
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-SPELLINGS = tuple(
+BASES = {name: str(base) for base, name in enumerate(listed("two three four five six seven eight nine ten"), start=2)}
+
+
+def _base(match: re.Match[str]) -> str:
+    return f"_{{{BASES[match[1]]}}}"
+
+
+SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:leqslant|leq|le)(?![a-zA-Z])\s*|<=", r"\\le "),
@@ -46,6 +54,8 @@ SPELLINGS = tuple(
         (r"\\(?:dots|cdots|dotsc)(?![a-zA-Z])", r"\\ldots"),
         (r"\\(?:middle)(?![a-zA-Z])", ""),
         (r"\+\s*\\infty", r"\\infty"),
+        (r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r"\\times "),
+        (r"_\s*\{\s*(?:\\(?:text|mathrm|textrm)\s*\{)?\s*(" + "|".join(BASES) + r")\s*\}?\s*\}", _base),
         (r"√\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1}"),
         (r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),

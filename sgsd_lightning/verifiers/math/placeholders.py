@@ -20,7 +20,9 @@ PLACEHOLDER = re.compile(
     r"(?:\s+(?:above|below))?|"
     r"(?:(?:the|a|full|complete|this is a|by|is a)\s+)*proof"
     r"(?:\s+(?:is\s+)?(?:omitted|required|question|problem|needed))?|"
-    r"prove(?:d|n)?(?:\s+(?:it|that|this))?|(?:it\s+)?(?:has been\s+)?(?:proved|proven|shown)",
+    r"prove(?:d|n)?(?:\s+(?:it|that|this))?|"
+    r"(?:(?:it|this|that|the\s+\w+)\s+)?(?:(?:is|was|has\s+been|have\s+been)\s+)?(?:now\s+)?(?:proved|proven|shown)|"
+    r"(?:\\(?:[lcvd]?dots[bcimo]?|(?:black)?square|box|qed|qedsymbol)(?![a-z])|[…⋯■□▪∎◻◼]|\s)+",
     re.IGNORECASE,
 )
 

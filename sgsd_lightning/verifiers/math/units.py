@@ -69,7 +69,7 @@ DEGREES = re.compile(r"(.*\S)\s*(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree)(?:
 FUNCTION = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc|tg|ctg)(?![a-z])")
 PERCENT = re.compile(r"(.*[^\s\\])\s*\\?%", re.DOTALL)
 MONEY = re.compile(r"(?:\\?\$|(€|£))\s*(?=[\d.])(.*)", re.DOTALL)
-PLAIN_NUMBER = re.compile(r"[+-]?[\d.,]+")
+PLAIN_NUMBER = re.compile(r"[+-]?(?:[\d.,]+|(?:\d+\s*)?\\frac\{\d+\}\{\d+\}|(?:\d+\s+)?\d+/\d+)")
 
 
 def split_unit(text: str) -> tuple[str, str | None]:
