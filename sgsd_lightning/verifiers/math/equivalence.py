@@ -192,7 +192,8 @@ def _equal_lists(predicted: list[str], answer: list[str], budget: TimeBudget) ->
     if len(predicted) != len(answer):
         return _equal_as_sets(predicted, answer, budget)
     labels = [[_element(part, is_counted=True).label for part in side] for side in (predicted, answer)]
-    is_ordered = is_tuple or is_other_tuple or order_counts(*labels)
+    is_said = any(side[-1].rstrip(" .").endswith("respectively") for side in (predicted, answer))
+    is_ordered = is_tuple or is_other_tuple or is_said or order_counts(*labels)
     if _equal_parts(predicted, answer, is_ordered, budget):
         return True
     return _equal_as_sets(predicted, answer, budget)
