@@ -48,7 +48,8 @@ class _BesideProgress(logging.StreamHandler[Any]):
     """Takes the place of a progress line that is drawn on the terminal, instead of writing into it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{CLEAR_LINE if self.stream.isatty() else ''}{super().format(record)}"
+        is_drawn = not getattr(self.stream, "closed", False) and self.stream.isatty()
+        return f"{CLEAR_LINE if is_drawn else ''}{super().format(record)}"
 
 
 def quiet_console() -> None:
