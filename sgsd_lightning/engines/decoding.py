@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sgsd_lightning.distributed.uploads import to_device, upload
 from sgsd_lightning.engines.base import GenerationRequest
 from sgsd_lightning.engines.cached_rows import CachedRows
 from sgsd_lightning.engines.row_inputs import RowInputs
@@ -130,18 +131,18 @@ class Decoder:
         places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
         width = max(len(prompt) for prompt in places)
         device = self._model.device
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in places], device=device)
+        mask = upload([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in places], torch.int64, device)
         # what stands in padded places is never read
-        ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in places], device=device)
+        ids = upload([[0] * (width - len(prompt)) + list(prompt) for prompt in places], torch.int64, device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         logits, cache = self._forward({"input_ids": ids, "attention_mask": mask, "position_ids": positions})
         new = CachedRows(cache, mask)
         if len(places) < len(rows):
             owners = [places[prompt] for prompt in prompts]
-            index = torch.tensor(owners, device=device)
+            index = upload(owners, torch.int64, device)
             new.select(index)
             logits = logits[index]
-        uniforms = torch.stack([_uniforms(row.request, row.max_new_tokens) for row in rows]).to(device)
+        uniforms = to_device(torch.stack([_uniforms(row.request, row.max_new_tokens) for row in rows]), device)
         inputs = self._sample(logits, rows, RowInputs.of(uniforms))
         if self._cached is None or self._inputs is None:
             self._cached, self._inputs = new, inputs
@@ -190,7 +191,7 @@ class Decoder:
         if self._cached.can_be_cut:
             # the last sampled token is not cached yet
             self._cached.cut(max(row.num_tokens for row in self._rows) - 1)
-        index = torch.tensor(going, device=self._model.device)
+        index = upload(going, torch.int64, self._model.device)
         self._cached.select(index)
         self._inputs = self._inputs.select(index)
 

@@ -58,10 +58,8 @@ def _event() -> torch.cuda.Event:
 
 
 def _elapsed_ms(start: Mark, end: Mark) -> float:
-    # both are of one clock
-    if isinstance(start, float) or isinstance(end, float):
-        assert isinstance(start, float)
-        assert isinstance(end, float)
+    if isinstance(start, float) and isinstance(end, float):
         return 1000 * (end - start)
+    assert not isinstance(start, float)  # both are of one clock
     assert not isinstance(end, float)
     return float(start.elapsed_time(end))

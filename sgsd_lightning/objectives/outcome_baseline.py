@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sgsd_lightning.distributed.processes import sum_over_processes
-from sgsd_lightning.objectives.advantages import group_sums
+from sgsd_lightning.objectives.advantages import group_advantages
 from sgsd_lightning.types import Observation
 from sgsd_lightning.types.arguments import require, require_choice
 
@@ -45,16 +45,10 @@ class OutcomeBaseline:
         """
         if self.name == "none":
             return outcome
-        counts = (outcome != 0).to(outcome.dtype)
-        return torch.where(outcome != 0, outcome - self._mean(outcome, counts, group), 0.0)
-
-    def _mean(self, outcome: Tensor, counts: Tensor, group: Tensor) -> Tensor | float:
-        if self.name == "running":
-            return self.running
         if self.name == "group":
-            return group_sums(outcome, group) / group_sums(counts, group).clamp(min=1)
-        total = sum_over_processes(float(outcome.sum()), outcome.device)
-        return total / max(1.0, sum_over_processes(float(counts.sum()), outcome.device))
+            return group_advantages(outcome, group, normalise=False, is_judged=outcome != 0)
+        mean = self.running if self.name == "running" else _mean_over_processes(outcome)
+        return torch.where(outcome != 0, outcome - mean, 0.0)
 
     def observe(self, observations: Sequence[Observation]) -> None:
         """Follow the mean outcome of an optimizer step, over the teachers of its judged rollouts."""
@@ -69,3 +63,9 @@ class OutcomeBaseline:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a running mean; a checkpoint of a run without one begins at 0."""
         self.running = float(state.get("outcome_baseline", 0.0))
+
+
+def _mean_over_processes(outcome: Tensor) -> float:
+    """Average the outcomes that say something; a collective."""
+    total = sum_over_processes(float(outcome.sum()), outcome.device)
+    return total / max(1.0, sum_over_processes(float((outcome != 0).sum()), outcome.device))

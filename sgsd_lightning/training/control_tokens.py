@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from sgsd_lightning.encoding import reserved_strings
+from sgsd_lightning.training.usable_problems import shorten_list
 from sgsd_lightning.types import Problem
 
 log = logging.getLogger(__name__)
-NUM_SHOWN = 5
 
 
 def describe_control_tokens(what: str, texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -27,10 +27,9 @@ def describe_control_tokens(what: str, texts: Mapping[str, str], tokenizer: PreT
     if not held:
         return None
     tokens = ", ".join(repr(token) for token in dict.fromkeys(token for found in held.values() for token in found))
-    more = f" and {len(held) - NUM_SHOWN} more" if len(held) > NUM_SHOWN else ""
     return (
         f"{len(held)} of {len(texts)} {what} hold control tokens of the tokenizer ({tokens}), which are encoded as "
-        f"text: {', '.join(list(held)[:NUM_SHOWN])}{more}"
+        f"text: {shorten_list(list(held))}"
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.engines import position_limit
 from sgsd_lightning.prompts.chat import Prompt
 from sgsd_lightning.rollouts import Rollouter
 from sgsd_lightning.training.learner import Learner
+from sgsd_lightning.training.preflight import teacher_prompts
 from sgsd_lightning.types import Problem
 
 
@@ -38,7 +38,7 @@ def check_positions(
 
 def _shown(problems: Sequence[Problem], learner: Learner, *, is_training: bool) -> Iterator[tuple[str, Prompt]]:
     """Every prompt that depends on the problem alone, with its name."""
-    prompts, builder = learner.prompts, learner.contexts
+    prompts = learner.prompts
     if not is_training:
         for problem in problems:
             yield f"the evaluation prompt of problem {problem.problem_id!r}", prompts.evaluation_prompt(problem)
@@ -47,8 +47,5 @@ def _shown(problems: Sequence[Problem], learner: Learner, *, is_training: bool) 
     for problem in problems:
         shown = guidance.get(problem.problem_id)
         yield f"the prompt of problem {problem.problem_id!r}", prompts.student_prompt(problem, shown)
-    if isinstance(builder, ProblemContextBuilder):
-        for problem, contexts in zip(problems, builder.build(problems), strict=True):
-            for context in contexts:
-                prompt = prompts.teacher_prompt(problem, context, guidance.get(problem.problem_id))
-                yield f"a teacher's prompt of problem {problem.problem_id!r}", prompt
+    for problem, _, prompt in teacher_prompts(problems, learner):
+        yield f"a teacher's prompt of problem {problem.problem_id!r}", prompt

@@ -10,11 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from sgsd_lightning.contexts import ProblemContextBuilder
 from sgsd_lightning.data import ProblemDataModule
 from sgsd_lightning.prompts import ChatPrompts
+from sgsd_lightning.prompts.chat import Prompt
 from sgsd_lightning.rollouts import Rollouter
 from sgsd_lightning.training.control_tokens import list_texts, warn_of_control_tokens
 from sgsd_lightning.training.learner import Learner
 from sgsd_lightning.training.usable_problems import keep_usable_problems, shorten_list
-from sgsd_lightning.types import Problem
+from sgsd_lightning.types import Problem, TeacherContext
 from sgsd_lightning.verifiers import Verifier
 
 log = logging.getLogger(__name__)
@@ -96,22 +97,14 @@ def check_teacher_prompts(problems: Sequence[Problem], learner: Learner) -> None
     Raises:
         ValueError: naming the first (problem, context) pairs that do not fit.
     """
-    prompts, builder = learner.prompts, learner.contexts
-    if prompts.over_long_prompts == "drop" or not isinstance(builder, ProblemContextBuilder):
+    prompts = learner.prompts
+    if prompts.over_long_prompts == "drop":
         return
-    guidance = learner.rollouter.guidance_for(problems)
-    shown = [
-        (problem, context)
-        for problem, contexts in zip(problems, builder.build(problems), strict=True)
-        for context in contexts
-    ]
-    over_long = prompts.over_long(
-        learner.tokenizer,
-        [prompts.teacher_prompt(problem, context, guidance[problem.problem_id]) for problem, context in shown],
-    )
+    shown = teacher_prompts(problems, learner)
+    over_long = prompts.over_long(learner.tokenizer, [prompt for _, _, prompt in shown])
     too_long = [
         f"{problem.problem_id} with {'+'.join(context.source_ids)} ({over_long[place]} tokens)"
-        for place, (problem, context) in enumerate(shown)
+        for place, (problem, context, _) in enumerate(shown)
         if place in over_long
     ]
     if too_long:
@@ -119,3 +112,15 @@ def check_teacher_prompts(problems: Sequence[Problem], learner: Learner) -> None
             f"{len(too_long)} teacher prompts exceed prompts.max_prompt_tokens = {prompts.max_prompt_tokens}: "
             f"{shorten_list(too_long)}. Raise the limit, or set prompts.over_long_prompts to drop"
         )
+
+
+def teacher_prompts(problems: Sequence[Problem], learner: Learner) -> list[tuple[Problem, TeacherContext, Prompt]]:
+    """Return the teachers' prompts that depend on the problem alone; none if contexts depend on rollouts."""
+    if not isinstance(learner.contexts, ProblemContextBuilder):
+        return []
+    guidance = learner.rollouter.guidance_for(problems)
+    return [
+        (problem, context, learner.prompts.teacher_prompt(problem, context, guidance[problem.problem_id]))
+        for problem, contexts in zip(problems, learner.contexts.build(problems), strict=True)
+        for context in contexts
+    ]
